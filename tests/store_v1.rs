@@ -1,0 +1,1 @@
+//! Golden bytes of the gateway's log.
