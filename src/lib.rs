@@ -32,6 +32,7 @@
 
 pub mod limits;
 pub mod link;
+pub mod random;
 pub mod time;
 pub mod wire;
 
