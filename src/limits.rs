@@ -58,3 +58,29 @@ const _: () = assert!(PLAINTEXT_BYTES_MAX == 3993);
 const _: () = assert!(PLAINTEXT_BYTES_MAX + 14 <= LINK_MESSAGE_BYTES_MAX);
 const _: () = assert!(BACKOFF_MS_MIN < BACKOFF_MS_MAX);
 const _: () = assert!(DEVICE_SEEN_COUNT >= 2 * DELIVERY_PER_DEVICE_MAX);
+
+/// The shortest time a message may be held, however little of its lifetime the service says is left, in milliseconds.
+pub const HOLD_MS_MIN: u64 = 2_000;
+/// Requests with `wait=0` that may be open at once.
+pub const FETCH_COUNT_MAX: usize = 4;
+/// Pause between two fetches of one subscription, in milliseconds.
+pub const FETCH_PAUSE_MS: u64 = 1_000;
+/// A connection or monitor that lived this long was good: the next pause starts small again, in milliseconds.
+pub const STABLE_MS: u64 = 10_000;
+/// First and longest pause before a subscribe request is tried again, in milliseconds.
+pub const SUBSCRIBE_BACKOFF_MS_MIN: u64 = 2_000;
+/// See [`SUBSCRIBE_BACKOFF_MS_MIN`].
+pub const SUBSCRIBE_BACKOFF_MS_MAX: u64 = 6 * 3_600_000;
+/// First and longest pause before a DELETE is tried again, in milliseconds.
+pub const DELETE_BACKOFF_MS_MIN: u64 = 1_000;
+/// See [`DELETE_BACKOFF_MS_MIN`].
+pub const DELETE_BACKOFF_MS_MAX: u64 = 300_000;
+/// Pause after a failed write to the store, in milliseconds.
+pub const PERSIST_RETRY_MS: u64 = 5_000;
+/// How much wall time passes between two records of it, in seconds: each costs a write to flash.
+pub const TIME_RECORD_INTERVAL_S: u64 = 6 * 3_600;
+/// Octets of one stored value.
+pub const RECORD_BYTES_MAX: usize = 2_048;
+
+const _: () = assert!(3 * URI_BYTES_MAX + 64 <= RECORD_BYTES_MAX);
+const _: () = assert!(HOLD_MS_MIN <= HOLD_MS);

@@ -1,0 +1,421 @@
+//! The messages in flight: one slot each, from promise to acknowledgement.
+//!
+//! ```text
+//! promise -> Admitted -> Receiving -> Received -> Decoding -> Ready -> Sent -> Acked -> (free)
+//!                            \            \           \          \      |  device ack  204
+//!                             +------------+-----------+----------+-----+-> (free, not acknowledged)
+//! ```
+//!
+//! A slot leaves this table acknowledged only through `Acked`, which only a device ack enters (RFC 8030 §6.2). One slot
+//! is reserved for each device and some are shared, so that no device can take another's last one.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::backoff::Backoff;
+use super::device::DeviceIndex;
+use super::subscription::SubscriptionId;
+use crate::limits::{
+    DELETE_BACKOFF_MS_MAX, DELETE_BACKOFF_MS_MIN, DELIVERY_PER_DEVICE_MAX, DELIVERY_SLOT_COUNT,
+    DELIVERY_SLOT_SHARED_COUNT, FREED_URI_RING, UNDELIVERABLE_URI_COUNT_MAX,
+};
+use crate::time::Instant;
+use crate::webpush::resource::PushMessageUri;
+use crate::wire::MessageId;
+
+/// Position of a slot; with its generation, so that a late report for a freed slot finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotId {
+    index: usize,
+    generation: u32,
+}
+
+/// Where the message of a slot goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its subscription.
+    pub subscription: SubscriptionId,
+    /// The device of that subscription.
+    pub device: DeviceIndex,
+}
+
+/// How far a message has come.
+#[derive(Debug)]
+pub enum Stage {
+    /// Its promise was accepted, which is yet to be said.
+    Admitted,
+    /// Its content is on its way.
+    Receiving,
+    /// Its content is here, encrypted.
+    Received(Vec<u8>),
+    /// Its content is being decrypted.
+    Decoding,
+    /// It can be handed to its device.
+    Ready(Rc<Vec<u8>>),
+    /// It was handed to its device.
+    Sent(Rc<Vec<u8>>),
+    /// Its device has it; the service is to be told.
+    Acked(Acknowledgement),
+}
+
+/// A DELETE that is due, in flight, or to be repeated.
+#[derive(Debug)]
+pub struct Acknowledgement {
+    /// Whether a request is on its way.
+    pub in_flight: bool,
+    /// When it may be sent.
+    pub not_before: Instant,
+    /// Pauses between repetitions.
+    pub backoff: Backoff,
+}
+
+/// One message in flight.
+#[derive(Debug)]
+pub struct Slot {
+    /// Its resource.
+    pub message: PushMessageUri,
+    /// Where it goes; none until the pushed response tells.
+    pub route: Option<Route>,
+    /// Its identity on the link, known with its content.
+    pub id: Option<MessageId>,
+    /// When it was promised.
+    pub promised_at: Instant,
+    /// Until when it may be handed to its device.
+    pub deadline: Instant,
+    /// Order of the promises.
+    pub order: u64,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// A message that left its slot unacknowledged; a late device ack still counts.
+#[derive(Debug)]
+pub struct Freed {
+    /// Its resource.
+    pub message: PushMessageUri,
+    /// The device it was sent to.
+    pub device: DeviceIndex,
+    /// Its identity on the link.
+    pub id: MessageId,
+    /// Set once the device acknowledged it.
+    pub acknowledgement: Option<Acknowledgement>,
+}
+
+/// A message that its device will never get as it is.
+#[derive(Debug)]
+struct Undeliverable {
+    message: PushMessageUri,
+    /// Octets of the encoded message, when its size was the reason, and the device it was for.
+    too_large: Option<(DeviceIndex, usize)>,
+}
+
+/// No slot is free for this device; the table is unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// All messages in flight and the bounded memory of those that were.
+#[derive(Debug)]
+pub struct DeliveryTable {
+    slots: Vec<Option<Slot>>,
+    generations: Vec<u32>,
+    freed: VecDeque<Freed>,
+    undeliverable: VecDeque<Undeliverable>,
+    promises: u64,
+}
+
+impl Acknowledgement {
+    /// Due at once.
+    pub fn due(now: Instant) -> Self {
+        let backoff = Backoff::new(DELETE_BACKOFF_MS_MIN, DELETE_BACKOFF_MS_MAX);
+        Self { in_flight: false, not_before: now, backoff }
+    }
+
+    /// Whether it is to be sent now.
+    pub fn is_due(&self, now: Instant) -> bool {
+        !self.in_flight && self.not_before <= now
+    }
+}
+
+impl Slot {
+    /// The device its message is for.
+    pub fn device(&self) -> Option<DeviceIndex> {
+        self.route.map(|route| route.device)
+    }
+
+    /// Whether its message is still on the way to being ready for its device.
+    fn is_coming(&self) -> bool {
+        matches!(self.stage, Stage::Admitted | Stage::Receiving | Stage::Received(_) | Stage::Decoding)
+    }
+}
+
+impl Default for DeliveryTable {
+    fn default() -> Self {
+        Self {
+            slots: std::iter::repeat_with(|| None).take(DELIVERY_SLOT_COUNT).collect(),
+            generations: vec![0; DELIVERY_SLOT_COUNT],
+            freed: VecDeque::with_capacity(FREED_URI_RING),
+            undeliverable: VecDeque::new(),
+            promises: 0,
+        }
+    }
+}
+
+impl DeliveryTable {
+    /// Reserves a slot for a promised message.
+    ///
+    /// # Errors
+    /// [`Full`] when the device has its share, or the shared slots are taken. A message without route takes a shared one.
+    pub fn reserve(
+        &mut self,
+        message: PushMessageUri,
+        route: Option<Route>,
+        now: Instant,
+        deadline: Instant,
+    ) -> Result<SlotId, Full> {
+        if !self.has_room(route.map(|route| route.device)) {
+            return Err(Full);
+        }
+        let index = self.slots.iter().position(Option::is_none).ok_or(Full)?;
+        let order = self.promises;
+        self.promises += 1;
+        let stage = Stage::Admitted;
+        self.slots[index] = Some(Slot { message, route, id: None, promised_at: now, deadline, order, stage });
+        Ok(SlotId { index, generation: self.generations[index] })
+    }
+
+    /// Whether a message for this device would get a slot.
+    pub fn has_room(&self, device: Option<DeviceIndex>) -> bool {
+        let held = device.map_or(DELIVERY_PER_DEVICE_MAX - 1, |device| self.held_by(device));
+        held == 0 || (held < DELIVERY_PER_DEVICE_MAX && self.shared_in_use() < DELIVERY_SLOT_SHARED_COUNT)
+    }
+
+    /// Slots that a device holds.
+    pub fn held_by(&self, device: DeviceIndex) -> usize {
+        self.iter().filter(|(_, slot)| slot.device() == Some(device)).count()
+    }
+
+    /// Slots in use beyond the first of each device.
+    fn shared_in_use(&self) -> usize {
+        let mut devices: Vec<DeviceIndex> = self.iter().filter_map(|(_, slot)| slot.device()).collect();
+        let taken = self.iter().count();
+        devices.sort_unstable();
+        devices.dedup();
+        taken - devices.len()
+    }
+
+    /// Slots in use.
+    pub fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
+        let ids = self.generations.iter().enumerate().map(|(index, &generation)| SlotId { index, generation });
+        ids.zip(&self.slots).filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
+    }
+
+    /// Slots in use.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (SlotId, &mut Slot)> {
+        let ids = self.generations.iter().enumerate().map(|(index, &generation)| SlotId { index, generation });
+        ids.zip(&mut self.slots).filter_map(|(id, slot)| Some((id, slot.as_mut()?)))
+    }
+
+    /// The slot, unless it was freed.
+    pub fn get_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
+        if self.generations.get(id.index) != Some(&id.generation) {
+            return None;
+        }
+        self.slots[id.index].as_mut()
+    }
+
+    /// The slot that holds a message.
+    pub fn find(&self, message: &PushMessageUri) -> Option<SlotId> {
+        self.iter().find(|(_, slot)| slot.message == *message).map(|(id, _)| id)
+    }
+
+    /// Empties a slot for good.
+    pub fn free(&mut self, id: SlotId) -> Option<Slot> {
+        self.get_mut(id)?;
+        self.generations[id.index] = self.generations[id.index].wrapping_add(1);
+        self.slots[id.index].take()
+    }
+
+    /// Empties a slot whose message is not acknowledged; one that its device may have is remembered.
+    pub fn give_up(&mut self, id: SlotId) -> Option<Slot> {
+        let slot = self.free(id)?;
+        if let (Stage::Sent(_), Some(device), Some(message_id)) = (&slot.stage, slot.device(), slot.id) {
+            let freed = Freed { message: slot.message.clone(), device, id: message_id, acknowledgement: None };
+            push_bounded(&mut self.freed, freed, FREED_URI_RING);
+        }
+        Some(slot)
+    }
+
+    /// The next message that may be handed to this device: the oldest ready one, unless an older one is still coming.
+    pub fn next_for(&self, device: DeviceIndex) -> Option<SlotId> {
+        let mine = || self.iter().filter(|(_, slot)| slot.device() == Some(device));
+        let ready = mine().filter(|(_, slot)| matches!(slot.stage, Stage::Ready(_))).min_by_key(|(_, slot)| slot.order);
+        let (id, slot) = ready?;
+        let overtaken = mine().any(|(_, other)| other.is_coming() && other.order < slot.order);
+        (!overtaken).then_some(id)
+    }
+
+    /// The slot whose message this device acknowledges: one that was handed to it.
+    pub fn find_delivered(&self, device: DeviceIndex, message: MessageId) -> Option<SlotId> {
+        let delivered = |slot: &Slot| matches!(slot.stage, Stage::Ready(_) | Stage::Sent(_) | Stage::Acked(_));
+        let mut slots = self.iter();
+        let found = slots.find(|(_, slot)| {
+            slot.device() == Some(device) && slot.id == Some(message) && delivered(slot)
+        });
+        found.map(|(id, _)| id)
+    }
+
+    /// Messages that left their slots unacknowledged.
+    pub fn freed_mut(&mut self) -> impl Iterator<Item = &mut Freed> {
+        self.freed.iter_mut()
+    }
+
+    /// Messages that left their slots unacknowledged.
+    pub fn freed(&self) -> impl Iterator<Item = &Freed> {
+        self.freed.iter()
+    }
+
+    /// Forgets a freed message.
+    pub fn forget_freed(&mut self, message: &PushMessageUri) {
+        self.freed.retain(|freed| freed.message != *message);
+    }
+
+    /// Forgets all freed messages of a device.
+    pub fn forget_device(&mut self, device: DeviceIndex) {
+        self.freed.retain(|freed| freed.device != device);
+        self.undeliverable.retain(|entry| entry.too_large.is_none_or(|(of, _)| of != device));
+    }
+
+    /// Remembers a message as undeliverable, the oldest such being forgotten at the bound.
+    pub fn mark_undeliverable(&mut self, message: PushMessageUri, too_large: Option<(DeviceIndex, usize)>) {
+        push_bounded(&mut self.undeliverable, Undeliverable { message, too_large }, UNDELIVERABLE_URI_COUNT_MAX);
+    }
+
+    /// Whether a message is known to be undeliverable.
+    pub fn is_undeliverable(&self, message: &PushMessageUri) -> bool {
+        self.undeliverable.iter().any(|entry| entry.message == *message)
+    }
+
+    /// Forgets that messages were too large for a device, as far as it takes them now. Tells whether there were any.
+    pub fn device_takes(&mut self, device: DeviceIndex, message_bytes_max: usize) -> bool {
+        let before = self.undeliverable.len();
+        self.undeliverable
+            .retain(|entry| entry.too_large.is_none_or(|(of, bytes)| of != device || bytes > message_bytes_max));
+        self.undeliverable.len() < before
+    }
+
+    /// Messages known to be undeliverable.
+    pub fn undeliverable_count(&self) -> usize {
+        self.undeliverable.len()
+    }
+}
+
+fn push_bounded<T>(queue: &mut VecDeque<T>, item: T, count_max: usize) {
+    if queue.len() == count_max {
+        queue.pop_front();
+    }
+    queue.push_back(item);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::DEVICE_COUNT_MAX;
+    use crate::proto::device::DeviceTable;
+
+    #[test]
+    fn every_device_has_a_slot_of_its_own_however_greedy_others_are() {
+        let mut table = DeliveryTable::default();
+        let devices = devices();
+        for number in 0..DELIVERY_PER_DEVICE_MAX {
+            table.reserve(message(number), route(devices[0]), Instant::ZERO, Instant::ZERO).expect("room");
+        }
+        let refused = table.reserve(message(99), route(devices[0]), Instant::ZERO, Instant::ZERO);
+        assert_eq!(refused, Err(Full));
+        for number in 0..DELIVERY_SLOT_SHARED_COUNT - (DELIVERY_PER_DEVICE_MAX - 1) {
+            table.reserve(message(100 + number), None, Instant::ZERO, Instant::ZERO).expect("a shared slot");
+        }
+        assert_eq!(table.reserve(message(200), None, Instant::ZERO, Instant::ZERO), Err(Full));
+        for &device in &devices[1..] {
+            let uri = message(1_000 + table.iter().count());
+            table.reserve(uri.clone(), route(device), Instant::ZERO, Instant::ZERO).expect("its own slot");
+            let second = table.reserve(message(9_999), route(device), Instant::ZERO, Instant::ZERO);
+            assert_eq!(second, Err(Full));
+        }
+        assert_eq!(table.iter().count(), DELIVERY_SLOT_COUNT);
+    }
+
+    #[test]
+    fn a_report_for_a_freed_slot_finds_nothing() {
+        let mut table = DeliveryTable::default();
+        let slot = table.reserve(message(1), None, Instant::ZERO, Instant::ZERO).expect("room");
+        assert!(table.free(slot).is_some() && table.free(slot).is_none());
+        let next = table.reserve(message(2), None, Instant::ZERO, Instant::ZERO).expect("room");
+        assert!(table.get_mut(slot).is_none() && table.get_mut(next).is_some());
+    }
+
+    #[test]
+    fn messages_of_a_device_keep_the_order_of_their_promises() {
+        let mut table = DeliveryTable::default();
+        let device = devices()[0];
+        let first = table.reserve(message(1), route(device), Instant::ZERO, Instant::ZERO).expect("room");
+        let second = table.reserve(message(2), route(device), Instant::ZERO, Instant::ZERO).expect("room");
+        table.get_mut(second).expect("there").stage = Stage::Ready(Rc::default());
+        assert_eq!(table.next_for(device), None);
+        table.get_mut(first).expect("there").stage = Stage::Ready(Rc::default());
+        assert_eq!(table.next_for(device), Some(first));
+        table.free(first);
+        assert_eq!(table.next_for(device), Some(second));
+    }
+
+    #[test]
+    fn only_messages_that_were_sent_are_remembered_and_the_oldest_is_forgotten() {
+        let mut table = DeliveryTable::default();
+        let device = devices()[0];
+        for number in 0..=FREED_URI_RING {
+            let slot = table.reserve(message(number), route(device), Instant::ZERO, Instant::ZERO).expect("room");
+            let entry = table.get_mut(slot).expect("there");
+            entry.id = Some(MessageId([number as u8; 8]));
+            entry.stage = Stage::Sent(Rc::default());
+            table.give_up(slot);
+        }
+        let unsent = table.reserve(message(900), route(device), Instant::ZERO, Instant::ZERO).expect("room");
+        table.give_up(unsent);
+        assert_eq!(table.freed().count(), FREED_URI_RING);
+        assert!(table.freed().all(|freed| freed.message != message(0) && freed.message != message(900)));
+    }
+
+    /// A-GAP-05: the memory of undeliverable messages is bounded.
+    #[test]
+    fn undeliverable_messages_are_remembered_within_a_bound() {
+        let mut table = DeliveryTable::default();
+        for number in 0..10_000 {
+            table.mark_undeliverable(message(number), None);
+        }
+        assert_eq!(table.undeliverable_count(), UNDELIVERABLE_URI_COUNT_MAX);
+        assert!(table.is_undeliverable(&message(9_999)) && !table.is_undeliverable(&message(0)));
+    }
+
+    /// C-67: a larger maximum clears the mark.
+    #[test]
+    fn a_message_that_was_too_large_is_tried_again_when_the_device_takes_more() {
+        let mut table = DeliveryTable::default();
+        let device = devices()[0];
+        table.mark_undeliverable(message(1), Some((device, 600)));
+        assert!(!table.device_takes(device, 599) && table.is_undeliverable(&message(1)));
+        assert!(table.device_takes(device, 600) && !table.is_undeliverable(&message(1)));
+    }
+
+    fn devices() -> Vec<DeviceIndex> {
+        let mut table = DeviceTable::default();
+        let id = |number| format!("device-{number}").parse().expect("an id");
+        (0..DEVICE_COUNT_MAX).map(|number| table.add(id(number)).expect("room")).collect()
+    }
+
+    fn route(device: DeviceIndex) -> Option<Route> {
+        Some(Route { subscription: SubscriptionId::default(), device })
+    }
+
+    fn message(number: usize) -> PushMessageUri {
+        PushMessageUri::parse(&format!("https://push.example/m/{number}")).expect("valid")
+    }
+}

@@ -1,0 +1,133 @@
+//! The devices: who is known, who is there.
+//!
+//! ```text
+//! Absent --Up--> Ready --Down--> Absent
+//!                  |  ^
+//!               Silent Up
+//!                  v  |
+//!                 Silent
+//! ```
+
+use crate::limits::DEVICE_COUNT_MAX;
+use crate::wire::DeviceId;
+
+/// Position of a device in the table, stable while it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceIndex(usize);
+
+/// Whether a device can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Its link is not open.
+    Absent,
+    /// Its link is open.
+    Ready {
+        /// Number of the link session.
+        session: u32,
+        /// Octets of the largest message it takes.
+        message_bytes_max: u16,
+    },
+    /// Its link was open, but it stopped answering.
+    Silent,
+}
+
+/// A device.
+#[derive(Debug)]
+pub struct Device {
+    /// Its id.
+    pub id: DeviceId,
+    /// Whether it can be reached.
+    pub presence: Presence,
+}
+
+/// Nothing more fits; the table is unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// All devices, at most [`DEVICE_COUNT_MAX`].
+#[derive(Debug, Default)]
+pub struct DeviceTable {
+    devices: Vec<Option<Device>>,
+}
+
+impl Device {
+    /// Session and largest message, when it can be reached.
+    pub fn ready(&self) -> Option<(u32, u16)> {
+        match self.presence {
+            Presence::Ready { session, message_bytes_max } => Some((session, message_bytes_max)),
+            Presence::Absent | Presence::Silent => None,
+        }
+    }
+}
+
+impl DeviceTable {
+    /// Adds a device, or finds the one of that id.
+    ///
+    /// # Errors
+    /// [`Full`] when [`DEVICE_COUNT_MAX`] are there.
+    pub fn add(&mut self, id: DeviceId) -> Result<DeviceIndex, Full> {
+        if let Some(index) = self.find(&id) {
+            return Ok(index);
+        }
+        let device = Some(Device { id, presence: Presence::Absent });
+        if let Some(free) = self.devices.iter().position(Option::is_none) {
+            self.devices[free] = device;
+            return Ok(DeviceIndex(free));
+        }
+        if self.devices.len() == DEVICE_COUNT_MAX {
+            return Err(Full);
+        }
+        self.devices.push(device);
+        Ok(DeviceIndex(self.devices.len() - 1))
+    }
+
+    /// Forgets a device.
+    pub fn remove(&mut self, index: DeviceIndex) {
+        if let Some(entry) = self.devices.get_mut(index.0) {
+            *entry = None;
+        }
+    }
+
+    /// Finds a device by its id.
+    pub fn find(&self, id: &DeviceId) -> Option<DeviceIndex> {
+        self.iter().find(|(_, device)| device.id == *id).map(|(index, _)| index)
+    }
+
+    /// The device at an index.
+    pub fn get(&self, index: DeviceIndex) -> Option<&Device> {
+        self.devices.get(index.0)?.as_ref()
+    }
+
+    /// The device at an index.
+    pub fn get_mut(&mut self, index: DeviceIndex) -> Option<&mut Device> {
+        self.devices.get_mut(index.0)?.as_mut()
+    }
+
+    /// All devices.
+    pub fn iter(&self) -> impl Iterator<Item = (DeviceIndex, &Device)> {
+        self.devices.iter().enumerate().filter_map(|(at, device)| Some((DeviceIndex(at), device.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_table_refuses_and_reuses_what_is_freed() {
+        let mut table = DeviceTable::default();
+        for number in 0..DEVICE_COUNT_MAX {
+            table.add(id(number)).expect("room");
+        }
+        assert_eq!(table.add(id(DEVICE_COUNT_MAX)), Err(Full));
+        let first = table.find(&id(0)).expect("known");
+        assert_eq!(table.add(id(0)), Ok(first));
+        table.remove(first);
+        assert_eq!(table.add(id(DEVICE_COUNT_MAX)), Ok(first));
+        assert_eq!(table.iter().count(), DEVICE_COUNT_MAX);
+    }
+
+    fn id(number: usize) -> DeviceId {
+        format!("device-{number}").parse().expect("an id")
+    }
+}

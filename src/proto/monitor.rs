@@ -1,0 +1,257 @@
+//! The connection to the push service, and the monitoring requests on it.
+//!
+//! ```text
+//! Down(until) --Connect--> Connecting --ready--> Up
+//!      ^                       |                  |
+//!      +------- failed --------+----- closed -----+
+//! ```
+
+use super::backoff::Backoff;
+use crate::limits::{BACKOFF_MS_MAX, BACKOFF_MS_MIN, STABLE_MS};
+use crate::random::Random;
+use crate::time::{Duration, Instant};
+use crate::webpush::exchange::Target;
+
+/// The one connection.
+#[derive(Debug)]
+pub struct Uplink {
+    state: UplinkState,
+    backoff: Backoff,
+}
+
+/// Where the connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UplinkState {
+    /// Not there; to be tried at a time.
+    Down {
+        /// When it is tried again.
+        until: Instant,
+    },
+    /// Being established.
+    Connecting,
+    /// Requests can be sent.
+    Up {
+        /// Since when.
+        since: Instant,
+    },
+}
+
+/// Number of a monitoring request, never used twice in one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MonitorId(u32);
+
+#[derive(Debug)]
+enum MonitorState {
+    Idle { not_before: Instant },
+    Open { since: Instant },
+}
+
+#[derive(Debug)]
+struct Monitor {
+    id: MonitorId,
+    target: Target,
+    wanted: bool,
+    state: MonitorState,
+    backoff: Backoff,
+    /// Ends in a row that came soon after the request.
+    short_count: u32,
+}
+
+/// All monitoring requests: one a set, and one a subscription without set.
+#[derive(Debug, Default)]
+pub struct MonitorTable {
+    monitors: Vec<Monitor>,
+    next_id: u32,
+}
+
+impl Uplink {
+    /// Down, and to be tried at once.
+    pub fn new(now: Instant) -> Self {
+        Self { state: UplinkState::Down { until: now }, backoff: Backoff::new(BACKOFF_MS_MIN, BACKOFF_MS_MAX) }
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> UplinkState {
+        self.state
+    }
+
+    /// Whether requests can be sent.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, UplinkState::Up { .. })
+    }
+
+    /// When it is to be tried.
+    pub fn due(&self) -> Option<Instant> {
+        match self.state {
+            UplinkState::Down { until } => Some(until),
+            UplinkState::Connecting | UplinkState::Up { .. } => None,
+        }
+    }
+
+    /// It is being established.
+    pub fn connecting(&mut self) {
+        self.state = UplinkState::Connecting;
+    }
+
+    /// It is there.
+    pub fn ready(&mut self, now: Instant) {
+        self.state = UplinkState::Up { since: now };
+    }
+
+    /// It failed or ended; one that was good for a while is tried again soon.
+    pub fn closed(&mut self, now: Instant, asked: Option<Duration>, random: &mut dyn Random) {
+        if let UplinkState::Up { since } = self.state
+            && now.since(since) >= Duration::from_millis(STABLE_MS)
+        {
+            self.backoff.reset();
+        }
+        self.state = UplinkState::Down { until: now + self.backoff.fail(asked, random) };
+    }
+
+    /// Tries at once: the network changed, or a person asked.
+    pub fn hurry(&mut self, now: Instant) {
+        if let UplinkState::Down { until } = &mut self.state {
+            *until = (*until).min(now);
+        }
+    }
+}
+
+impl MonitorTable {
+    /// Makes the monitored targets those given: new ones are due at once, others are not asked for again.
+    pub fn reconcile(&mut self, targets: &[Target], now: Instant) {
+        for monitor in &mut self.monitors {
+            monitor.wanted = targets.contains(&monitor.target);
+        }
+        self.monitors.retain(|monitor| monitor.wanted || matches!(monitor.state, MonitorState::Open { .. }));
+        for target in targets {
+            if !self.monitors.iter().any(|monitor| monitor.target == *target) {
+                self.monitors.push(Monitor {
+                    id: MonitorId(self.next_id),
+                    target: target.clone(),
+                    wanted: true,
+                    state: MonitorState::Idle { not_before: now },
+                    backoff: Backoff::new(BACKOFF_MS_MIN, BACKOFF_MS_MAX),
+                    short_count: 0,
+                });
+                self.next_id += 1;
+            }
+        }
+    }
+
+    /// Opens the next request that is due.
+    pub fn open_next(&mut self, now: Instant) -> Option<(MonitorId, Target)> {
+        let due = |monitor: &&mut Monitor| matches!(monitor.state, MonitorState::Idle { not_before } if not_before <= now);
+        let monitor = self.monitors.iter_mut().filter(|monitor| monitor.wanted).find(due)?;
+        monitor.state = MonitorState::Open { since: now };
+        Some((monitor.id, monitor.target.clone()))
+    }
+
+    /// Takes the end of a request; gives its target. It is due again at once the first time, later with growing pauses.
+    pub fn ended(
+        &mut self,
+        id: MonitorId,
+        failed: bool,
+        asked: Option<Duration>,
+        now: Instant,
+        random: &mut dyn Random,
+    ) -> Option<Target> {
+        let monitor = self.monitors.iter_mut().find(|monitor| monitor.id == id)?;
+        let MonitorState::Open { since } = monitor.state else { return None };
+        if now.since(since) >= Duration::from_millis(STABLE_MS) {
+            monitor.short_count = 0;
+            monitor.backoff.reset();
+        }
+        let at_once = !failed && asked.is_none() && monitor.short_count == 0;
+        monitor.short_count = monitor.short_count.saturating_add(1);
+        let pause = if at_once { Duration::ZERO } else { monitor.backoff.fail(asked, random) };
+        monitor.state = MonitorState::Idle { not_before: now + pause };
+        let target = monitor.target.clone();
+        self.monitors.retain(|monitor| monitor.wanted || monitor.id != id);
+        Some(target)
+    }
+
+    /// The connection ended: each is due again on the next one.
+    pub fn closed(&mut self, now: Instant) {
+        self.monitors.retain(|monitor| monitor.wanted);
+        for monitor in &mut self.monitors {
+            monitor.state = MonitorState::Idle { not_before: now };
+        }
+    }
+
+    /// When the next request is due.
+    pub fn due(&self) -> Option<Instant> {
+        let idle = |monitor: &Monitor| match monitor.state {
+            MonitorState::Idle { not_before } => Some(not_before),
+            MonitorState::Open { .. } => None,
+        };
+        self.monitors.iter().filter_map(idle).min()
+    }
+
+    /// Requests that are open.
+    pub fn open_count(&self) -> usize {
+        self.monitors.iter().filter(|monitor| matches!(monitor.state, MonitorState::Open { .. })).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SeededRandom;
+    use crate::webpush::resource::SetUri;
+
+    /// A-UA-23: a monitor that is closed 100 times in a row is asked for again with growing, bounded pauses.
+    #[test]
+    fn immediate_ends_grow_the_pause_but_not_beyond_the_bound() {
+        let mut random = SeededRandom::new(1);
+        let mut table = MonitorTable::default();
+        let mut now = Instant::ZERO;
+        table.reconcile(&[target(1)], now);
+        let mut pauses = Vec::new();
+        for _ in 0..100 {
+            let (id, _) = table.open_next(now).expect("due");
+            table.ended(id, false, None, now, &mut random);
+            let due = table.due().expect("due again");
+            pauses.push(due.since(now).as_millis() as u64);
+            now = due;
+        }
+        assert_eq!(pauses[0], 0);
+        assert!(pauses[1] >= BACKOFF_MS_MIN / 2 && pauses[20] > BACKOFF_MS_MAX / 3);
+        assert!(pauses.iter().all(|&pause| pause <= BACKOFF_MS_MAX));
+        let (id, _) = table.open_next(now).expect("due");
+        now = now + Duration::from_millis(STABLE_MS);
+        table.ended(id, false, None, now, &mut random);
+        assert_eq!(table.due(), Some(now));
+    }
+
+    #[test]
+    fn targets_no_longer_wanted_are_dropped_when_they_end() {
+        let mut random = SeededRandom::new(1);
+        let mut table = MonitorTable::default();
+        table.reconcile(&[target(1), target(2)], Instant::ZERO);
+        let (one, _) = table.open_next(Instant::ZERO).expect("due");
+        table.reconcile(&[target(2)], Instant::ZERO);
+        assert_eq!(table.open_count(), 1);
+        assert_eq!(table.ended(one, false, None, Instant::ZERO, &mut random), Some(target(1)));
+        assert_eq!(table.open_next(Instant::ZERO).map(|(_, target)| target), Some(target(2)));
+        assert_eq!(table.open_next(Instant::ZERO), None);
+    }
+
+    #[test]
+    fn a_connection_that_held_is_tried_again_soon() {
+        let mut random = SeededRandom::new(1);
+        let mut uplink = Uplink::new(Instant::ZERO);
+        for _ in 0..20 {
+            uplink.connecting();
+            uplink.closed(Instant::ZERO, None, &mut random);
+        }
+        assert!(uplink.due() >= Some(Instant::from_millis(BACKOFF_MS_MAX / 2)));
+        uplink.ready(Instant::ZERO);
+        let later = Instant::from_millis(STABLE_MS);
+        uplink.closed(later, None, &mut random);
+        assert!(uplink.due() <= Some(later + Duration::from_millis(BACKOFF_MS_MIN)));
+    }
+
+    fn target(number: u32) -> Target {
+        Target::Set(SetUri::parse(&format!("https://push.example/t/{number}")).expect("valid"))
+    }
+}

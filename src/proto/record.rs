@@ -1,0 +1,251 @@
+//! The facts that outlive power, as keys and values of the store.
+//!
+//! ```text
+//! key    kind(1) | rest           kind 1 subscription: channel(2, big endian) | device id
+//!                                 kind 2 set, kind 3 time: nothing
+//!                                 kind 4 device: device id
+//! value  version(1) = 1 | postcard of the record below
+//! ```
+//!
+//! The last value of a key is the fact; a removed key is none. Kinds that this version does not know stay in the store
+//! untouched.
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::subscription::Stored;
+use crate::limits::RECORD_BYTES_MAX;
+use crate::time::UnixTime;
+use crate::webpush::ece::Keys;
+use crate::webpush::exchange::{Dialect, Granted};
+use crate::webpush::resource::{PushUri, SetUri, SubscriptionUri};
+use crate::wire::{ChannelId, DeviceId};
+
+const VERSION: u8 = 1;
+const SUBSCRIPTION: u8 = 1;
+const SET: u8 = 2;
+const TIME: u8 = 3;
+const DEVICE: u8 = 4;
+
+/// A fact.
+#[derive(Debug)]
+pub enum Record {
+    /// A subscription with its keys.
+    Subscription(Stored),
+    /// The set to present when subscribing.
+    Set(SetUri),
+    /// The last wall time known to be good.
+    Time(UnixTime),
+    /// A device that was added while running.
+    Device(DeviceRecord),
+}
+
+/// A device that was added while running, in the words of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its link, as in the configuration.
+    pub link: String,
+    /// Its channels.
+    pub channels: Vec<ChannelId>,
+    /// Octets of the largest frame on its link.
+    pub mtu: u16,
+}
+
+/// What a record is filed under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// One subscription.
+    Subscription(DeviceId, ChannelId),
+    /// The set.
+    Set,
+    /// The time.
+    Time,
+    /// One device.
+    Device(DeviceId),
+}
+
+/// A record that this version cannot take up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// A kind or version that a later program wrote; it stays in the store.
+    Unknown,
+    /// The octets contradict their own form.
+    Malformed,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SubscriptionValue {
+    dialect: Dialect,
+    read: String,
+    send: String,
+    set: Option<String>,
+    private: [u8; 32],
+    auth: [u8; 16],
+}
+
+impl Key {
+    /// The key in the store's form.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Subscription(device, channel) => {
+                let mut key = vec![SUBSCRIPTION];
+                key.extend_from_slice(&channel.0.to_be_bytes());
+                key.extend_from_slice(device.as_str().as_bytes());
+                key
+            }
+            Self::Set => vec![SET],
+            Self::Time => vec![TIME],
+            Self::Device(device) => [&[DEVICE], device.as_str().as_bytes()].concat(),
+        }
+    }
+}
+
+impl Record {
+    /// What it is filed under.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Subscription(stored) => Key::Subscription(stored.device.clone(), stored.channel),
+            Self::Set(_) => Key::Set,
+            Self::Time(_) => Key::Time,
+            Self::Device(record) => Key::Device(record.id.clone()),
+        }
+    }
+
+    /// The value in the store's form.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        match self {
+            Self::Subscription(stored) => {
+                let mut value = SubscriptionValue {
+                    dialect: stored.granted.dialect,
+                    read: stored.granted.read.as_str().to_owned(),
+                    send: stored.granted.send.as_str().to_owned(),
+                    set: stored.granted.set.as_ref().map(|set| set.as_str().to_owned()),
+                    private: *stored.keys.private(),
+                    auth: *stored.keys.auth(),
+                };
+                let octets = postcard_value(&value);
+                value.private.zeroize();
+                value.auth.zeroize();
+                octets
+            }
+            Self::Set(set) => postcard_value(&set.as_str()),
+            Self::Time(time) => postcard_value(time),
+            Self::Device(record) => postcard_value(record),
+        }
+    }
+
+    /// Reads a record back.
+    ///
+    /// # Errors
+    /// [`Unreadable`]; the record is then left alone.
+    pub fn decode(key: &[u8], value: &[u8]) -> Result<Self, Unreadable> {
+        let (&kind, rest) = key.split_first().ok_or(Unreadable::Malformed)?;
+        if !matches!(kind, SUBSCRIPTION | SET | TIME | DEVICE) {
+            return Err(Unreadable::Unknown);
+        }
+        let (&version, value) = value.split_first().ok_or(Unreadable::Malformed)?;
+        if version != VERSION {
+            return Err(Unreadable::Unknown);
+        }
+        match kind {
+            SUBSCRIPTION => decode_subscription(rest, value).map(Self::Subscription),
+            SET => {
+                let set: &str = from_postcard(value)?;
+                SetUri::parse(set).map(Self::Set).map_err(|_| Unreadable::Malformed)
+            }
+            TIME => from_postcard(value).map(Self::Time),
+            _ => from_postcard(value).map(Self::Device),
+        }
+    }
+}
+
+fn decode_subscription(key: &[u8], value: &[u8]) -> Result<Stored, Unreadable> {
+    let (channel, device) = key.split_first_chunk::<2>().ok_or(Unreadable::Malformed)?;
+    let device = std::str::from_utf8(device).ok().and_then(|text| text.parse().ok()).ok_or(Unreadable::Malformed)?;
+    let mut value: SubscriptionValue = from_postcard(value)?;
+    let keys = Keys::from_stored(&value.private, &value.auth);
+    value.private.zeroize();
+    value.auth.zeroize();
+    let granted = Granted {
+        dialect: value.dialect,
+        read: SubscriptionUri::parse(&value.read).map_err(|_| Unreadable::Malformed)?,
+        send: PushUri::parse(&value.send).map_err(|_| Unreadable::Malformed)?,
+        set: value.set.as_deref().map(SetUri::parse).transpose().map_err(|_| Unreadable::Malformed)?,
+        keeps_for: None,
+    };
+    let keys = keys.map_err(|_| Unreadable::Malformed)?.into();
+    Ok(Stored { device, channel: ChannelId(u16::from_be_bytes(*channel)), keys, granted })
+}
+
+fn postcard_value(value: &impl Serialize) -> Zeroizing<Vec<u8>> {
+    let mut octets = Zeroizing::new(vec![0; RECORD_BYTES_MAX]);
+    octets[0] = VERSION;
+    let bytes = postcard::to_slice(value, &mut octets[1..]).expect("three URIs and two keys fit a record").len();
+    octets.truncate(1 + bytes);
+    octets
+}
+
+fn from_postcard<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, Unreadable> {
+    postcard::from_bytes(value).map_err(|_| Unreadable::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SeededRandom;
+
+    #[test]
+    fn records_are_read_back_as_written() {
+        for record in records() {
+            let (key, value) = (record.key().encode(), record.encode());
+            let read = Record::decode(&key, &value).expect("readable");
+            assert_eq!((read.key(), &*read.encode()), (record.key(), &*value));
+        }
+    }
+
+    #[test]
+    fn the_longest_subscription_fits() {
+        let Some(Record::Subscription(mut stored)) = records().into_iter().next() else { panic!("a subscription") };
+        let longest = format!("https://push.example/{}", "x".repeat(crate::limits::URI_BYTES_MAX - 21));
+        stored.granted.read = SubscriptionUri::parse(&longest).expect("valid");
+        stored.granted.send = PushUri::parse(&longest).expect("valid");
+        stored.granted.set = SetUri::parse(&longest).ok();
+        assert!(Record::Subscription(stored).encode().len() <= RECORD_BYTES_MAX);
+    }
+
+    #[test]
+    fn cut_or_foreign_records_are_left_alone() {
+        for record in records() {
+            let (key, value) = (record.key().encode(), record.encode());
+            for end in 0..value.len() {
+                assert!(Record::decode(&key, &value[..end]).is_err(), "{record:?} cut at {end}");
+            }
+            let mut later = value.to_vec();
+            later[0] = VERSION + 1;
+            assert_eq!(Record::decode(&key, &later).err(), Some(Unreadable::Unknown));
+        }
+        assert_eq!(Record::decode(&[200, 1], &[VERSION]).err(), Some(Unreadable::Unknown));
+        assert_eq!(Record::decode(&[], &[]).err(), Some(Unreadable::Malformed));
+    }
+
+    fn records() -> Vec<Record> {
+        let device: DeviceId = "meter-7".parse().expect("an id");
+        let granted = Granted {
+            dialect: Dialect::Rfc8030,
+            read: SubscriptionUri::parse("https://push.example/s/1").expect("valid"),
+            send: PushUri::parse("https://push.example/p/1").expect("valid"),
+            set: SetUri::parse("https://push.example/t/1").ok(),
+            keeps_for: None,
+        };
+        let keys = Keys::generate(&mut SeededRandom::new(1)).into();
+        let link = "unix:/run/meter.sock".into();
+        vec![
+            Record::Subscription(Stored { device: device.clone(), channel: ChannelId(258), keys, granted }),
+            Record::Set(SetUri::parse("https://push.example/t/1").expect("valid")),
+            Record::Time(UnixTime(1_800_000_000)),
+            Record::Device(DeviceRecord { id: device, link, channels: vec![ChannelId(1)], mtu: 256 }),
+        ]
+    }
+}

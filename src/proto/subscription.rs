@@ -1,0 +1,307 @@
+//! The life of each subscription, and the keys it owns.
+//!
+//! ```text
+//! Wanted --POST--> Requested --201--> Granted --on flash--> Active --leave--> Leaving --deleted--> Erasing --> (gone)
+//!   ^                  |                                       |
+//!   +---- failed ------+                                       |
+//!   +------------------ the service ended it ------------------+
+//! ```
+//!
+//! A device hears of its subscription only when it is `Active`: persist, then tell.
+
+use std::rc::Rc;
+
+use super::backoff::Backoff;
+use super::device::DeviceIndex;
+use super::record::{Key, Record};
+use crate::limits::{SUBSCRIBE_BACKOFF_MS_MAX, SUBSCRIBE_BACKOFF_MS_MIN, SUBSCRIPTION_COUNT_MAX};
+use crate::random::Random;
+use crate::time::Instant;
+use crate::webpush::ece::Keys;
+use crate::webpush::exchange::{Granted, Target};
+use crate::webpush::resource::PushUri;
+use crate::wire::{ChannelId, DeviceId};
+
+/// Number of a subscription, never used twice in one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(u32);
+
+/// A subscription as it is stored.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The device it belongs to.
+    pub device: DeviceId,
+    /// The device's label for it.
+    pub channel: ChannelId,
+    /// Its keys.
+    pub keys: Rc<Keys>,
+    /// Its resources.
+    pub granted: Granted,
+}
+
+/// Where a subscription stands.
+#[derive(Debug)]
+pub enum Life {
+    /// To be asked for.
+    Wanted {
+        /// When it may be asked for.
+        not_before: Instant,
+    },
+    /// Asked for.
+    Requested,
+    /// The service granted it; it is to be stored.
+    Granted {
+        /// Its resources.
+        granted: Granted,
+        /// Whether the write is on its way.
+        persisting: bool,
+    },
+    /// Stored and in use.
+    Active(Granted),
+    /// To be removed at the service.
+    Leaving {
+        /// Its resources.
+        granted: Granted,
+        /// Whether the request is on its way.
+        in_flight: bool,
+        /// When it may be sent.
+        not_before: Instant,
+    },
+    /// Removed at the service; its record is to go.
+    Erasing {
+        /// Whether the write is on its way.
+        persisting: bool,
+    },
+}
+
+/// Whether messages wait at the service that were refused here.
+#[derive(Debug, Default)]
+pub struct Fetch {
+    /// A promise was refused, or messages were given up.
+    pub due: bool,
+    /// A request with `wait=0` is open.
+    pub open: bool,
+    /// When the next may be sent.
+    pub not_before: Instant,
+}
+
+/// One subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Its number.
+    pub id: SubscriptionId,
+    /// The device it belongs to; none once that was removed.
+    pub device: Option<DeviceIndex>,
+    /// The id of that device.
+    pub device_id: DeviceId,
+    /// The device's label for it.
+    pub channel: ChannelId,
+    /// Its keys.
+    pub keys: Rc<Keys>,
+    /// Where it stands.
+    pub life: Life,
+    /// Pauses between requests that fail.
+    pub backoff: Backoff,
+    /// The device is to be told its push URI.
+    pub reply_due: bool,
+    /// Messages that wait at the service.
+    pub fetch: Fetch,
+    /// A device that asks for the same channel while the subscription is being removed.
+    pub successor: Option<DeviceIndex>,
+}
+
+/// All subscriptions, at most [`SUBSCRIPTION_COUNT_MAX`].
+#[derive(Debug, Default)]
+pub struct SubscriptionTable {
+    entries: Vec<Subscription>,
+    next_id: u32,
+}
+
+/// Nothing more fits; the table is unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl Subscription {
+    /// Its resources, while it is in use.
+    pub fn active(&self) -> Option<&Granted> {
+        match &self.life {
+            Life::Active(granted) => Some(granted),
+            _ => None,
+        }
+    }
+
+    /// Its resources, as long as the service may have it.
+    pub fn granted(&self) -> Option<&Granted> {
+        match &self.life {
+            Life::Granted { granted, .. } | Life::Active(granted) | Life::Leaving { granted, .. } => Some(granted),
+            Life::Wanted { .. } | Life::Requested | Life::Erasing { .. } => None,
+        }
+    }
+
+    /// Starts anew, with new keys (RFC 8030 §8.2: nothing links the new subscription to the old one).
+    pub fn want(&mut self, not_before: Instant, random: &mut dyn Random) {
+        self.keys = Rc::new(Keys::generate(random));
+        self.life = Life::Wanted { not_before };
+        self.reply_due = true;
+        self.fetch = Fetch::default();
+    }
+
+    /// Begins its removal; whatever was never granted is only erased.
+    pub fn leave(&mut self, now: Instant) {
+        let life = std::mem::replace(&mut self.life, Life::Erasing { persisting: false });
+        if let Life::Granted { granted, .. } | Life::Active(granted) = life {
+            self.life = Life::Leaving { granted, in_flight: false, not_before: now };
+        }
+        self.successor = None;
+    }
+
+    /// Whether it is being removed.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.life, Life::Leaving { .. } | Life::Erasing { .. })
+    }
+
+    /// What it is filed under.
+    pub fn key(&self) -> Key {
+        Key::Subscription(self.device_id.clone(), self.channel)
+    }
+
+    /// The record of it, once granted.
+    pub fn record(&self) -> Option<Record> {
+        let granted = self.granted()?.clone();
+        let (device, keys) = (self.device_id.clone(), Rc::clone(&self.keys));
+        Some(Record::Subscription(Stored { device, channel: self.channel, keys, granted }))
+    }
+}
+
+impl SubscriptionTable {
+    /// Adds a subscription that is yet to be made.
+    ///
+    /// # Errors
+    /// [`Full`] when [`SUBSCRIPTION_COUNT_MAX`] are there.
+    pub fn want(
+        &mut self,
+        device: DeviceIndex,
+        device_id: DeviceId,
+        channel: ChannelId,
+        now: Instant,
+        random: &mut dyn Random,
+    ) -> Result<&mut Subscription, Full> {
+        let keys = Rc::new(Keys::generate(random));
+        self.add(Some(device), device_id, channel, keys, Life::Wanted { not_before: now })
+    }
+
+    /// Adds a stored subscription; one without its device is on its way out.
+    ///
+    /// # Errors
+    /// [`Full`] when [`SUBSCRIPTION_COUNT_MAX`] are there.
+    pub fn restore(&mut self, device: Option<DeviceIndex>, stored: Stored) -> Result<(), Full> {
+        let Stored { device: device_id, channel, keys, granted } = stored;
+        self.add(device, device_id, channel, keys, Life::Active(granted)).map(|_| ())
+    }
+
+    fn add(
+        &mut self,
+        device: Option<DeviceIndex>,
+        device_id: DeviceId,
+        channel: ChannelId,
+        keys: Rc<Keys>,
+        life: Life,
+    ) -> Result<&mut Subscription, Full> {
+        if self.entries.len() == SUBSCRIPTION_COUNT_MAX {
+            return Err(Full);
+        }
+        let id = SubscriptionId(self.next_id);
+        self.next_id += 1;
+        let backoff = Backoff::new(SUBSCRIBE_BACKOFF_MS_MIN, SUBSCRIBE_BACKOFF_MS_MAX);
+        let (reply_due, fetch, successor) = (false, Fetch::default(), None);
+        self.entries.push(Subscription {
+            id,
+            device,
+            device_id,
+            channel,
+            keys,
+            life,
+            backoff,
+            reply_due,
+            fetch,
+            successor,
+        });
+        Ok(self.entries.last_mut().expect("it was just pushed"))
+    }
+
+    /// Drops a subscription.
+    pub fn remove(&mut self, id: SubscriptionId) {
+        self.entries.retain(|entry| entry.id != id);
+    }
+
+    /// The subscription of that number.
+    pub fn get(&self, id: SubscriptionId) -> Option<&Subscription> {
+        self.entries.iter().find(|entry| entry.id == id)
+    }
+
+    /// The subscription of that number.
+    pub fn get_mut(&mut self, id: SubscriptionId) -> Option<&mut Subscription> {
+        self.entries.iter_mut().find(|entry| entry.id == id)
+    }
+
+    /// The subscription of a device's channel.
+    pub fn find_mut(&mut self, device: &DeviceId, channel: ChannelId) -> Option<&mut Subscription> {
+        self.entries.iter_mut().find(|entry| entry.device_id == *device && entry.channel == channel)
+    }
+
+    /// The active subscription whose messages are posted to this resource.
+    pub fn find_by_send(&self, send: &PushUri) -> Option<&Subscription> {
+        self.entries.iter().find(|entry| entry.active().is_some_and(|granted| granted.send == *send))
+    }
+
+    /// The active subscription that is read at this target, when it is read alone.
+    pub fn find_by_target(&self, target: &Target) -> Option<&Subscription> {
+        let Target::Subscription(read) = target else { return None };
+        self.entries.iter().find(|entry| entry.active().is_some_and(|granted| granted.read == *read))
+    }
+
+    /// All subscriptions.
+    pub fn iter(&self) -> impl Iterator<Item = &Subscription> {
+        self.entries.iter()
+    }
+
+    /// All subscriptions.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Subscription> {
+        self.entries.iter_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::device::DeviceTable;
+    use crate::random::SeededRandom;
+
+    #[test]
+    fn a_full_table_refuses_and_keeps_state() {
+        let mut random = SeededRandom::new(1);
+        let mut table = SubscriptionTable::default();
+        let id: DeviceId = "a".parse().expect("an id");
+        let device = DeviceTable::default().add(id.clone()).expect("room");
+        for channel in 0..SUBSCRIPTION_COUNT_MAX {
+            let channel = ChannelId(channel as u16);
+            table.want(device, id.clone(), channel, Instant::ZERO, &mut random).expect("room");
+        }
+        let refused = table.want(device, id.clone(), ChannelId(9_999), Instant::ZERO, &mut random);
+        assert_eq!(refused.err(), Some(Full));
+        assert_eq!(table.iter().count(), SUBSCRIPTION_COUNT_MAX);
+    }
+
+    /// A-UA-41: a new subscription of the same channel shares no key with the old one.
+    #[test]
+    fn wanting_again_makes_new_keys() {
+        let mut random = SeededRandom::new(1);
+        let mut table = SubscriptionTable::default();
+        let id: DeviceId = "a".parse().expect("an id");
+        let device = DeviceTable::default().add(id.clone()).expect("room");
+        let entry = table.want(device, id, ChannelId(1), Instant::ZERO, &mut random).expect("room");
+        let old = Rc::clone(&entry.keys);
+        entry.want(Instant::ZERO, &mut random);
+        assert!(old.public() != entry.keys.public() && old.auth() != entry.keys.auth());
+    }
+}
