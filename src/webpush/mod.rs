@@ -1,1 +1,5 @@
 //! To be written.
+
+pub mod headers;
+pub mod link;
+mod scan;
