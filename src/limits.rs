@@ -51,6 +51,11 @@ pub const DEVICE_SEEN_COUNT: usize = 2 * DELIVERY_PER_DEVICE_MAX;
 /// Writes to the store that wait for their sync at once.
 pub const STORE_QUEUE_COUNT: usize = 64;
 
+/// Largest time to live, in seconds: what a larger number counts as (RFC 8030 §5.2).
+pub const TTL_S_MAX: u64 = 1 << 31;
+/// Longest wait that a `Retry-After` is believed, in seconds.
+pub const RETRY_AFTER_S_MAX: u64 = 86_400;
+
 const _: () = assert!(DELIVERY_PER_DEVICE_MAX <= DELIVERY_SLOT_SHARED_COUNT + 1);
 const _: () = assert!(PROMISED_STREAMS_MAX <= DELIVERY_SLOT_COUNT);
 const _: () = assert!(PLAINTEXT_BYTES_MAX == 3993);

@@ -4,8 +4,11 @@
 //! and RFC 8291 is written once.
 
 pub mod ece;
-
-
+pub mod exchange;
+pub mod headers;
+pub mod link;
+pub mod resource;
+mod scan;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -53,7 +53,8 @@ fn the_single_record_example_of_rfc_8188_opens() {
     assert_eq!(opened(&ikm, &mut body), Ok(&b"I am the walrus"[..]));
 }
 
-const TWO_RECORDS: &str = "uNCkWiNYzKTnBN9ji3-qWAAAABkCYTHOG8chz_gnvgOqdGYovxyjuqRyJFjEDyoF1Fvkj6hQPdPHI51OEUKEpgz3SsLWIqS_uA";
+const TWO_RECORDS: &str =
+    "uNCkWiNYzKTnBN9ji3-qWAAAABkCYTHOG8chz_gnvgOqdGYovxyjuqRyJFjEDyoF1Fvkj6hQPdPHI51OEUKEpgz3SsLWIqS_uA";
 
 /// D-8188-12, D-8188-04: RFC 8188 section 3.2, two records with padding in the first.
 #[test]
@@ -196,7 +197,9 @@ fn salts_and_sender_keys_never_repeat() {
     let mut headers = std::collections::HashSet::new();
     for _ in 0..200 {
         let body = encode(keys.public(), keys.auth(), b"x", 0, &mut random).expect("encodes");
-        assert!(headers.insert(body[..SALT_BYTES].to_vec()) && headers.insert(body[PREFIX_BYTES..HEADER_BYTES].to_vec()));
+        assert!(
+            headers.insert(body[..SALT_BYTES].to_vec()) && headers.insert(body[PREFIX_BYTES..HEADER_BYTES].to_vec())
+        );
     }
 }
 
