@@ -258,9 +258,8 @@ impl DeliveryTable {
     pub fn find_delivered(&self, device: DeviceIndex, message: MessageId) -> Option<SlotId> {
         let delivered = |slot: &Slot| matches!(slot.stage, Stage::Ready(_) | Stage::Sent(_) | Stage::Acked(_));
         let mut slots = self.iter();
-        let found = slots.find(|(_, slot)| {
-            slot.device() == Some(device) && slot.id == Some(message) && delivered(slot)
-        });
+        let found =
+            slots.find(|(_, slot)| slot.device() == Some(device) && slot.id == Some(message) && delivered(slot));
         found.map(|(id, _)| id)
     }
 
@@ -279,9 +278,9 @@ impl DeliveryTable {
         self.freed.retain(|freed| freed.message != *message);
     }
 
-    /// Forgets all freed messages of a device.
+    /// Forgets the messages of a device, but for those that it acknowledged.
     pub fn forget_device(&mut self, device: DeviceIndex) {
-        self.freed.retain(|freed| freed.device != device);
+        self.freed.retain(|freed| freed.device != device || freed.acknowledgement.is_some());
         self.undeliverable.retain(|entry| entry.too_large.is_none_or(|(of, _)| of != device));
     }
 

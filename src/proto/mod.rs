@@ -1,1 +1,355 @@
-//! To be written.
+//! The gateway as a pure machine: everything it decides, and nothing it does.
+//!
+//! [`Gateway`] takes [`Input`]s and gives [`Output`]s. The shell feeds one input, drains all outputs, feeds the next;
+//! how an output went comes back as an input. It sees neither streams nor ports: promises, slots, subscriptions and
+//! devices are names for what the shells hold.
+//!
+//! ```text
+//! handle_input(input, now)    the only way in; a rejected input leaves state unchanged
+//! handle_timeout(now)         early or repeated calls are harmless
+//! poll_output()               called until None; finds the next due thing in state and marks it taken
+//! poll_timeout()              when to call back, and for what
+//! ```
+
+pub mod backoff;
+pub mod delivery;
+pub mod device;
+pub mod event;
+pub mod monitor;
+pub mod record;
+pub mod status;
+pub mod subscription;
+
+mod intake;
+mod membership;
+mod output;
+
+use self::delivery::{Acknowledgement, DeliveryTable, Slot, SlotId, Stage};
+use self::device::{DeviceIndex, DeviceTable, Presence};
+pub use self::event::{Change, Input, Output, PromiseId, Reply, Timer};
+use self::monitor::{MonitorTable, Uplink};
+use self::record::{DeviceRecord, Key};
+use self::subscription::{Life, SubscriptionId, SubscriptionTable};
+use crate::limits::DELETE_BACKOFF_MS_MAX;
+use crate::random::Random;
+use crate::time::{Duration, Instant, UnixTime};
+use crate::webpush::exchange::Deletion;
+use crate::webpush::resource::{PushMessageUri, PushServiceUri, SetUri};
+use crate::wire::{DeviceId, MessageId};
+
+/// What became of messages and promises since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counters {
+    /// Promises seen.
+    pub promised: u64,
+    /// Promises reset.
+    pub refused: u64,
+    /// Messages handed to a device, again included.
+    pub relayed: u64,
+    /// Device acks that led to an acknowledgement.
+    pub device_acks: u64,
+    /// Messages acknowledged at the service.
+    pub acknowledged: u64,
+    /// Messages given up unacknowledged; the service offers them again.
+    pub given_up: u64,
+    /// Messages that can never be delivered as they are.
+    pub undeliverable: u64,
+    /// Connections that were ready.
+    pub connections: u64,
+}
+
+/// What a write is about.
+#[derive(Debug)]
+enum Subject {
+    Granted(SubscriptionId),
+    Erased(SubscriptionId),
+    Set,
+    Time,
+    Device,
+}
+
+/// A fact whose stored form is behind.
+#[derive(Debug, Default)]
+struct Behind {
+    set: bool,
+    time: bool,
+    /// Devices to store or to remove, at most one entry each.
+    devices: Vec<(DeviceId, Option<DeviceRecord>)>,
+    /// Records of subscriptions that the service ended.
+    ended: Vec<Key>,
+}
+
+/// The gateway.
+pub struct Gateway {
+    service: PushServiceUri,
+    random: Box<dyn Random>,
+    now: Instant,
+    uplink: Uplink,
+    monitors: MonitorTable,
+    /// The set to present when subscribing.
+    set: Option<SetUri>,
+    devices: DeviceTable,
+    subscriptions: SubscriptionTable,
+    delivery: DeliveryTable,
+    /// The answer to the promise of the last input.
+    promise: Option<Output>,
+    /// The answer to the device's request of the last input.
+    reply: Option<(DeviceIndex, Reply)>,
+    behind: Behind,
+    persisting: Vec<(u64, Subject)>,
+    persist_not_before: Instant,
+    next_ticket: u64,
+    time: Option<UnixTime>,
+    time_stored: Option<UnixTime>,
+    counters: Counters,
+}
+
+impl Gateway {
+    /// A gateway for one push service that knows nothing yet.
+    pub fn new(service: PushServiceUri, random: Box<dyn Random>, now: Instant) -> Self {
+        Self {
+            service,
+            random,
+            now,
+            uplink: Uplink::new(now),
+            monitors: MonitorTable::default(),
+            set: None,
+            devices: DeviceTable::default(),
+            subscriptions: SubscriptionTable::default(),
+            delivery: DeliveryTable::default(),
+            promise: None,
+            reply: None,
+            behind: Behind::default(),
+            persisting: Vec::new(),
+            persist_not_before: now,
+            next_ticket: 0,
+            time: None,
+            time_stored: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn handle_input(&mut self, input: Input, now: Instant) {
+        self.handle_timeout(now);
+        match input {
+            Input::Started => self.started(),
+            Input::Restored(record) => self.restored(record),
+            Input::DeviceAdded { device, lasting } => self.device_added(device, lasting),
+            Input::DeviceRemoved(device) => self.device_removed(&device),
+            Input::FetchAsked(device) => self.fetch_asked(&device),
+            Input::ConnectionReady => self.connection_ready(),
+            Input::ConnectionClosed(asked) => self.connection_closed(asked),
+            Input::NetworkChanged => self.uplink.hurry(self.now),
+            Input::MonitorEnded { monitor, next } => self.monitor_ended(monitor, next),
+            Input::FetchEnded { subscription, next } => self.fetch_ended(subscription, next),
+            Input::Promised { promise, target, message, send } => self.promised(promise, &target, message, send),
+            Input::Pushed { slot, send, body, max_age } => self.pushed(slot, send, body, max_age),
+            Input::PushFailed { slot, content } => self.push_failed(slot, content),
+            Input::Decoded { slot, outcome } => self.decoded(slot, outcome),
+            Input::Acknowledged { message, outcome } => self.acknowledged(&message, outcome),
+            Input::Subscribed { subscription, outcome } => self.subscribed(subscription, outcome),
+            Input::Unsubscribed { subscription, outcome } => self.unsubscribed(subscription, outcome),
+            Input::Persisted { ticket, stored } => self.persisted(ticket, stored),
+            Input::ClockRead(time) => self.clock_read(time),
+            Input::DeviceUp { device, session, message_bytes_max } => {
+                self.device_up(&device, session, message_bytes_max);
+            }
+            Input::DeviceDown { device, session } => self.device_gone(&device, session, Presence::Absent),
+            Input::DeviceSilent { device, session } => self.device_gone(&device, session, Presence::Silent),
+            Input::DeviceAck { device, message } => self.device_ack(&device, message),
+            Input::DeviceRefused { device, message } => self.device_refused(&device, message),
+            Input::Subscribe { device, channel } => self.subscribe_asked(&device, channel),
+            Input::Unsubscribe { device, channel } => self.unsubscribe_asked(&device, channel),
+        }
+    }
+
+    /// Lets time pass: messages that can no longer be handed over are given up.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        let waits = |stage: &Stage| matches!(stage, Stage::Ready(_) | Stage::Sent(_));
+        let now = self.now;
+        self.give_up_where(|slot| waits(&slot.stage) && slot.deadline <= now);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) and [`poll_output`](Self::poll_output) have something new to do.
+    ///
+    /// What is due already but waits for something else (a write in flight, a full device) comes with an input.
+    pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        let hold = self.delivery.iter().filter(|(_, slot)| matches!(slot.stage, Stage::Ready(_) | Stage::Sent(_)));
+        let hold = hold.map(|(_, slot)| (slot.deadline, Timer::Hold));
+        let connect = self.uplink.due().filter(|_| self.needs_connection()).map(|at| (at, Timer::Connect));
+        let persist = self.wants_persist().then_some((self.persist_not_before, Timer::Persist));
+        let requests = self.request_timeouts().filter(|_| self.uplink.is_up());
+        let all = hold.chain(connect).chain(persist).chain(requests);
+        all.filter(|&(at, _)| at > self.now).min()
+    }
+
+    fn request_timeouts(&self) -> impl Iterator<Item = (Instant, Timer)> {
+        let monitor = self.monitors.due().map(|at| (at, Timer::Monitor));
+        let requests = self.subscriptions.iter().filter_map(|entry| match entry.life {
+            Life::Wanted { not_before } | Life::Leaving { in_flight: false, not_before, .. } => {
+                Some((not_before, Timer::Subscription))
+            }
+            _ => None,
+        });
+        let fetches = self.subscriptions.iter().filter(|entry| entry.fetch.due && !entry.fetch.open);
+        let fetches = fetches.map(|entry| (entry.fetch.not_before, Timer::Fetch));
+        let acked = self.acknowledgements().filter(|acknowledgement| !acknowledgement.in_flight);
+        let acked = acked.map(|acknowledgement| (acknowledgement.not_before, Timer::Acknowledge));
+        monitor.into_iter().chain(requests).chain(fetches).chain(acked)
+    }
+
+    fn acknowledgements(&self) -> impl Iterator<Item = &Acknowledgement> {
+        let slots = self.delivery.iter().filter_map(|(_, slot)| match &slot.stage {
+            Stage::Acked(acknowledgement) => Some(acknowledgement),
+            _ => None,
+        });
+        slots.chain(self.delivery.freed().filter_map(|freed| freed.acknowledgement.as_ref()))
+    }
+
+    /// Without subscriptions there is nothing to connect for.
+    fn needs_connection(&self) -> bool {
+        self.subscriptions.iter().next().is_some()
+    }
+
+    fn connection_ready(&mut self) {
+        self.uplink.ready(self.now);
+        self.counters.connections += 1;
+    }
+
+    /// What was on the way is not any more; what a device acknowledged stays to be said.
+    fn connection_closed(&mut self, asked: Option<Duration>) {
+        self.uplink.closed(self.now, asked, &mut *self.random);
+        self.monitors.closed(self.now);
+        self.give_up_where(|slot| matches!(slot.stage, Stage::Admitted | Stage::Receiving));
+        for (_, slot) in self.delivery.iter_mut() {
+            if let Stage::Acked(acknowledgement) = &mut slot.stage {
+                acknowledgement.in_flight = false;
+            }
+        }
+        for freed in self.delivery.freed_mut() {
+            if let Some(acknowledgement) = &mut freed.acknowledgement {
+                acknowledgement.in_flight = false;
+            }
+        }
+        for entry in self.subscriptions.iter_mut() {
+            entry.fetch.open = false;
+            if let Life::Leaving { in_flight, .. } = &mut entry.life {
+                *in_flight = false;
+            }
+            entry.request_failed(None, self.now, &mut *self.random);
+        }
+    }
+
+    /// Frees the slots of unacknowledged messages: the service keeps those.
+    fn give_up_where(&mut self, condition: impl Fn(&Slot) -> bool) {
+        let acked = |slot: &Slot| matches!(slot.stage, Stage::Acked(_));
+        let chosen = self.delivery.iter().filter(|(_, slot)| !acked(slot) && condition(slot));
+        let chosen: Vec<SlotId> = chosen.map(|(id, _)| id).collect();
+        for slot in chosen {
+            self.give_up(slot);
+        }
+    }
+
+    /// Frees the slot of an unacknowledged message.
+    fn give_up(&mut self, slot: SlotId) {
+        if self.delivery.give_up(slot).is_some() {
+            self.counters.given_up += 1;
+        }
+    }
+
+    /// A device has a message: from a slot, or from one that was given up meanwhile.
+    fn device_ack(&mut self, device: &DeviceId, message: MessageId) {
+        let Some(device) = self.devices.find(device) else { return };
+        let due = Acknowledgement::due(self.now);
+        if let Some(slot) = self.delivery.find_delivered(device, message)
+            && let Some(slot) = self.delivery.get_mut(slot)
+        {
+            if !matches!(slot.stage, Stage::Acked(_)) {
+                slot.stage = Stage::Acked(due);
+                self.counters.device_acks += 1;
+            }
+            return;
+        }
+        let mut freed = self.delivery.freed_mut().filter(|freed| freed.device == device && freed.id == message);
+        if let Some(freed) = freed.next()
+            && freed.acknowledgement.is_none()
+        {
+            freed.acknowledgement = Some(due);
+            self.counters.device_acks += 1;
+        }
+    }
+
+    /// A device will never take a message: that is no acknowledgement (a receipt must not lie).
+    fn device_refused(&mut self, device: &DeviceId, message: MessageId) {
+        let Some(device) = self.devices.find(device) else { return };
+        if let Some(slot) = self.delivery.find_delivered(device, message) {
+            self.undeliverable(slot, None);
+        }
+    }
+
+    fn acknowledged(&mut self, message: &PushMessageUri, outcome: Deletion) {
+        if let Some(slot) = self.delivery.find(message) {
+            let Some(Stage::Acked(acknowledgement)) = self.delivery.get_mut(slot).map(|slot| &mut slot.stage) else {
+                return;
+            };
+            match outcome {
+                Deletion::Done => {
+                    self.delivery.free(slot);
+                    self.counters.acknowledged += 1;
+                }
+                Deletion::Retry(asked) => repeat(acknowledgement, asked, self.now, &mut *self.random),
+            }
+            return;
+        }
+        let freed = self.delivery.freed_mut().find(|freed| freed.message == *message);
+        let Some(acknowledgement) = freed.and_then(|freed| freed.acknowledgement.as_mut()) else { return };
+        match outcome {
+            Deletion::Retry(asked) => repeat(acknowledgement, asked, self.now, &mut *self.random),
+            Deletion::Done => {
+                self.delivery.forget_freed(message);
+                self.counters.acknowledged += 1;
+            }
+        }
+    }
+
+    fn persisted(&mut self, ticket: u64, stored: bool) {
+        let Some(at) = self.persisting.iter().position(|(number, _)| *number == ticket) else { return };
+        let (_, subject) = self.persisting.swap_remove(at);
+        if !stored {
+            self.persist_not_before = self.now + Duration::from_millis(crate::limits::PERSIST_RETRY_MS);
+        }
+        match subject {
+            Subject::Granted(subscription) => self.granted_persisted(subscription, stored),
+            Subject::Erased(subscription) => self.erased_persisted(subscription, stored),
+            Subject::Set => self.behind.set |= !stored,
+            Subject::Time => self.behind.time |= !stored,
+            // A device that could not be stored is still served; the store's failure is reported by the shell.
+            Subject::Device => {}
+        }
+    }
+
+    fn clock_read(&mut self, time: UnixTime) {
+        self.time = self.time.max(Some(time));
+        let stored = self.time_stored.map_or(0, |stored| stored.0);
+        if time.0 >= stored.saturating_add(crate::limits::TIME_RECORD_INTERVAL_S) {
+            self.time_stored = Some(time);
+            self.behind.time = true;
+        }
+    }
+
+    /// The last wall time known to be good, from the store or since.
+    pub fn known_time(&self) -> Option<UnixTime> {
+        self.time.max(self.time_stored)
+    }
+}
+
+fn repeat(acknowledgement: &mut Acknowledgement, asked: Option<Duration>, now: Instant, random: &mut dyn Random) {
+    let asked = asked.map(|asked| asked.min(Duration::from_millis(DELETE_BACKOFF_MS_MAX)));
+    acknowledgement.in_flight = false;
+    acknowledgement.not_before = now + acknowledgement.backoff.fail(asked, random);
+}
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ pub enum UplinkState {
 }
 
 /// Number of a monitoring request, never used twice in one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MonitorId(u32);
 
 #[derive(Debug)]
@@ -140,7 +140,8 @@ impl MonitorTable {
 
     /// Opens the next request that is due.
     pub fn open_next(&mut self, now: Instant) -> Option<(MonitorId, Target)> {
-        let due = |monitor: &&mut Monitor| matches!(monitor.state, MonitorState::Idle { not_before } if not_before <= now);
+        let due =
+            |monitor: &&mut Monitor| matches!(monitor.state, MonitorState::Idle { not_before } if not_before <= now);
         let monitor = self.monitors.iter_mut().filter(|monitor| monitor.wanted).find(due)?;
         monitor.state = MonitorState::Open { since: now };
         Some((monitor.id, monitor.target.clone()))

@@ -16,7 +16,7 @@ use super::device::DeviceIndex;
 use super::record::{Key, Record};
 use crate::limits::{SUBSCRIBE_BACKOFF_MS_MAX, SUBSCRIBE_BACKOFF_MS_MIN, SUBSCRIPTION_COUNT_MAX};
 use crate::random::Random;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::webpush::ece::Keys;
 use crate::webpush::exchange::{Granted, Target};
 use crate::webpush::resource::PushUri;
@@ -106,6 +106,8 @@ pub struct Subscription {
     pub reply_due: bool,
     /// Messages that wait at the service.
     pub fetch: Fetch,
+    /// It is to be removed once the answer to its request tells where it is.
+    pub unwanted: bool,
     /// A device that asks for the same channel while the subscription is being removed.
     pub successor: Option<DeviceIndex>,
 }
@@ -148,16 +150,55 @@ impl Subscription {
 
     /// Begins its removal; whatever was never granted is only erased.
     pub fn leave(&mut self, now: Instant) {
-        let life = std::mem::replace(&mut self.life, Life::Erasing { persisting: false });
-        if let Life::Granted { granted, .. } | Life::Active(granted) = life {
-            self.life = Life::Leaving { granted, in_flight: false, not_before: now };
-        }
         self.successor = None;
+        self.life = match std::mem::replace(&mut self.life, Life::Erasing { persisting: false }) {
+            Life::Granted { granted, .. } | Life::Active(granted) => {
+                Life::Leaving { granted, in_flight: false, not_before: now }
+            }
+            Life::Requested => {
+                self.unwanted = true;
+                Life::Requested
+            }
+            Life::Wanted { .. } => Life::Erasing { persisting: false },
+            leaving => leaving,
+        }
+    }
+
+    /// The service granted it; it may have become unwanted meanwhile.
+    pub fn request_granted(&mut self, granted: Granted, now: Instant) {
+        if !matches!(self.life, Life::Requested) {
+            return;
+        }
+        self.backoff.reset();
+        self.life = if std::mem::take(&mut self.unwanted) {
+            Life::Leaving { granted, in_flight: false, not_before: now }
+        } else {
+            Life::Granted { granted, persisting: false }
+        };
+    }
+
+    /// The request failed, or its outcome is unknown; it is repeated after a pause of at least `asked`.
+    pub fn request_failed(&mut self, asked: Option<Duration>, now: Instant, random: &mut dyn Random) {
+        if !matches!(self.life, Life::Requested) {
+            return;
+        }
+        let asked = asked.map(|asked| asked.min(Duration::from_millis(SUBSCRIBE_BACKOFF_MS_MAX)));
+        let pause = self.backoff.fail(asked, random);
+        self.request_again(now + pause);
+    }
+
+    /// The request is repeated at a time, unless it became unwanted meanwhile.
+    pub fn request_again(&mut self, not_before: Instant) {
+        self.life = if std::mem::take(&mut self.unwanted) {
+            Life::Erasing { persisting: false }
+        } else {
+            Life::Wanted { not_before }
+        };
     }
 
     /// Whether it is being removed.
     pub fn is_leaving(&self) -> bool {
-        matches!(self.life, Life::Leaving { .. } | Life::Erasing { .. })
+        self.unwanted || matches!(self.life, Life::Leaving { .. } | Life::Erasing { .. })
     }
 
     /// What it is filed under.
@@ -190,13 +231,13 @@ impl SubscriptionTable {
         self.add(Some(device), device_id, channel, keys, Life::Wanted { not_before: now })
     }
 
-    /// Adds a stored subscription; one without its device is on its way out.
+    /// Adds a stored subscription, whose device may turn up later.
     ///
     /// # Errors
     /// [`Full`] when [`SUBSCRIPTION_COUNT_MAX`] are there.
-    pub fn restore(&mut self, device: Option<DeviceIndex>, stored: Stored) -> Result<(), Full> {
+    pub fn restore(&mut self, stored: Stored) -> Result<(), Full> {
         let Stored { device: device_id, channel, keys, granted } = stored;
-        self.add(device, device_id, channel, keys, Life::Active(granted)).map(|_| ())
+        self.add(None, device_id, channel, keys, Life::Active(granted)).map(|_| ())
     }
 
     fn add(
@@ -224,6 +265,7 @@ impl SubscriptionTable {
             backoff,
             reply_due,
             fetch,
+            unwanted: false,
             successor,
         });
         Ok(self.entries.last_mut().expect("it was just pushed"))

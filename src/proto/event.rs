@@ -1,0 +1,323 @@
+//! What the machine is told, and what it asks for.
+
+use std::rc::Rc;
+
+use super::delivery::SlotId;
+use super::monitor::MonitorId;
+use super::record::{DeviceRecord, Key, Record};
+use super::subscription::SubscriptionId;
+use crate::time::{Duration, UnixTime};
+use crate::webpush::ece::{DecodeError, Keys};
+use crate::webpush::exchange::{ContentError, Deletion, Granted, Next, SubscribeError, Target};
+use crate::webpush::resource::{PushMessageUri, PushUri, SetUri, SubscriptionUri};
+use crate::wire::{ChannelId, DeviceId, MessageId};
+
+/// Number of a promise, given by the shell that holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PromiseId(pub u64);
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A stored fact was read; all of them come first.
+    Restored(Record),
+    /// All stored facts and all configured devices were given.
+    Started,
+    /// A device is known, by configuration or by a person; `lasting` asks to store it.
+    DeviceAdded {
+        /// What it is and where.
+        device: DeviceRecord,
+        /// Whether it outlives the process.
+        lasting: bool,
+    },
+    /// A device is known no longer.
+    DeviceRemoved(DeviceId),
+    /// A person asks for what waits at the service.
+    FetchAsked(DeviceId),
+
+    /// The connection to the service can carry requests.
+    ConnectionReady,
+    /// The connection could not be made, or ended; with the service's wish how long to wait.
+    ConnectionClosed(Option<Duration>),
+    /// The network changed: a new attempt has better chances now.
+    NetworkChanged,
+    /// A monitoring request ended.
+    MonitorEnded {
+        /// Which.
+        monitor: MonitorId,
+        /// What follows.
+        next: Next,
+    },
+    /// A request with `wait=0` ended, after its promises.
+    FetchEnded {
+        /// Whose.
+        subscription: SubscriptionId,
+        /// What follows.
+        next: Next,
+    },
+    /// The service promised a message; answered by [`Output::Admit`] or [`Output::Refuse`].
+    Promised {
+        /// Which promise.
+        promise: PromiseId,
+        /// The target whose request it came on.
+        target: Target,
+        /// Its resource.
+        message: PushMessageUri,
+        /// The push link, if the promise has one.
+        send: Option<PushUri>,
+    },
+    /// An admitted message arrived whole.
+    Pushed {
+        /// Its slot.
+        slot: SlotId,
+        /// The push link of the response, if it has one.
+        send: Option<PushUri>,
+        /// Its content, encrypted.
+        body: Vec<u8>,
+        /// How much of its lifetime is left, if the service says so.
+        max_age: Option<Duration>,
+    },
+    /// An admitted message did not arrive.
+    PushFailed {
+        /// Its slot.
+        slot: SlotId,
+        /// Set when what arrived can never be delivered; otherwise the service offers it again.
+        content: Option<ContentError>,
+    },
+    /// The content of a slot was decrypted, or could not be.
+    Decoded {
+        /// Its slot.
+        slot: SlotId,
+        /// The plaintext.
+        outcome: Result<Vec<u8>, DecodeError>,
+    },
+    /// An acknowledgement was answered.
+    Acknowledged {
+        /// Of which message.
+        message: PushMessageUri,
+        /// How.
+        outcome: Deletion,
+    },
+    /// A subscribe request was answered; none: its outcome is unknown.
+    Subscribed {
+        /// Whose.
+        subscription: SubscriptionId,
+        /// How.
+        outcome: Option<Result<Granted, SubscribeError>>,
+    },
+    /// The removal of a subscription was answered.
+    Unsubscribed {
+        /// Whose.
+        subscription: SubscriptionId,
+        /// How.
+        outcome: Deletion,
+    },
+
+    /// A change is on flash, or could not be written.
+    Persisted {
+        /// The ticket of [`Output::Persist`].
+        ticket: u64,
+        /// Whether it is there.
+        stored: bool,
+    },
+    /// The shell read a wall clock it trusts.
+    ClockRead(UnixTime),
+
+    /// A device link is open.
+    DeviceUp {
+        /// Whose.
+        device: DeviceId,
+        /// Number of the link session.
+        session: u32,
+        /// Octets of the largest message it takes.
+        message_bytes_max: u16,
+    },
+    /// A device link is no longer open.
+    DeviceDown {
+        /// Whose.
+        device: DeviceId,
+        /// Number of the link session.
+        session: u32,
+    },
+    /// A device stopped answering on an open link.
+    DeviceSilent {
+        /// Whose.
+        device: DeviceId,
+        /// Number of the link session.
+        session: u32,
+    },
+    /// A device has a message: the one event that leads to an acknowledgement.
+    DeviceAck {
+        /// Whose.
+        device: DeviceId,
+        /// Which message.
+        message: MessageId,
+    },
+    /// A device will not take a message.
+    DeviceRefused {
+        /// Whose.
+        device: DeviceId,
+        /// Which message.
+        message: MessageId,
+    },
+    /// A device asks for a subscription.
+    Subscribe {
+        /// Whose.
+        device: DeviceId,
+        /// Its label.
+        channel: ChannelId,
+    },
+    /// A device wants a subscription no longer.
+    Unsubscribe {
+        /// Whose.
+        device: DeviceId,
+        /// Its label.
+        channel: ChannelId,
+    },
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Connect to the push service; answered by [`Input::ConnectionReady`] or [`Input::ConnectionClosed`].
+    Connect,
+    /// Ask for a subscription.
+    Subscribe {
+        /// Whose.
+        subscription: SubscriptionId,
+        /// The set to present.
+        set: Option<SetUri>,
+    },
+    /// Remove a subscription.
+    Unsubscribe {
+        /// Whose.
+        subscription: SubscriptionId,
+        /// Where.
+        read: SubscriptionUri,
+    },
+    /// Open a monitoring request.
+    Monitor {
+        /// Which.
+        monitor: MonitorId,
+        /// What it reads.
+        target: Target,
+    },
+    /// Ask for what is stored for one subscription.
+    Fetch {
+        /// Whose.
+        subscription: SubscriptionId,
+        /// Where.
+        read: SubscriptionUri,
+    },
+    /// Take in a promised message.
+    Admit {
+        /// The promise.
+        promise: PromiseId,
+        /// Its slot.
+        slot: SlotId,
+        /// Whether the response must tell the subscription, since the promise did not.
+        unrouted: bool,
+    },
+    /// Reset a promise; the service keeps the message.
+    Refuse {
+        /// The promise.
+        promise: PromiseId,
+    },
+    /// Decrypt a body.
+    Decode {
+        /// Its slot.
+        slot: SlotId,
+        /// With these keys.
+        keys: Rc<Keys>,
+        /// The body.
+        body: Vec<u8>,
+    },
+    /// Hand a message to its device.
+    Deliver {
+        /// Which device.
+        device: DeviceId,
+        /// On this link session only.
+        session: u32,
+        /// Identity of the message.
+        message: MessageId,
+        /// The device's label of the subscription.
+        channel: ChannelId,
+        /// The plaintext.
+        body: Rc<Vec<u8>>,
+    },
+    /// Acknowledge a message at the service.
+    Acknowledge {
+        /// Its resource.
+        message: PushMessageUri,
+    },
+    /// Tell a device about a subscription.
+    Reply {
+        /// Which device.
+        device: DeviceId,
+        /// On this link session only.
+        session: u32,
+        /// What.
+        reply: Reply,
+    },
+    /// Write a change to flash; answered by [`Input::Persisted`].
+    Persist {
+        /// Number of the change.
+        ticket: u64,
+        /// The change.
+        change: Change,
+    },
+}
+
+/// What a device is told about a subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It exists and is stored.
+    Subscribed {
+        /// The device's label.
+        channel: ChannelId,
+        /// Where messages for it are posted.
+        send: PushUri,
+        /// The public key for its messages.
+        public: [u8; 65],
+        /// The authentication secret for its messages.
+        auth: [u8; 16],
+    },
+    /// There is no room for it.
+    Full {
+        /// The device's label.
+        channel: ChannelId,
+    },
+    /// It is gone.
+    Unsubscribed {
+        /// The device's label.
+        channel: ChannelId,
+    },
+}
+
+/// A change of the stored facts.
+#[derive(Debug)]
+pub enum Change {
+    /// Store a fact.
+    Put(Record),
+    /// Remove a fact.
+    Remove(Key),
+}
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// The next attempt to connect.
+    Connect,
+    /// The next monitoring request.
+    Monitor,
+    /// A subscribe or unsubscribe request.
+    Subscription,
+    /// A message can no longer be handed to its device.
+    Hold,
+    /// An acknowledgement is repeated.
+    Acknowledge,
+    /// What waits at the service is asked for.
+    Fetch,
+    /// A failed write is repeated.
+    Persist,
+}

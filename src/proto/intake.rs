@@ -1,0 +1,176 @@
+//! From promise to a message that its device can take.
+
+use std::rc::Rc;
+
+use ring::digest;
+
+use super::delivery::{Route, SlotId, Stage};
+use super::{Gateway, Output, PromiseId};
+use crate::limits::{HOLD_MS, HOLD_MS_MIN};
+use crate::time::Duration;
+use crate::webpush::ece::DecodeError;
+use crate::webpush::exchange::{ContentError, Target};
+use crate::webpush::resource::{PushMessageUri, PushUri};
+use crate::wire::MessageId;
+
+/// Octets that a push adds to its plaintext on the link: tag, message id, channel, length.
+const PUSH_OVERHEAD_BYTES: usize = 14;
+
+/// Why a promise is reset.
+enum Refusal {
+    /// Not now: the service keeps the message, and it is asked for again when there is room.
+    NoRoom(Route),
+    /// Not again: it is in flight, acknowledged, undeliverable, or of no subscription of ours.
+    Unwanted,
+}
+
+impl Gateway {
+    /// Admits a promise into a slot, or refuses it.
+    ///
+    /// Source: RFC 8030 §6.1; RFC 9113 §8.4.2, §5.1.2 (reserved streams escape the stream limit, so this is the bound).
+    pub(super) fn promised(
+        &mut self,
+        promise: PromiseId,
+        target: &Target,
+        message: PushMessageUri,
+        send: Option<PushUri>,
+    ) {
+        self.counters.promised += 1;
+        debug_assert!(self.promise.is_none(), "each promise is answered before the next one comes");
+        self.promise = Some(match self.admit(target, message, send) {
+            Ok((slot, unrouted)) => Output::Admit { promise, slot, unrouted },
+            Err(refusal) => {
+                self.refused(&refusal);
+                Output::Refuse { promise }
+            }
+        });
+    }
+
+    fn admit(
+        &mut self,
+        target: &Target,
+        message: PushMessageUri,
+        send: Option<PushUri>,
+    ) -> Result<(SlotId, bool), Refusal> {
+        let acknowledging =
+            self.delivery.freed().any(|freed| freed.message == message && freed.acknowledgement.is_some());
+        if acknowledging
+            || self.delivery.find(&message).is_some()
+            || self.delivery.is_undeliverable(&message)
+            || self.is_read_uri(&message)
+        {
+            return Err(Refusal::Unwanted);
+        }
+        // Only a set leaves open which subscription a promise without link belongs to.
+        let unrouted = send.is_none() && matches!(target, Target::Set(_));
+        let route = if unrouted { None } else { Some(self.route(target, send.as_ref()).ok_or(Refusal::Unwanted)?) };
+        if let Some(route) = route
+            && !self.is_ready(route)
+        {
+            return Err(Refusal::NoRoom(route));
+        }
+        let deadline = self.now + Duration::from_millis(HOLD_MS);
+        match (self.delivery.reserve(message, route, self.now, deadline), route) {
+            (Ok(slot), _) => Ok((slot, unrouted)),
+            (Err(_), Some(route)) => Err(Refusal::NoRoom(route)),
+            (Err(_), None) => Err(Refusal::Unwanted),
+        }
+    }
+
+    /// The acknowledgement of a message must never remove a subscription.
+    fn is_read_uri(&self, message: &PushMessageUri) -> bool {
+        self.subscriptions.iter().filter_map(|entry| entry.granted()).any(|granted| {
+            granted.read.as_str() == message.as_str()
+                || granted.set.as_ref().is_some_and(|set| set.as_str() == message.as_str())
+        })
+    }
+
+    fn route(&self, target: &Target, send: Option<&PushUri>) -> Option<Route> {
+        let entry = match send {
+            Some(send) => self.subscriptions.find_by_send(send),
+            None => self.subscriptions.find_by_target(target),
+        }?;
+        Some(Route { subscription: entry.id, device: entry.device? })
+    }
+
+    fn is_ready(&self, route: Route) -> bool {
+        self.devices.get(route.device).is_some_and(|device| device.ready().is_some())
+    }
+
+    fn refused(&mut self, refusal: &Refusal) {
+        self.counters.refused += 1;
+        if let Refusal::NoRoom(route) = refusal
+            && let Some(entry) = self.subscriptions.get_mut(route.subscription)
+        {
+            entry.fetch.due = true;
+        }
+    }
+
+    /// Takes in the content of a promised message; one without route gets it from the response now.
+    pub(super) fn pushed(&mut self, id: SlotId, send: Option<PushUri>, body: Vec<u8>, max_age: Option<Duration>) {
+        let Some(slot) = self.delivery.get_mut(id) else { return };
+        if slot.route.is_none() {
+            let route = send.and_then(|send| {
+                let entry = self.subscriptions.find_by_send(&send)?;
+                Some(Route { subscription: entry.id, device: entry.device? })
+            });
+            let Some(route) = route else {
+                self.refused(&Refusal::Unwanted);
+                return self.give_up(id);
+            };
+            if !self.is_ready(route) || !self.delivery.has_room(Some(route.device)) {
+                self.refused(&Refusal::NoRoom(route));
+                return self.give_up(id);
+            }
+            if let Some(slot) = self.delivery.get_mut(id) {
+                slot.route = Some(route);
+            }
+        }
+        let Some(slot) = self.delivery.get_mut(id) else { return };
+        let hold = max_age.map_or(HOLD_MS, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        slot.deadline = slot.promised_at + Duration::from_millis(hold.clamp(HOLD_MS_MIN, HOLD_MS));
+        slot.id = Some(message_id(&slot.message, &body));
+        slot.stage = Stage::Received(body);
+    }
+
+    /// A message did not come, or what came is nothing to deliver.
+    pub(super) fn push_failed(&mut self, slot: SlotId, content: Option<ContentError>) {
+        match content {
+            Some(ContentError::NotEncrypted) => self.undeliverable(slot, None),
+            Some(ContentError::Status(_)) | None => self.give_up(slot),
+        }
+    }
+
+    /// Makes a decrypted message ready for its device, if that takes its size.
+    pub(super) fn decoded(&mut self, id: SlotId, outcome: Result<Vec<u8>, DecodeError>) {
+        let Some(slot) = self.delivery.get_mut(id) else { return };
+        let Ok(plaintext) = outcome else { return self.undeliverable(id, None) };
+        let link_bytes = plaintext.len() + PUSH_OVERHEAD_BYTES;
+        let device = slot.route.and_then(|route| self.devices.get(route.device).map(|device| (route.device, device)));
+        if let Some((index, device)) = device
+            && device.ready().is_some_and(|(_, message_bytes_max)| link_bytes > usize::from(message_bytes_max))
+        {
+            return self.undeliverable(id, Some(link_bytes).map(|bytes| (index, bytes)));
+        }
+        slot.stage = Stage::Ready(Rc::new(plaintext));
+    }
+
+    /// A message that can never be delivered as it is: not acknowledged, since a receipt must never say that a device
+    /// got what it did not get; remembered, so that it is not read again.
+    pub(super) fn undeliverable(&mut self, slot: SlotId, too_large: Option<(super::DeviceIndex, usize)>) {
+        if let Some(slot) = self.delivery.free(slot) {
+            self.delivery.mark_undeliverable(slot.message, too_large);
+            self.counters.undeliverable += 1;
+        }
+    }
+}
+
+/// See [`MessageId`].
+fn message_id(message: &PushMessageUri, body: &[u8]) -> MessageId {
+    let uri = message.as_str().as_bytes();
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(&u16::try_from(uri.len()).expect("a URI is at most URI_BYTES_MAX long").to_be_bytes());
+    hash.update(uri);
+    hash.update(body);
+    MessageId(*hash.finish().as_ref().first_chunk().expect("a SHA-256 has 32 octets"))
+}

@@ -1,0 +1,225 @@
+//! What is to be done next, found in state.
+
+use std::rc::Rc;
+
+use super::delivery::{SlotId, Stage};
+use super::record::{Key, Record};
+use super::subscription::Life;
+use super::{Change, Gateway, Output, Reply, Subject};
+use crate::limits::{DELIVERY_PER_DEVICE_MAX, FETCH_COUNT_MAX, STORE_QUEUE_COUNT};
+
+impl Gateway {
+    /// The next thing to do; called until none is left.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.promise_output()
+            .or_else(|| self.decode_output())
+            .or_else(|| self.deliver_output())
+            .or_else(|| self.acknowledge_output())
+            .or_else(|| self.persist_output())
+            .or_else(|| self.reply_output())
+            .or_else(|| self.connect_output())
+            .or_else(|| if self.uplink.is_up() { self.request_output() } else { None })
+    }
+
+    fn promise_output(&mut self) -> Option<Output> {
+        let output = self.promise.take()?;
+        if let Output::Admit { slot, .. } = &output
+            && let Some(slot) = self.delivery.get_mut(*slot)
+        {
+            slot.stage = Stage::Receiving;
+        }
+        Some(output)
+    }
+
+    /// One body at a time: decrypting takes milliseconds of the only thread on a board.
+    fn decode_output(&mut self) -> Option<Output> {
+        if self.delivery.iter().any(|(_, slot)| matches!(slot.stage, Stage::Decoding)) {
+            return None;
+        }
+        let received = self.delivery.iter().filter(|(_, slot)| matches!(slot.stage, Stage::Received(_)));
+        let (id, _) = received.min_by_key(|(_, slot)| slot.order)?;
+        let slot = self.delivery.get_mut(id)?;
+        let route = slot.route?;
+        let keys = Rc::clone(&self.subscriptions.get(route.subscription)?.keys);
+        match std::mem::replace(&mut slot.stage, Stage::Decoding) {
+            Stage::Received(body) => Some(Output::Decode { slot: id, keys, body }),
+            _ => None,
+        }
+    }
+
+    fn deliver_output(&mut self) -> Option<Output> {
+        let next = |gateway: &Self| -> Option<SlotId> {
+            let ready = gateway.devices.iter().filter(|(_, device)| device.ready().is_some());
+            ready.map(|(index, _)| index).find_map(|index| gateway.delivery.next_for(index))
+        };
+        let id = next(self)?;
+        let slot = self.delivery.get_mut(id)?;
+        let route = slot.route?;
+        let device = self.devices.get(route.device)?;
+        let (session, _) = device.ready()?;
+        let channel = self.subscriptions.get(route.subscription)?.channel;
+        let (message, Stage::Ready(body)) = (slot.id?, &slot.stage) else { return None };
+        let body = Rc::clone(body);
+        slot.stage = Stage::Sent(Rc::clone(&body));
+        self.counters.relayed += 1;
+        Some(Output::Deliver { device: device.id.clone(), session, message, channel, body })
+    }
+
+    fn acknowledge_output(&mut self) -> Option<Output> {
+        if !self.uplink.is_up() {
+            return None;
+        }
+        let now = self.now;
+        for (_, slot) in self.delivery.iter_mut() {
+            if let Stage::Acked(acknowledgement) = &mut slot.stage
+                && acknowledgement.is_due(now)
+            {
+                acknowledgement.in_flight = true;
+                return Some(Output::Acknowledge { message: slot.message.clone() });
+            }
+        }
+        for freed in self.delivery.freed_mut() {
+            if let Some(acknowledgement) = &mut freed.acknowledgement
+                && acknowledgement.is_due(now)
+            {
+                acknowledgement.in_flight = true;
+                return Some(Output::Acknowledge { message: freed.message.clone() });
+            }
+        }
+        None
+    }
+
+    /// Whether a change waits to be written.
+    pub(super) fn wants_persist(&self) -> bool {
+        let waits =
+            |life: &Life| matches!(life, Life::Granted { persisting: false, .. } | Life::Erasing { persisting: false });
+        self.behind.set
+            || self.behind.time
+            || !self.behind.devices.is_empty()
+            || !self.behind.ended.is_empty()
+            || self.subscriptions.iter().any(|entry| waits(&entry.life))
+    }
+
+    fn persist_output(&mut self) -> Option<Output> {
+        if self.persisting.len() >= STORE_QUEUE_COUNT || self.persist_not_before > self.now {
+            return None;
+        }
+        let (subject, change) = self.next_change()?;
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.persisting.push((ticket, subject));
+        Some(Output::Persist { ticket, change })
+    }
+
+    /// Removals come first: the record of an ended subscription has the key of the one that replaces it.
+    fn next_change(&mut self) -> Option<(Subject, Change)> {
+        if let Some(key) = self.behind.ended.pop() {
+            return Some((Subject::Device, Change::Remove(key)));
+        }
+        if let Some((id, record)) = self.behind.devices.pop() {
+            let change = record.map_or(Change::Remove(Key::Device(id)), |record| Change::Put(Record::Device(record)));
+            return Some((Subject::Device, change));
+        }
+        if std::mem::take(&mut self.behind.set) {
+            let change = self.set.clone().map_or(Change::Remove(Key::Set), |set| Change::Put(Record::Set(set)));
+            return Some((Subject::Set, change));
+        }
+        if std::mem::take(&mut self.behind.time) {
+            return Some((Subject::Time, Change::Put(Record::Time(self.time_stored?))));
+        }
+        for entry in self.subscriptions.iter_mut() {
+            let record = entry.record();
+            match &mut entry.life {
+                Life::Granted { persisting, .. } if !*persisting => {
+                    *persisting = true;
+                    return Some((Subject::Granted(entry.id), Change::Put(record?)));
+                }
+                Life::Erasing { persisting } if !*persisting => {
+                    *persisting = true;
+                    return Some((Subject::Erased(entry.id), Change::Remove(entry.key())));
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn reply_output(&mut self) -> Option<Output> {
+        if let Some((index, reply)) = self.reply.take()
+            && let Some(device) = self.devices.get(index)
+            && let Some((session, _)) = device.ready()
+        {
+            return Some(Output::Reply { device: device.id.clone(), session, reply });
+        }
+        for entry in self.subscriptions.iter_mut().filter(|entry| entry.reply_due) {
+            let Life::Active(granted) = &entry.life else { continue };
+            let Some(device) = entry.device.and_then(|index| self.devices.get(index)) else { continue };
+            let Some((session, _)) = device.ready() else { continue };
+            entry.reply_due = false;
+            let (public, auth) = (*entry.keys.public(), *entry.keys.auth());
+            let reply = Reply::Subscribed { channel: entry.channel, send: granted.send.clone(), public, auth };
+            return Some(Output::Reply { device: device.id.clone(), session, reply });
+        }
+        None
+    }
+
+    fn connect_output(&mut self) -> Option<Output> {
+        if self.needs_connection() && self.uplink.due().is_some_and(|due| due <= self.now) {
+            self.uplink.connecting();
+            return Some(Output::Connect);
+        }
+        None
+    }
+
+    fn request_output(&mut self) -> Option<Output> {
+        if let Some((monitor, target)) = self.monitors.open_next(self.now) {
+            return Some(Output::Monitor { monitor, target });
+        }
+        self.subscribe_output().or_else(|| self.unsubscribe_output()).or_else(|| self.fetch_output())
+    }
+
+    /// One at a time: the first answer names the set that the following requests present.
+    fn subscribe_output(&mut self) -> Option<Output> {
+        if self.subscriptions.iter().any(|entry| matches!(entry.life, Life::Requested)) {
+            return None;
+        }
+        let now = self.now;
+        let due = |life: &Life| matches!(life, Life::Wanted { not_before } if *not_before <= now);
+        let entry = self.subscriptions.iter_mut().find(|entry| due(&entry.life))?;
+        entry.life = Life::Requested;
+        Some(Output::Subscribe { subscription: entry.id, set: self.set.clone() })
+    }
+
+    fn unsubscribe_output(&mut self) -> Option<Output> {
+        let now = self.now;
+        self.subscriptions.iter_mut().find_map(|entry| match &mut entry.life {
+            Life::Leaving { granted, in_flight, not_before } if !*in_flight && *not_before <= now => {
+                *in_flight = true;
+                Some(Output::Unsubscribe { subscription: entry.id, read: granted.read.clone() })
+            }
+            _ => None,
+        })
+    }
+
+    /// Asks for what waits at the service once at least half of the device's slots are free.
+    fn fetch_output(&mut self) -> Option<Output> {
+        if self.subscriptions.iter().filter(|entry| entry.fetch.open).count() >= FETCH_COUNT_MAX {
+            return None;
+        }
+        let (now, devices, delivery) = (self.now, &self.devices, &self.delivery);
+        let entry = self.subscriptions.iter_mut().find(|entry| {
+            let Some(index) = entry.device else { return false };
+            entry.fetch.due
+                && !entry.fetch.open
+                && entry.fetch.not_before <= now
+                && devices.get(index).is_some_and(|device| device.ready().is_some())
+                && delivery.held_by(index) <= DELIVERY_PER_DEVICE_MAX / 2
+                && delivery.has_room(Some(index))
+                && matches!(entry.life, Life::Active(_))
+        })?;
+        let read = entry.active()?.read.clone();
+        entry.fetch.due = false;
+        entry.fetch.open = true;
+        Some(Output::Fetch { subscription: entry.id, read })
+    }
+}

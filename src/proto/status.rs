@@ -1,0 +1,97 @@
+//! What a person is shown: states and counts, never a capability URL.
+
+use serde::Serialize;
+
+use super::device::Presence;
+use super::monitor::UplinkState;
+use super::subscription::Life;
+use super::{Counters, Gateway};
+
+/// The gateway at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// `connected` while messages can arrive, else what is being done about it.
+    pub uplink: &'static str,
+    /// Monitoring requests that are open.
+    pub monitors: usize,
+    /// Messages in flight.
+    pub in_flight: usize,
+    /// Writes to the store in flight.
+    pub persisting: usize,
+    /// Messages known to be undeliverable.
+    pub undeliverable_known: usize,
+    /// The devices.
+    pub devices: Vec<DeviceStatus>,
+    /// Counts since the start.
+    pub counters: Counters,
+}
+
+/// One device at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceStatus {
+    /// Its id.
+    pub id: String,
+    /// `absent`, `ready` or `silent`.
+    pub presence: &'static str,
+    /// Messages in flight to it.
+    pub in_flight: usize,
+    /// Its channels.
+    pub channels: Vec<ChannelStatus>,
+}
+
+/// One subscription at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChannelStatus {
+    /// The device's label.
+    pub channel: u16,
+    /// `wanted`, `requested`, `granted`, `active`, `leaving` or `erasing`.
+    pub state: &'static str,
+}
+
+impl Gateway {
+    /// The gateway at a glance.
+    pub fn status(&self) -> Status {
+        let devices = self.devices.iter().map(|(index, device)| DeviceStatus {
+            id: device.id.to_string(),
+            presence: match device.presence {
+                Presence::Absent => "absent",
+                Presence::Ready { .. } => "ready",
+                Presence::Silent => "silent",
+            },
+            in_flight: self.delivery.held_by(index),
+            channels: self
+                .subscriptions
+                .iter()
+                .filter(|entry| entry.device == Some(index))
+                .map(channel_status)
+                .collect(),
+        });
+        Status {
+            uplink: match self.uplink.state() {
+                UplinkState::Up { .. } if self.monitors.open_count() > 0 => "connected",
+                UplinkState::Up { .. } => "subscribing",
+                UplinkState::Connecting => "connecting",
+                UplinkState::Down { .. } if self.needs_connection() => "waiting",
+                UplinkState::Down { .. } => "idle",
+            },
+            monitors: self.monitors.open_count(),
+            in_flight: self.delivery.iter().count(),
+            persisting: self.persisting.len(),
+            undeliverable_known: self.delivery.undeliverable_count(),
+            devices: devices.collect(),
+            counters: self.counters,
+        }
+    }
+}
+
+fn channel_status(entry: &super::subscription::Subscription) -> ChannelStatus {
+    let state = match entry.life {
+        Life::Wanted { .. } => "wanted",
+        Life::Requested => "requested",
+        Life::Granted { .. } => "granted",
+        Life::Active(_) => "active",
+        Life::Leaving { .. } => "leaving",
+        Life::Erasing { .. } => "erasing",
+    };
+    ChannelStatus { channel: entry.channel.0, state }
+}

@@ -1,0 +1,638 @@
+use super::event::*;
+use super::record::Record;
+use super::*;
+use crate::limits::*;
+use crate::random::SeededRandom;
+use crate::webpush::exchange::{ContentError, Dialect, Granted, Next, SubscribeError, Target};
+use crate::webpush::resource::{PushUri, SubscriptionUri};
+use crate::wire::ChannelId;
+
+/// A-UA-24, A-UA-25: DELETE follows the device ack, and nothing else does.
+#[test]
+fn a_message_is_acknowledged_only_after_its_device_did() {
+    let mut rig = Rig::serving(&["a"]);
+    let message = rig.push("a", "m1");
+    let sent = rig.delivered();
+    assert_eq!(sent.len(), 1);
+    rig.wait(3_600_000);
+    assert_eq!(rig.acknowledgements(), 0, "no DELETE without a device ack");
+    rig.feed(Input::DeviceAck { device: id("a"), message: sent[0] });
+    assert_eq!(rig.take_acknowledged(), [message]);
+}
+
+/// A-UA-25: a refusal or a device that goes away is no acknowledgement.
+#[test]
+fn refusal_and_disconnection_are_no_acknowledgement() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.push("a", "m1");
+    rig.push("a", "m2");
+    let sent = rig.delivered();
+    rig.feed(Input::DeviceRefused { device: id("a"), message: sent[0] });
+    rig.feed(Input::DeviceDown { device: id("a"), session: 1 });
+    rig.wait(3_600_000);
+    assert_eq!(rig.acknowledgements(), 0);
+}
+
+/// A-UA-19: the push link of the promise routes, also for identical bodies.
+#[test]
+fn the_push_link_of_the_promise_routes() {
+    let mut rig = Rig::serving(&["a", "b"]);
+    rig.push("b", "m1");
+    rig.push("a", "m2");
+    assert_eq!(rig.delivered_to(), [id("b"), id("a")]);
+}
+
+/// A-UA-20: on a set, a link that comes only with the response routes; without any link nothing is relayed.
+#[test]
+fn a_link_in_the_response_routes_and_none_at_all_does_not() {
+    let mut rig = Rig::serving(&["a"]);
+    let send = rig.send_uri("a");
+    let (slot, unrouted) = rig.promise(message("m1"), None).expect("a shared slot");
+    assert!(unrouted);
+    rig.arrive(slot, Some(send));
+    assert_eq!(rig.delivered().len(), 1);
+    let (slot, _) = rig.promise(message("m2"), None).expect("a shared slot");
+    rig.arrive(slot, None);
+    assert_eq!(rig.gateway.status().in_flight, 1, "the first one alone");
+    rig.wait(60_000);
+    assert_eq!((rig.delivered().len(), rig.acknowledgements()), (0, 0));
+}
+
+/// A-UA-26: while a message is in flight, its promise is refused; the device gets one copy.
+#[test]
+fn a_message_in_flight_is_not_relayed_twice() {
+    let mut rig = Rig::serving(&["a"]);
+    let send = rig.send_uri("a");
+    let uri = rig.push("a", "m1");
+    for _ in 0..2 {
+        assert!(rig.promise(uri.clone(), Some(send.clone())).is_none());
+    }
+    let sent = rig.delivered();
+    assert_eq!(sent.len(), 1);
+    rig.feed(Input::DeviceAck { device: id("a"), message: sent[0] });
+    assert_eq!(rig.take_acknowledged(), [uri.clone()]);
+    // The answer to the DELETE is lost with the connection, and the service pushes again.
+    rig.feed(Input::ConnectionClosed(None));
+    rig.reconnect();
+    assert!(rig.promise(uri.clone(), Some(send)).is_none());
+    assert_eq!(rig.take_acknowledged(), [uri]);
+    assert!(rig.delivered().is_empty());
+}
+
+/// A-UA-27: an acknowledgement that failed is repeated with growing pauses, one that found nothing is not.
+#[test]
+fn a_failed_acknowledgement_is_repeated() {
+    let mut rig = Rig::serving(&["a"]);
+    let uri = rig.push("a", "m1");
+    let sent = rig.delivered();
+    rig.feed(Input::DeviceAck { device: id("a"), message: sent[0] });
+    rig.take_acknowledged();
+    for _ in 0..3 {
+        rig.feed(Input::Acknowledged { message: uri.clone(), outcome: Deletion::Retry(None) });
+        assert_eq!(rig.acknowledgements(), 0, "not at once");
+        rig.wait(DELETE_BACKOFF_MS_MAX);
+        assert_eq!(rig.take_acknowledged(), [uri.clone()]);
+    }
+    rig.feed(Input::Acknowledged { message: uri, outcome: Deletion::Done });
+    rig.wait(DELETE_BACKOFF_MS_MAX);
+    assert_eq!((rig.acknowledgements(), rig.gateway.status().in_flight), (0, 0));
+}
+
+/// A-GAP-21: a message that its device did not get in time is given up; a late device ack still counts.
+#[test]
+fn a_late_device_ack_still_becomes_a_delete() {
+    let mut rig = Rig::serving(&["a"]);
+    let uri = rig.push("a", "m1");
+    let sent = rig.delivered();
+    rig.wait(HOLD_MS);
+    assert_eq!(rig.gateway.status().in_flight, 0);
+    rig.feed(Input::DeviceAck { device: id("a"), message: sent[0] });
+    assert_eq!(rig.take_acknowledged(), [uri.clone()]);
+    rig.feed(Input::Acknowledged { message: uri, outcome: Deletion::Done });
+    rig.feed(Input::DeviceAck { device: id("a"), message: sent[0] });
+    assert_eq!(rig.acknowledgements(), 0, "once is enough");
+}
+
+/// A-GAP-21: what is left of the lifetime shortens the hold, but not below its floor.
+#[test]
+fn the_rest_of_the_lifetime_shortens_the_hold() {
+    for (max_age_s, held_ms) in [(0, HOLD_MS_MIN), (5, 5_000), (600, HOLD_MS)] {
+        let mut rig = Rig::serving(&["a"]);
+        let send = rig.send_uri("a");
+        rig.feed(Input::DeviceDown { device: id("a"), session: 1 });
+        rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 4096 });
+        let (slot, _) = rig.promise(message("m1"), Some(send)).expect("admitted");
+        let max_age = Some(Duration::from_secs(max_age_s));
+        rig.feed(Input::Pushed { slot, send: None, body: vec![1], max_age });
+        rig.feed(Input::Decoded { slot, outcome: Ok(vec![1]) });
+        rig.wait(held_ms - 1);
+        assert_eq!(rig.gateway.status().in_flight, 1);
+        rig.wait(1);
+        assert_eq!(rig.gateway.status().in_flight, 0, "{max_age_s} s left");
+    }
+}
+
+/// A-GAP-05, A-UA-40: what cannot be decrypted is neither relayed nor acknowledged nor read again.
+#[test]
+fn undecodable_messages_are_refused_from_then_on() {
+    let mut rig = Rig::serving(&["a"]);
+    let send = rig.send_uri("a");
+    let (slot, _) = rig.promise(message("m1"), Some(send.clone())).expect("admitted");
+    rig.feed(Input::Pushed { slot, send: None, body: vec![0; 200], max_age: None });
+    rig.feed(Input::Decoded { slot, outcome: Err(crate::webpush::ece::DecodeError::Authentication) });
+    assert!(rig.promise(message("m1"), Some(send.clone())).is_none());
+    let (slot, _) = rig.promise(message("m2"), Some(send.clone())).expect("admitted");
+    rig.feed(Input::PushFailed { slot, content: Some(ContentError::NotEncrypted) });
+    assert!(rig.promise(message("m2"), Some(send)).is_none());
+    rig.wait(3_600_000);
+    assert_eq!((rig.delivered().len(), rig.acknowledgements()), (0, 0));
+    assert_eq!(rig.gateway.status().counters.undeliverable, 2);
+}
+
+/// C-67: a message larger than its device takes is not cut; it is asked for again when the device takes more.
+#[test]
+fn a_message_too_large_for_its_device_waits_for_a_larger_maximum() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 64 });
+    let send = rig.send_uri("a");
+    let (slot, _) = rig.promise(message("m1"), Some(send.clone())).expect("admitted");
+    rig.arrive_with(slot, None, vec![7; 51]);
+    assert!(rig.delivered().is_empty() && rig.promise(message("m1"), Some(send.clone())).is_none());
+    rig.feed(Input::DeviceUp { device: id("a"), session: 3, message_bytes_max: 4096 });
+    assert!(rig.take(|output| matches!(output, Output::Fetch { .. })).len() == 1);
+    let (slot, _) = rig.promise(message("m1"), Some(send)).expect("admitted now");
+    rig.arrive_with(slot, None, vec![7; 51]);
+    assert_eq!(rig.delivered().len(), 1);
+}
+
+/// Walk D: a silent device gives its slots back, holds up nobody, and is served again when it speaks.
+#[test]
+fn a_silent_device_frees_its_slots_and_is_fetched_for_later() {
+    let mut rig = Rig::serving(&["a", "b"]);
+    let send = rig.send_uri("a");
+    rig.push("a", "m1");
+    let first = rig.delivered();
+    rig.feed(Input::DeviceSilent { device: id("a"), session: 1 });
+    assert_eq!(rig.gateway.status().in_flight, 0);
+    assert!(rig.promise(message("m2"), Some(send.clone())).is_none(), "refused while silent");
+    rig.push("b", "m3");
+    assert_eq!(rig.delivered_to(), [id("b")]);
+    assert!(rig.take(|output| matches!(output, Output::Fetch { .. })).is_empty());
+    rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 4096 });
+    let fetches = rig.take(|output| matches!(output, Output::Fetch { .. }));
+    assert_eq!(fetches.len(), 1);
+    let (slot, _) = rig.promise(message("m1"), Some(send)).expect("pushed again");
+    rig.arrive(slot, None);
+    assert_eq!(rig.delivered(), first, "the same message id");
+}
+
+/// A report of an earlier session changes nothing.
+#[test]
+fn the_end_of_an_earlier_session_is_ignored() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 4096 });
+    rig.feed(Input::DeviceDown { device: id("a"), session: 1 });
+    assert_eq!(rig.gateway.status().devices[0].presence, "ready");
+}
+
+/// A device that was reset gets again what it had not acknowledged, in order.
+#[test]
+fn a_new_session_gets_what_was_in_flight() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.push("a", "m1");
+    rig.push("a", "m2");
+    let before = rig.delivered();
+    rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 4096 });
+    assert_eq!(rig.delivered(), before);
+}
+
+/// A-GAP-08, C-36: a device holds at most its share; when half is free again, what was refused is asked for.
+#[test]
+fn a_slow_device_is_asked_for_again_when_half_of_its_slots_are_free() {
+    let mut rig = Rig::serving(&["a", "b"]);
+    let send = rig.send_uri("a");
+    let uris: Vec<_> = (0..DELIVERY_PER_DEVICE_MAX).map(|number| rig.push("a", &format!("m{number}"))).collect();
+    let sent = rig.delivered();
+    assert!(rig.promise(message("more"), Some(send)).is_none(), "the ninth is refused");
+    rig.push("b", "other");
+    assert_eq!(rig.delivered_to(), [id("b")]);
+    for (number, (uri, message)) in uris.into_iter().zip(sent).enumerate() {
+        assert!(rig.take(|output| matches!(output, Output::Fetch { .. })).is_empty(), "{number} acknowledged");
+        rig.feed(Input::DeviceAck { device: id("a"), message });
+        rig.feed(Input::Acknowledged { message: uri, outcome: Deletion::Done });
+        if number + 1 == DELIVERY_PER_DEVICE_MAX / 2 {
+            break;
+        }
+    }
+    assert_eq!(rig.take(|output| matches!(output, Output::Fetch { .. })).len(), 1);
+}
+
+/// Walk B: persist, then tell.
+#[test]
+fn a_device_is_told_only_what_is_on_flash() {
+    let mut rig = Rig::new();
+    rig.add_device("a", &[]);
+    rig.feed(Input::Started);
+    rig.feed(Input::DeviceUp { device: id("a"), session: 1, message_bytes_max: 4096 });
+    rig.feed(Input::Subscribe { device: id("a"), channel: ChannelId(9) });
+    rig.connect();
+    let subscription = rig.requested();
+    rig.feed(Input::Subscribed { subscription, outcome: Some(Ok(granted(1))) });
+    assert!(rig.take(|output| matches!(output, Output::Reply { .. })).is_empty());
+    rig.persist(false);
+    assert!(rig.take(|output| matches!(output, Output::Reply { .. } | Output::Monitor { .. })).is_empty());
+    rig.wait(PERSIST_RETRY_MS);
+    rig.persist(true);
+    let replies = rig.take(|output| matches!(output, Output::Reply { .. }));
+    assert!(matches!(&replies[..], [Output::Reply { reply: Reply::Subscribed { channel: ChannelId(9), .. }, .. }]));
+    assert_eq!(rig.take(|output| matches!(output, Output::Monitor { .. })).len(), 1);
+    // Asked again, it is told again, and no second subscription is made.
+    rig.feed(Input::Subscribe { device: id("a"), channel: ChannelId(9) });
+    assert_eq!(rig.take(|output| matches!(output, Output::Reply { .. })).len(), 1);
+    assert!(rig.take(|output| matches!(output, Output::Subscribe { .. })).is_empty());
+}
+
+/// A-UA-09, A-UA-18: later requests carry the set of the first; one monitor serves all.
+#[test]
+fn subscriptions_share_a_set_and_one_monitor() {
+    let mut rig = Rig::new();
+    for number in 0..20 {
+        rig.add_device(&format!("d{number}"), &[1]);
+    }
+    rig.feed(Input::Started);
+    rig.connect();
+    for number in 0..20 {
+        let mut requests = rig.take(|output| matches!(output, Output::Subscribe { .. }));
+        assert_eq!(requests.len(), 1, "one at a time");
+        let Some(Output::Subscribe { subscription, set }) = requests.pop() else { panic!("a request") };
+        assert_eq!(set.is_some(), number > 0);
+        rig.feed(Input::Subscribed { subscription, outcome: Some(Ok(granted(number))) });
+        rig.persist(true);
+    }
+    assert_eq!(rig.take(|output| matches!(output, Output::Monitor { .. })).len(), 1);
+}
+
+/// A-UA-12: a refused set is forgotten, also on flash, and the request repeated once without it.
+#[test]
+fn a_refused_set_is_forgotten() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.add_device("b", &[1]);
+    let mut requests = rig.take(|output| matches!(output, Output::Subscribe { .. }));
+    let Some(Output::Subscribe { subscription, set: Some(_) }) = requests.pop() else { panic!("with the set") };
+    rig.feed(Input::Subscribed { subscription, outcome: Some(Err(SubscribeError::SetRefused)) });
+    let mut requests = rig.take(|output| matches!(output, Output::Subscribe { .. }));
+    assert!(matches!(requests.pop(), Some(Output::Subscribe { set: None, .. })));
+    let removed = |output: &Output| matches!(output, Output::Persist { change: Change::Remove(Key::Set), .. });
+    assert_eq!(rig.take(removed).len(), 1);
+    rig.feed(Input::Subscribed { subscription, outcome: Some(Err(SubscribeError::Status(400))) });
+    assert!(rig.take(|output| matches!(output, Output::Subscribe { .. })).is_empty(), "not at once again");
+}
+
+/// A-UA-13: a busy service is asked again when it said, not before.
+#[test]
+fn a_busy_service_is_left_alone_as_long_as_it_asks() {
+    let mut rig = Rig::new();
+    rig.add_device("a", &[1]);
+    rig.feed(Input::Started);
+    rig.connect();
+    let subscription = rig.requested();
+    let busy = SubscribeError::Busy(Some(Duration::from_secs(30)));
+    rig.feed(Input::Subscribed { subscription, outcome: Some(Err(busy)) });
+    rig.wait(29_999);
+    assert!(rig.take(|output| matches!(output, Output::Subscribe { .. })).is_empty());
+    rig.wait(1);
+    assert_eq!(rig.take(|output| matches!(output, Output::Subscribe { .. })).len(), 1);
+}
+
+/// A-UA-35, A-UA-33: when the set is gone every member is made anew with other keys, and its old record goes first.
+#[test]
+fn a_set_that_is_gone_is_made_anew() {
+    let mut rig = Rig::serving(&["a", "b"]);
+    let old = rig.gateway.push_subscription(&id("a"), None).expect("active");
+    let monitor = rig.monitor;
+    rig.feed(Input::MonitorEnded { monitor, next: Next::Ended });
+    assert_eq!(rig.gateway.push_subscription(&id("a"), None), None);
+    let removals = rig.take(|output| matches!(output, Output::Persist { change: Change::Remove(_), .. }));
+    assert_eq!(removals.len(), 3, "two subscriptions and the set");
+    rig.wait(SUBSCRIBE_BACKOFF_MS_MIN);
+    for number in 10..12 {
+        let subscription = rig.requested();
+        rig.feed(Input::Subscribed { subscription, outcome: Some(Ok(granted(number))) });
+        rig.persist(true);
+    }
+    let new = rig.gateway.push_subscription(&id("a"), None).expect("active again");
+    assert!(new.endpoint != old.endpoint && new.public != old.public && new.auth != old.auth);
+    let told = rig.take(|output| matches!(output, Output::Reply { reply: Reply::Subscribed { .. }, .. }));
+    assert_eq!(told.len(), 2);
+}
+
+/// A-UA-34: a subscription that is no longer wanted is deleted at the service before its record goes.
+#[test]
+fn unsubscribing_deletes_at_the_service_first() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.feed(Input::Unsubscribe { device: id("a"), channel: ChannelId(1) });
+    let mut requests = rig.take(|output| matches!(output, Output::Unsubscribe { .. }));
+    let Some(Output::Unsubscribe { subscription, .. }) = requests.pop() else { panic!("a DELETE") };
+    assert!(rig.take(|output| matches!(output, Output::Persist { .. })).is_empty());
+    rig.feed(Input::Unsubscribed { subscription, outcome: Deletion::Done });
+    rig.persist(true);
+    let told = rig.take(|output| matches!(output, Output::Reply { reply: Reply::Unsubscribed { .. }, .. }));
+    assert_eq!(told.len(), 1);
+    assert!(rig.gateway.status().devices[0].channels.is_empty());
+}
+
+/// A subscription that became unwanted while it was asked for is removed once its answer tells where it is.
+#[test]
+fn a_request_that_became_unwanted_is_undone() {
+    let mut rig = Rig::new();
+    rig.add_device("a", &[1]);
+    rig.feed(Input::Started);
+    rig.connect();
+    let subscription = rig.requested();
+    rig.feed(Input::DeviceRemoved(id("a")));
+    rig.feed(Input::Subscribed { subscription, outcome: Some(Ok(granted(1))) });
+    assert_eq!(rig.take(|output| matches!(output, Output::Unsubscribe { .. })).len(), 1);
+}
+
+/// A channel that is asked for while it is being removed is made anew afterwards.
+#[test]
+fn a_channel_can_be_asked_for_while_it_is_being_removed() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.feed(Input::Unsubscribe { device: id("a"), channel: ChannelId(1) });
+    rig.feed(Input::Subscribe { device: id("a"), channel: ChannelId(1) });
+    let mut requests = rig.take(|output| matches!(output, Output::Unsubscribe { .. }));
+    let Some(Output::Unsubscribe { subscription, .. }) = requests.pop() else { panic!("a DELETE") };
+    rig.feed(Input::Unsubscribed { subscription, outcome: Deletion::Done });
+    rig.persist(true);
+    assert_eq!(rig.take(|output| matches!(output, Output::Subscribe { .. })).len(), 1);
+}
+
+/// A-UA-49: what was stored is served again after a restart, without a second subscribe.
+#[test]
+fn stored_subscriptions_are_monitored_again_after_a_restart() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.feed(Input::ClockRead(UnixTime(1_800_000_000)));
+    rig.persist(true);
+    let mut again = Rig::new();
+    for record in std::mem::take(&mut rig.stored) {
+        let (key, value) = (record.key().encode(), record.encode());
+        again.feed(Input::Restored(Record::decode(&key, &value).expect("readable")));
+    }
+    again.add_device("a", &[1]);
+    again.feed(Input::Started);
+    assert_eq!(again.gateway.known_time(), Some(UnixTime(1_800_000_000)));
+    again.connect();
+    assert!(again.take(|output| matches!(output, Output::Subscribe { .. })).is_empty());
+    assert_eq!(again.take(|output| matches!(output, Output::Monitor { .. })).len(), 1);
+    let before = rig.gateway.push_subscription(&id("a"), None);
+    assert_eq!(again.gateway.push_subscription(&id("a"), None), before);
+}
+
+/// A stored subscription whose device is configured no longer is removed at the service.
+#[test]
+fn a_subscription_without_device_leaves() {
+    let mut rig = Rig::serving(&["a"]);
+    let mut again = Rig::new();
+    for record in std::mem::take(&mut rig.stored) {
+        again.feed(Input::Restored(record));
+    }
+    again.feed(Input::Started);
+    again.connect();
+    assert_eq!(again.take(|output| matches!(output, Output::Unsubscribe { .. })).len(), 1);
+}
+
+/// B-X-13: a promise whose acknowledgement would remove a subscription or a set is refused.
+#[test]
+fn a_promise_of_a_subscription_itself_is_refused() {
+    let mut rig = Rig::serving(&["a"]);
+    let send = rig.send_uri("a");
+    for uri in ["https://push.example/s/1", "https://push.example/t/0"] {
+        let uri = PushMessageUri::parse(uri).expect("valid");
+        assert!(rig.promise(uri, Some(send.clone())).is_none());
+    }
+}
+
+/// A promise that links a subscription of nobody is refused, and nothing is asked for again.
+#[test]
+fn unknown_subscriptions_are_refused() {
+    let mut rig = Rig::serving(&["a"]);
+    let unknown = PushUri::parse("https://push.example/p/unknown").expect("valid");
+    assert!(rig.promise(message("m1"), Some(unknown)).is_none());
+    rig.wait(60_000);
+    assert!(rig.take(|output| matches!(output, Output::Fetch { .. })).is_empty());
+}
+
+/// C-34: when the connection ends while content is on its way, nothing of it is relayed or acknowledged.
+#[test]
+fn half_a_message_is_no_message() {
+    let mut rig = Rig::serving(&["a"]);
+    let send = rig.send_uri("a");
+    let (slot, _) = rig.promise(message("m1"), Some(send)).expect("admitted");
+    rig.feed(Input::ConnectionClosed(None));
+    rig.feed(Input::Pushed { slot, send: None, body: vec![1], max_age: None });
+    rig.wait(60_000);
+    assert_eq!((rig.gateway.status().in_flight, rig.acknowledgements()), (0, 0));
+}
+
+/// Without subscriptions there is nothing to connect for; with one, connecting never ends.
+#[test]
+fn connecting_is_tried_for_ever_with_bounded_pauses() {
+    let mut rig = Rig::new();
+    rig.feed(Input::Started);
+    rig.wait(3_600_000);
+    assert!(rig.take(|output| matches!(output, Output::Connect)).is_empty());
+    rig.add_device("a", &[1]);
+    for _ in 0..50 {
+        assert_eq!(rig.take(|output| matches!(output, Output::Connect)).len(), 1);
+        rig.feed(Input::ConnectionClosed(None));
+        let (due, timer) = rig.gateway.poll_timeout().expect("a deadline");
+        assert_eq!(timer, Timer::Connect);
+        assert!(due.since(rig.now).as_millis() <= u128::from(BACKOFF_MS_MAX));
+        let pause = due.since(rig.now).as_millis() as u64;
+        rig.wait(pause);
+    }
+}
+
+/// The gateway, with the outputs it has given and the facts it has stored.
+struct Rig {
+    gateway: Gateway,
+    now: Instant,
+    outputs: Vec<Output>,
+    stored: Vec<Record>,
+    monitor: monitor::MonitorId,
+    promises: u64,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let service = PushServiceUri::parse("https://push.example/subscribe").expect("valid");
+        let gateway = Gateway::new(service, Box::new(SeededRandom::new(1)), Instant::ZERO);
+        let monitor = monitor::MonitorId::default();
+        Self { gateway, now: Instant::ZERO, outputs: Vec::new(), stored: Vec::new(), monitor, promises: 0 }
+    }
+
+    /// Devices that are ready, each with one active subscription, all in one monitored set.
+    fn serving(devices: &[&str]) -> Self {
+        let mut rig = Self::new();
+        for device in devices {
+            rig.add_device(device, &[1]);
+        }
+        rig.feed(Input::Started);
+        rig.connect();
+        for number in 0..devices.len() {
+            let subscription = rig.requested();
+            rig.feed(Input::Subscribed { subscription, outcome: Some(Ok(granted(number + 1))) });
+            rig.persist(true);
+        }
+        for device in devices {
+            rig.feed(Input::DeviceUp { device: id(device), session: 1, message_bytes_max: 4096 });
+        }
+        let monitors = rig.take(|output| matches!(output, Output::Monitor { .. }));
+        let [Output::Monitor { monitor, .. }] = monitors[..] else { panic!("one monitor") };
+        rig.monitor = monitor;
+        rig.outputs.clear();
+        rig
+    }
+
+    fn add_device(&mut self, device: &str, channels: &[u16]) {
+        let channels = channels.iter().copied().map(ChannelId).collect();
+        let device = DeviceRecord { id: id(device), link: "unix:/run/a".into(), channels, mtu: 256 };
+        self.feed(Input::DeviceAdded { device, lasting: false });
+    }
+
+    fn connect(&mut self) {
+        assert_eq!(self.take(|output| matches!(output, Output::Connect)).len(), 1);
+        self.feed(Input::ConnectionReady);
+    }
+
+    fn reconnect(&mut self) {
+        self.wait(BACKOFF_MS_MIN);
+        self.connect();
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.gateway.handle_input(input, self.now);
+        self.drain();
+    }
+
+    fn wait(&mut self, ms: u64) {
+        let end = self.now + Duration::from_millis(ms);
+        while let Some((at, _)) = self.gateway.poll_timeout().filter(|(at, _)| *at <= end) {
+            self.now = at;
+            self.gateway.handle_timeout(at);
+            self.drain();
+        }
+        self.now = end;
+        self.gateway.handle_timeout(end);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        for _ in 0..10_000 {
+            match self.gateway.poll_output() {
+                Some(output) => self.outputs.push(output),
+                None => return,
+            }
+        }
+        panic!("outputs never end");
+    }
+
+    fn take(&mut self, wanted: impl Fn(&Output) -> bool) -> Vec<Output> {
+        let (taken, left) = std::mem::take(&mut self.outputs).into_iter().partition(|output| wanted(output));
+        self.outputs = left;
+        taken
+    }
+
+    fn requested(&mut self) -> SubscriptionId {
+        let requests = self.take(|output| matches!(output, Output::Subscribe { .. }));
+        let [Output::Subscribe { subscription, .. }] = requests[..] else { panic!("one request: {requests:?}") };
+        subscription
+    }
+
+    /// Answers the writes that are due, or fails them.
+    fn persist(&mut self, stored: bool) {
+        for output in self.take(|output| matches!(output, Output::Persist { .. })) {
+            let Output::Persist { ticket, change } = output else { continue };
+            if let (true, Change::Put(record)) = (stored, change) {
+                self.stored.push(record);
+            }
+            self.feed(Input::Persisted { ticket, stored });
+        }
+    }
+
+    fn promise(&mut self, message: PushMessageUri, send: Option<PushUri>) -> Option<(SlotId, bool)> {
+        self.promises += 1;
+        let target = Target::Set(granted(1).set.expect("a set"));
+        self.feed(Input::Promised { promise: PromiseId(self.promises), target, message, send });
+        let answers = self.take(|output| matches!(output, Output::Admit { .. } | Output::Refuse { .. }));
+        match answers[..] {
+            [Output::Admit { slot, unrouted, .. }] => Some((slot, unrouted)),
+            [Output::Refuse { .. }] => None,
+            _ => panic!("one answer: {answers:?}"),
+        }
+    }
+
+    fn arrive(&mut self, slot: SlotId, send: Option<PushUri>) {
+        self.arrive_with(slot, send, b"hello".to_vec());
+    }
+
+    fn arrive_with(&mut self, slot: SlotId, send: Option<PushUri>, plaintext: Vec<u8>) {
+        self.feed(Input::Pushed { slot, send, body: b"sealed".to_vec(), max_age: None });
+        for output in self.take(|output| matches!(output, Output::Decode { .. })) {
+            let Output::Decode { slot, .. } = output else { continue };
+            self.feed(Input::Decoded { slot, outcome: Ok(plaintext.clone()) });
+        }
+    }
+
+    fn push(&mut self, device: &str, name: &str) -> PushMessageUri {
+        let send = self.send_uri(device);
+        let (slot, _) = self.promise(message(name), Some(send)).expect("admitted");
+        self.arrive(slot, None);
+        message(name)
+    }
+
+    fn send_uri(&self, device: &str) -> PushUri {
+        self.gateway.push_subscription(&id(device), None).expect("active").endpoint
+    }
+
+    fn delivered(&mut self) -> Vec<MessageId> {
+        let outputs = self.take(|output| matches!(output, Output::Deliver { .. }));
+        let message = |output| if let Output::Deliver { message, .. } = output { Some(message) } else { None };
+        outputs.into_iter().filter_map(message).collect()
+    }
+
+    fn delivered_to(&mut self) -> Vec<DeviceId> {
+        let outputs = self.take(|output| matches!(output, Output::Deliver { .. }));
+        let device = |output| if let Output::Deliver { device, .. } = output { Some(device) } else { None };
+        outputs.into_iter().filter_map(device).collect()
+    }
+
+    fn acknowledgements(&self) -> usize {
+        self.outputs.iter().filter(|output| matches!(output, Output::Acknowledge { .. })).count()
+    }
+
+    fn take_acknowledged(&mut self) -> Vec<PushMessageUri> {
+        let outputs = self.take(|output| matches!(output, Output::Acknowledge { .. }));
+        let message = |output| if let Output::Acknowledge { message } = output { Some(message) } else { None };
+        outputs.into_iter().filter_map(message).collect()
+    }
+}
+
+fn id(device: &str) -> DeviceId {
+    device.parse().expect("an id")
+}
+
+fn message(name: &str) -> PushMessageUri {
+    PushMessageUri::parse(&format!("https://push.example/m/{name}")).expect("valid")
+}
+
+fn granted(number: usize) -> Granted {
+    let uri = |kind: &str, number| format!("https://push.example/{kind}/{number}");
+    Granted {
+        dialect: Dialect::Rfc8030,
+        read: SubscriptionUri::parse(&uri("s", number)).expect("valid"),
+        send: PushUri::parse(&uri("p", number)).expect("valid"),
+        set: SetUri::parse(&uri("t", 0)).ok(),
+        keeps_for: None,
+    }
+}
