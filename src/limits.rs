@@ -89,3 +89,24 @@ pub const RECORD_BYTES_MAX: usize = 2_048;
 
 const _: () = assert!(3 * URI_BYTES_MAX + 64 <= RECORD_BYTES_MAX);
 const _: () = assert!(HOLD_MS_MIN <= HOLD_MS);
+
+/// Addresses of one push service that are tried at most, one after another.
+pub const CANDIDATE_COUNT_MAX: usize = 8;
+/// How long one attempt to connect may take: TCP, TLS and the HTTP/2 preface together, in milliseconds.
+pub const CONNECT_WAIT_MS_MAX: u64 = 10_000;
+/// How long the name of a push service may take to resolve, in milliseconds.
+pub const RESOLVE_WAIT_MS_MAX: u64 = 10_000;
+/// How long an answer to a request may take, in milliseconds.
+pub const REQUEST_WAIT_MS_MAX: u64 = 30_000;
+/// How long sent octets may stay without TCP acknowledgement before the connection counts as dead, in milliseconds.
+pub const TCP_USER_TIMEOUT_MS: u64 = 30_000;
+/// How long a connection may be idle before it is tested, in milliseconds (RFC 8030 §3: middleboxes forget).
+pub const KEEP_ALIVE_MS: u64 = 240_000;
+/// How long the answer to such a test may take, in milliseconds.
+pub const KEEP_ALIVE_WAIT_MS_MAX: u64 = 20_000;
+/// Events of the push service that wait for the gateway's loop.
+pub const UPSTREAM_EVENT_COUNT: usize = 64;
+/// How long a connection may take to end in order, in milliseconds.
+pub const CLOSE_WAIT_MS_MAX: u64 = 1_000;
+/// Octets of one list of header fields from a peer.
+pub const HEADER_LIST_BYTES_MAX: u32 = 8_192;

@@ -136,7 +136,7 @@ impl Gateway {
     /// A message did not come, or what came is nothing to deliver.
     pub(super) fn push_failed(&mut self, slot: SlotId, content: Option<ContentError>) {
         match content {
-            Some(ContentError::NotEncrypted) => self.undeliverable(slot, None),
+            Some(ContentError::NotEncrypted | ContentError::TooLarge) => self.undeliverable(slot, None),
             Some(ContentError::Status(_)) | None => self.give_up(slot),
         }
     }

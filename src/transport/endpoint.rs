@@ -10,6 +10,34 @@ const BAUD_MIN: u32 = 1_200;
 const BAUD_MAX: u32 = 4_000_000;
 const BAUD_DEFAULT: u32 = 115_200;
 
+/// A peer by name and port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RemoteEndpoint {
+    /// Name or literal address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl RemoteEndpoint {
+    /// Reads the authority of an https URI; the port is 443 when none is named.
+    pub fn of_authority(authority: &str) -> Option<Self> {
+        let authority: http::uri::Authority = authority.parse().ok()?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        (!host.is_empty()).then_some(Self { host, port: authority.port_u16().unwrap_or(443) })
+    }
+}
+
+impl fmt::Display for RemoteEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
 /// Where a device link lives.
 ///
 /// Layout: `serial:/dev/ttyUSB0?baud=115200`, `unix:/run/fieldgate/meter.sock`, `tcp:127.0.0.1:7000`.
@@ -125,6 +153,19 @@ mod tests {
         }
         let default_rate = "serial:/dev/ttyS0".parse::<LinkEndpoint>().map(|link| link.to_string());
         assert_eq!(default_rate, Ok("serial:/dev/ttyS0?baud=115200".to_owned()));
+    }
+
+    #[test]
+    fn remote_endpoints_are_read_from_authorities() {
+        for (authority, host, port, shown) in [
+            ("push.example", "push.example", 443, "push.example:443"),
+            ("push.example:8443", "push.example", 8443, "push.example:8443"),
+            ("[::1]:7", "::1", 7, "[::1]:7"),
+        ] {
+            let remote = RemoteEndpoint::of_authority(authority).expect("valid");
+            assert_eq!((remote.host.as_str(), remote.port, remote.to_string()), (host, port, shown.to_owned()));
+        }
+        assert_eq!(RemoteEndpoint::of_authority(""), None);
     }
 
     #[test]

@@ -1,3 +1,48 @@
-//! To be written.
+//! Transport in the terms of Transport Services (RFC 9621 to 9623), the same for both sides of the gateway.
+//!
+//! - A [`Preconnection`](preconnection::Preconnection) holds endpoints, properties and the [`Application`], and can be
+//!   initiated any number of times. Initiating gathers [candidates](candidate) and tries them one after another; the
+//!   first whose handshakes are all done wins.
+//! - A [`Listener`] yields connections from devices that attach.
+//! - A [stack](stack) is a composition of protocols: `h2/tls/tcp/ip` upstream; framed serial, Unix or TCP downstream.
+//!
+//! `transport` knows no push, no subscription and no device. What runs above a stack is given to it as an
+//! [`Application`]; where messages begin and end on a byte stream is the business of a [`Framer`].
+//!
+//! Security never falls back: a candidate that does not meet the security parameters has failed (RFC 9621 §3.3, §6).
 
+pub mod candidate;
 pub mod endpoint;
+pub mod preconnection;
+pub mod properties;
+pub mod stack;
+
+use std::fmt;
+
+use std::future::Future;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// The last handshake before a connection is ready: what the application protocol does on a secured stream.
+pub trait Application {
+    /// What is usable once the handshake is done.
+    type Session;
+
+    /// Does the handshake.
+    ///
+    /// # Errors
+    /// [`HandshakeError`] fails this candidate.
+    fn establish<S>(&self, stream: S) -> impl Future<Output = Result<Self::Session, HandshakeError>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static;
+}
+
+/// Why the application's handshake failed.
+#[derive(Debug)]
+pub struct HandshakeError(pub String);
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -100,6 +100,8 @@ pub enum ContentError {
     Status(u16),
     /// Not exactly one content encoding `aes128gcm` (RFC 8291 §4).
     NotEncrypted,
+    /// More than [`PUSH_BODY_BYTES_MAX`](crate::limits::PUSH_BODY_BYTES_MAX) octets.
+    TooLarge,
 }
 
 impl Dialect {
@@ -276,6 +278,7 @@ impl fmt::Display for ContentError {
         match self {
             Self::Status(status) => write!(f, "the pushed response has status {status}"),
             Self::NotEncrypted => f.write_str("the pushed content is not encrypted with aes128gcm"),
+            Self::TooLarge => f.write_str("the pushed content is longer than 4096 octets"),
         }
     }
 }

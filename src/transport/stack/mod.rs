@@ -1,0 +1,3 @@
+//! Protocol stacks: compositions of protocols that carry an application.
+
+pub mod tcp_tls;

@@ -1,0 +1,97 @@
+//! HTTP/2 with server push as a user agent needs it (RFC 9113).
+
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::PingPong;
+use h2::client::{Builder, Connection, SendRequest};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{sleep_until, timeout};
+
+use super::{Report, Reporter, now};
+use crate::limits::{HEADER_LIST_BYTES_MAX, KEEP_ALIVE_MS, KEEP_ALIVE_WAIT_MS_MAX, PROMISED_STREAMS_MAX};
+use crate::transport::{Application, HandshakeError};
+
+/// Unread octets of one promise; of all together HTTP/2's own 65,535.
+const STREAM_WINDOW_BYTES: u32 = 16_384;
+/// Room for the link of each subscription in the peer's compression state: 4,096 hold only about 34 of them.
+const HEADER_TABLE_BYTES: u32 = 16_384;
+/// How long frames of a refused promise may still come: longer than a bad radio link delays them.
+const RESET_MEMORY: Duration = Duration::from_secs(30);
+
+/// The application protocol of the gateway.
+#[derive(Debug)]
+pub struct Http2;
+
+/// A connection that is ready for requests.
+pub struct Session {
+    pub(super) requests: SendRequest<Bytes>,
+    pub(super) connection: Driver,
+    pub(super) ping: PingPong,
+}
+
+/// The part of a connection that reads and writes, once its stream's type no longer matters.
+pub(super) type Driver = std::pin::Pin<Box<dyn Future<Output = Result<(), h2::Error>>>>;
+
+impl Application for Http2 {
+    type Session = Session;
+
+    async fn establish<S>(&self, stream: S) -> Result<Session, HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let failed = |error: h2::Error| HandshakeError(format!("HTTP/2 failed: {error}"));
+        let (requests, mut connection) = builder().handshake::<_, Bytes>(stream).await.map_err(failed)?;
+        let ping = connection.ping_pong().expect("it is taken for the first time");
+        Ok(Session { requests, connection: Box::pin(drive_stream(connection)), ping })
+    }
+}
+
+async fn drive_stream<S: AsyncRead + AsyncWrite + Unpin>(connection: Connection<S, Bytes>) -> Result<(), h2::Error> {
+    connection.await
+}
+
+/// Push on, promises bounded, and the counters off that only grow during the life of a connection.
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .enable_push(true)
+        .max_concurrent_streams(PROMISED_STREAMS_MAX as u32)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .header_table_size(HEADER_TABLE_BYTES)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_send_buffer_size(16_384)
+        .max_concurrent_reset_streams(64)
+        .reset_stream_duration(RESET_MEMORY)
+        .max_local_error_reset_streams(Some(100_000))
+        .max_pending_accept_reset_streams(usize::MAX)
+        .data_frame_budget(1 << 20);
+    builder
+}
+
+/// Drives a connection until it ends, and reports that.
+pub(super) async fn drive(reporter: Reporter, connection: Driver) {
+    let reason = match connection.await {
+        Ok(()) => "closed by the service".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    reporter.report(Report::Closed(reason)).await;
+}
+
+/// Tests a connection on which nothing was heard for a while; without an answer it is dead.
+pub(super) async fn keep_alive(reporter: Reporter, mut ping: PingPong) {
+    let interval = Duration::from_millis(KEEP_ALIVE_MS);
+    loop {
+        let due = reporter.heard.get() + interval;
+        if now() < due {
+            sleep_until(due).await;
+            continue;
+        }
+        let answer = pin!(ping.ping(h2::Ping::opaque()));
+        if !matches!(timeout(Duration::from_millis(KEEP_ALIVE_WAIT_MS_MAX), answer).await, Ok(Ok(_))) {
+            return reporter.report(Report::Closed("it no longer answers".to_owned())).await;
+        }
+        reporter.heard.set(now());
+    }
+}

@@ -1,0 +1,120 @@
+//! Monitoring requests, and the promises that come on them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::client::{PushPromise, PushPromises, ResponseFuture};
+use http::Request;
+use tokio::time::timeout;
+
+use super::{Context, Report};
+use crate::limits::{PUSH_BODY_BYTES_MAX, PUSH_BODY_WAIT_MS_MAX};
+use crate::proto::Input;
+use crate::proto::delivery::SlotId;
+use crate::webpush::exchange::{ContentError, Next, Target, push_link};
+use crate::webpush::headers;
+
+/// Keeps a monitoring request open and reports each promise on it, then its end.
+///
+/// The response and its body are read beside the promises: the end of the request does not wake who waits for a
+/// promise.
+pub(super) async fn monitor(context: Context, request: Request<()>, target: Target, ended: impl FnOnce(Next) -> Input) {
+    let next = match open(&context, request).await {
+        Ok((response, promises)) => watch(&context, response, promises, target).await,
+        Err(_) => None,
+    };
+    // A request that failed without an answer fails with its connection, or may be tried again on it.
+    let next = next.unwrap_or(Next::Backoff(None));
+    context.reporter.heard(Report::Input(ended(next))).await;
+}
+
+async fn open(context: &Context, request: Request<()>) -> Result<(ResponseFuture, PushPromises), h2::Error> {
+    let mut requests = super::request::ready(context).await?;
+    let (mut response, _) = requests.send_request(request, true)?;
+    let promises = response.push_promises();
+    Ok((response, promises))
+}
+
+async fn watch(
+    context: &Context,
+    mut response: ResponseFuture,
+    mut promises: PushPromises,
+    target: Target,
+) -> Option<Next> {
+    let mut next = None;
+    let mut body: Option<RecvStream> = None;
+    loop {
+        tokio::select! {
+            // Promises first: all of them precede the end of the request.
+            biased;
+            promise = promises.push_promise() => match promise {
+                Some(Ok(promise)) => context.reporter.heard(Report::Promised(target.clone(), promise)).await,
+                Some(Err(_)) | None => return next,
+            },
+            head = &mut response, if next.is_none() => {
+                let head = head.ok()?;
+                let status = head.status().as_u16();
+                next = Some(context.dialect.end_of_monitor(status, head.headers(), context.clock.now()));
+                let stream = head.into_body();
+                if stream.is_end_stream() {
+                    return next;
+                }
+                body = Some(stream);
+            }
+            chunk = chunk(&mut body), if body.is_some() => {
+                if chunk.is_none() {
+                    return next;
+                }
+            }
+        }
+    }
+}
+
+/// Takes the next piece of a body and returns its credit.
+async fn chunk(body: &mut Option<RecvStream>) -> Option<Bytes> {
+    let body = body.as_mut()?;
+    let data = body.data().await?.ok()?;
+    body.flow_control().release_capacity(data.len()).ok()?;
+    Some(data)
+}
+
+/// Takes in an admitted promise: head, then content within bounds of size and time.
+pub(super) async fn receive(context: Context, promise: PushPromise, slot: SlotId, unrouted: bool) {
+    let wait = Duration::from_millis(PUSH_BODY_WAIT_MS_MAX);
+    let input = match timeout(wait, content(&context, promise, slot, unrouted)).await {
+        Ok(Ok(pushed)) => pushed,
+        Ok(Err(content)) => Input::PushFailed { slot, content },
+        Err(_) => Input::PushFailed { slot, content: None },
+    };
+    context.reporter.heard(Report::Input(input)).await;
+}
+
+async fn content(
+    context: &Context,
+    promise: PushPromise,
+    slot: SlotId,
+    unrouted: bool,
+) -> Result<Input, Option<ContentError>> {
+    let (request, response) = promise.into_parts();
+    let response = response.await.map_err(|_| None)?;
+    let (head, stream) = response.into_parts();
+    context.dialect.content(head.status.as_u16(), &head.headers)?;
+    let send = push_link(&head.headers, request.uri());
+    if unrouted && send.is_none() {
+        return Err(None);
+    }
+    let mut body = Vec::new();
+    let mut stream = Some(stream);
+    while let Some(data) = chunk(&mut stream).await {
+        if body.len() + data.len() > PUSH_BODY_BYTES_MAX {
+            return Err(Some(ContentError::TooLarge));
+        }
+        body.extend_from_slice(&data);
+    }
+    // A stream that was reset has no end: what came of it is not the message.
+    if !stream.is_some_and(|stream| stream.is_end_stream()) {
+        return Err(None);
+    }
+    Ok(Input::Pushed { slot, send, body, max_age: headers::max_age(&head.headers) })
+}
