@@ -1,1 +1,7 @@
-//! To be written.
+//! The facts that outlive power.
+
+pub mod flash;
+pub mod log;
+
+mod block;
+mod replay;
