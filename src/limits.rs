@@ -110,3 +110,29 @@ pub const UPSTREAM_EVENT_COUNT: usize = 64;
 pub const CLOSE_WAIT_MS_MAX: u64 = 1_000;
 /// Octets of one list of header fields from a peer.
 pub const HEADER_LIST_BYTES_MAX: u32 = 8_192;
+
+/// Octets of a block of the store: commits start at multiples of it and share none.
+pub const STORE_BLOCK_BYTES: usize = 4096;
+/// Octets of one key in the store.
+pub const STORE_KEY_BYTES_MAX: usize = 1024;
+/// Octets of one value in the store.
+pub const STORE_VALUE_BYTES_MAX: usize = 8192;
+/// Octets of keys and values in one submission to the store.
+pub const STORE_BATCH_BYTES_MAX: usize = 64 * 1024;
+/// Octets of all facts in the store together.
+pub const STORE_LIVE_BYTES_MAX: usize = 1024 * 1024;
+/// Size of each of the two regions of a new store, in octets.
+pub const STORE_REGION_BYTES_MIN: usize = 512 * 1024;
+/// Size up to which a region grows, in octets.
+pub const STORE_REGION_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long closing the store waits for its last sync, in milliseconds.
+pub const STORE_CLOSE_MS_MAX: u64 = 5_000;
+
+const _: () = assert!(STORE_REGION_BYTES_MIN.is_multiple_of(STORE_BLOCK_BYTES));
+const _: () = assert!(STORE_REGION_BYTES_MAX.is_multiple_of(STORE_REGION_BYTES_MIN));
+const _: () = assert!(STORE_KEY_BYTES_MAX + STORE_VALUE_BYTES_MAX <= STORE_BATCH_BYTES_MAX);
+// Each subscription stores at most three URIs and 300 octets of keys and names, each slot one URI.
+const _: () = assert!(
+    SUBSCRIPTION_COUNT_MAX * (3 * URI_BYTES_MAX + 300) + DELIVERY_SLOT_COUNT * (URI_BYTES_MAX + 100)
+        <= STORE_LIVE_BYTES_MAX
+);

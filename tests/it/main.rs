@@ -1,1 +1,7 @@
 //! Integration tests: one module a scenario, one binary, so that the crate is linked once.
+
+#[path = "../common/flash.rs"]
+mod flash;
+
+mod store_log;
+mod store_writer;

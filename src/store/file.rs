@@ -1,0 +1,155 @@
+//! The log's medium on an ordinary file system: a folder that one process owns, with two files of fixed length.
+//!
+//! ```text
+//! state/            0700, made if missing
+//!   lock            held while a process uses the folder
+//!   log.a, log.b    0600, one region each
+//!   log.a.damaged   0600, copy of a region in which damage was found
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+use super::flash::{Flash, FlashError, Region};
+use crate::limits::STORE_BLOCK_BYTES;
+
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+const OTHERS: u32 = 0o077;
+
+/// A state folder, locked.
+#[derive(Debug)]
+pub struct FileFlash {
+    folder: PathBuf,
+    regions: [File; 2],
+    /// Unlocked by the kernel when the process ends, however it does.
+    _lock: File,
+}
+
+impl FileFlash {
+    /// Makes the folder and its files as needed, and locks it.
+    ///
+    /// # Errors
+    /// Another process uses the folder, others may read it, or the file system says no.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let failed = |error: io::Error| StoreError::Folder { folder: folder.to_owned(), kind: error.kind() };
+        create_folder(folder).map_err(failed)?;
+        let mode = mode(folder).map_err(failed)?;
+        if mode & OTHERS != 0 && !close_to_others(folder).map_err(failed)? {
+            return Err(StoreError::Exposed { folder: folder.to_owned(), mode });
+        }
+        let lock = open_private(&folder.join("lock")).map_err(failed)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => StoreError::InUse { folder: folder.to_owned() },
+            TryLockError::Error(error) => failed(error),
+        })?;
+        let [a, b] = Region::BOTH.map(|region| open_private(&folder.join(file_name(region))));
+        let regions = [a.map_err(failed)?, b.map_err(failed)?];
+        sync_folder(folder).map_err(failed)?;
+        Ok(Self { folder: folder.to_owned(), regions, _lock: lock })
+    }
+
+    fn file(&self, region: Region) -> &File {
+        match region {
+            Region::A => &self.regions[0],
+            Region::B => &self.regions[1],
+        }
+    }
+
+    fn copy(&self, region: Region) -> io::Result<()> {
+        let target = self.folder.join(format!("{}.damaged", file_name(region)));
+        let mut copy = open_private(&target)?;
+        copy.set_len(0)?;
+        io::copy(&mut File::open(self.folder.join(file_name(region)))?, &mut copy)?;
+        copy.sync_all()?;
+        sync_folder(&self.folder)
+    }
+}
+
+/// Makes a folder that only its owner may use, with the folders above it; one that exists is left as it is.
+///
+/// # Errors
+/// What the file system says.
+pub fn create_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+    folder.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_folder)
+}
+
+/// Takes an empty folder, or one that was ours before, from others; false when it holds anything else, since closing
+/// `/var/lib` would close it for the whole system.
+fn close_to_others(folder: &Path) -> io::Result<bool> {
+    let is_ours = folder.join(file_name(Region::A)).exists() || fs::read_dir(folder)?.next().is_none();
+    if is_ours {
+        fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE))?;
+    }
+    Ok(is_ours)
+}
+
+/// The permission bits of a file or folder.
+///
+/// # Errors
+/// What the file system says.
+pub fn mode(path: &Path) -> io::Result<u32> {
+    Ok(fs::metadata(path)?.permissions().mode() & 0o777)
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn open_private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+    if file.metadata()?.permissions().mode() & OTHERS != 0 {
+        file.set_permissions(fs::Permissions::from_mode(FILE_MODE))?;
+    }
+    Ok(file)
+}
+
+const fn file_name(region: Region) -> &'static str {
+    match region {
+        Region::A => "log.a",
+        Region::B => "log.b",
+    }
+}
+
+fn flash_error(error: &io::Error) -> FlashError {
+    error.kind().into()
+}
+
+impl Flash for FileFlash {
+    fn size(&mut self, region: Region) -> Result<usize, FlashError> {
+        let bytes = self.file(region).metadata().map_err(|error| flash_error(&error))?.len();
+        usize::try_from(bytes).map_err(|_| FlashError::Io(ErrorKind::FileTooLarge))
+    }
+
+    fn read(&mut self, region: Region, offset: usize, into: &mut [u8]) -> Result<(), FlashError> {
+        self.file(region).read_exact_at(into, offset as u64).map_err(|error| flash_error(&error))
+    }
+
+    fn write(&mut self, region: Region, offset: usize, octets: &[u8]) -> Result<(), FlashError> {
+        self.file(region).write_all_at(octets, offset as u64).map_err(|error| flash_error(&error))
+    }
+
+    fn grow(&mut self, region: Region, bytes: usize) -> Result<(), FlashError> {
+        // Real zeros: later commits then find their blocks allocated, and cannot meet a full disk.
+        for offset in (self.size(region)?..bytes).step_by(STORE_BLOCK_BYTES) {
+            let zeros = [0; STORE_BLOCK_BYTES];
+            self.write(region, offset, &zeros[..STORE_BLOCK_BYTES.min(bytes - offset)])?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, region: Region) -> Result<(), FlashError> {
+        self.file(region).sync_data().map_err(|error| flash_error(&error))
+    }
+
+    fn set_aside(&mut self, region: Region) -> Result<(), FlashError> {
+        self.copy(region).map_err(|error| flash_error(&error))
+    }
+}

@@ -1,0 +1,291 @@
+//! The log on a medium that works, fills up, rots, or belongs to another version.
+
+use fieldgate::limits::{
+    STORE_BATCH_BYTES_MAX, STORE_BLOCK_BYTES, STORE_KEY_BYTES_MAX, STORE_REGION_BYTES_MIN, STORE_VALUE_BYTES_MAX,
+};
+use fieldgate::store::flash::{FlashError, Region};
+use fieldgate::store::log::{Capacity, Change, Damage, Log, LogError};
+
+use crate::flash::{Fault, MemoryFlash, SharedFlash};
+
+const SMALL: Capacity = Capacity { region_bytes_min: 8 * 4096, region_bytes_max: 64 * 4096, live_bytes_max: 20 * 4070 };
+
+#[test]
+fn the_last_value_of_each_key_wins() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    commit(&mut log, &[Change::put(b"a", b"1"), Change::put(b"b", b"2"), Change::put(b"a", b"3")]);
+    commit(&mut log, &[Change::remove(b"b"), Change::put(b"c", b"")]);
+    let (_, log) = open(medium.snapshot().restarted());
+    assert_eq!(keys(&log), ["a", "c"]);
+    assert_eq!(log.facts().next(), Some((&b"a"[..], &b"3"[..])));
+}
+
+#[test]
+fn a_group_of_appends_costs_one_block_and_one_sync() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    let before = medium.snapshot();
+    for n in 0..20 {
+        log.append(vec![Change::put(&[n], &[n; 100])]).expect("it fits");
+    }
+    log.sync().expect("it works");
+    let after = medium.snapshot();
+    assert_eq!(after.sync_count - before.sync_count, 1);
+    assert!(after.written - before.written <= STORE_BLOCK_BYTES);
+}
+
+#[test]
+fn a_commit_changes_no_file_length_and_shares_no_block() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    let sizes = |medium: &SharedFlash| Region::BOTH.map(|region| medium.snapshot().region(region).len());
+    let before = sizes(&medium);
+    assert_eq!(before, [SMALL.region_bytes_min; 2]);
+    let mut seen = medium.snapshot().region(Region::A).clone();
+    for n in 0..5_u8 {
+        commit(&mut log, &[Change::put(&[n], b"value")]);
+        let now = medium.snapshot().region(Region::A).clone();
+        let block = (1 + usize::from(n)) * STORE_BLOCK_BYTES;
+        assert_eq!(now[..block], seen[..block], "what is safe is never written again");
+        seen = now;
+    }
+    assert_eq!(sizes(&medium), before);
+}
+
+#[test]
+fn changes_that_change_nothing_cost_no_write() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    commit(&mut log, &[Change::put(b"k", b"v")]);
+    let before = medium.snapshot().written;
+    commit(&mut log, &[Change::put(b"k", b"v"), Change::remove(b"absent")]);
+    assert_eq!(medium.snapshot().written, before);
+}
+
+#[test]
+fn kinds_that_nobody_knows_are_carried_through_compaction() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    let unknown: Vec<Change> = (0..=255).map(|kind| Change::put(&[kind, 1], &[kind; 20])).collect();
+    commit(&mut log, &unknown);
+    for n in 0..100_u8 {
+        commit(&mut log, &[Change::put(b"\x01counter", &[n])]);
+    }
+    let (_, log) = open(medium.snapshot().restarted());
+    let kept = log.facts().filter(|(key, value)| key.len() == 2 && **value == [key[0]; 20]).count();
+    assert_eq!(kept, 256);
+}
+
+#[test]
+fn a_full_log_refuses_and_keeps_state() {
+    let (_, mut log) = open(MemoryFlash::new());
+    let mut count = 0_u16;
+    while log.append(vec![Change::put(&count.to_be_bytes(), &[7; 1000])]).is_ok() {
+        log.sync().expect("it works");
+        count += 1;
+    }
+    // A fact takes its key, its value and seven octets more.
+    assert_eq!(usize::from(count), SMALL.live_bytes_max / 1009);
+    let before = keys(&log).len();
+    let more = Change::put(b"more", &[0; 1000]);
+    assert_eq!(log.append(vec![Change::put(b"tiny", b""), more.clone()]), Err(LogError::Full), "all or nothing");
+    log.sync().expect("nothing is left of it");
+    assert_eq!(keys(&log).len(), before);
+    assert_eq!(log.append(vec![Change::remove(&[0, 0]), more]), Ok(()), "room that a batch makes counts in it");
+    log.sync().expect("it works");
+    assert_eq!(keys(&log).len(), before);
+}
+
+#[test]
+fn each_size_is_taken_at_its_bound_and_refused_above() {
+    let (_, mut log) = open(MemoryFlash::new());
+    let fits = Change::put(&[1; STORE_KEY_BYTES_MAX], &[2; STORE_VALUE_BYTES_MAX]);
+    commit(&mut log, &[fits]);
+    for change in [
+        Change::put(b"", b"v"),
+        Change::put(&[1; STORE_KEY_BYTES_MAX + 1], b"v"),
+        Change::remove(&[1; STORE_KEY_BYTES_MAX + 1]),
+        Change::put(b"k", &[2; STORE_VALUE_BYTES_MAX + 1]),
+    ] {
+        assert_eq!(log.append(vec![change]), Err(LogError::TooLarge));
+    }
+    let batch = |bytes: usize| vec![Change::put(b"k", &[0; 1023]); bytes / 1024];
+    assert_eq!(log.append(batch(STORE_BATCH_BYTES_MAX)), Ok(()));
+    assert_eq!(log.append(batch(STORE_BATCH_BYTES_MAX + 1024)), Err(LogError::TooLarge));
+}
+
+#[test]
+fn regions_grow_up_to_their_bound_and_keep_all_facts() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    for round in 0..6_u8 {
+        for n in 0..19_u8 {
+            commit(&mut log, &[Change::put(&[n], &[round; 4060])]);
+        }
+    }
+    for region in Region::BOTH {
+        let size = medium.snapshot().region(region).len();
+        assert!(size > SMALL.region_bytes_min && size <= SMALL.region_bytes_max, "{size}");
+    }
+    let (_, log) = open(medium.snapshot().restarted());
+    assert!(log.facts().count() == 19 && log.facts().all(|(_, value)| value == [5; 4060]));
+}
+
+#[test]
+fn a_log_that_may_not_grow_works_on_while_it_fits() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    medium.0.borrow_mut().fault = Fault::Grow;
+    for n in 0..50_u8 {
+        commit(&mut log, &[Change::put(b"k", &[n; 5000])]);
+    }
+    log.append(vec![Change::put(b"l", &[0; 8000]), Change::put(b"m", &[0; 8000])]).expect("within its capacity");
+    log.append(vec![Change::put(b"n", &[0; 8000])]).expect("within its capacity");
+    assert_eq!(log.sync(), Err(LogError::Flash(FlashError::NoSpace)));
+    assert_eq!(keys(&log), ["k"]);
+}
+
+#[test]
+fn a_medium_that_fails_for_a_while_is_used_again() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    commit(&mut log, &[Change::put(b"a", b"1")]);
+    for fault in [Fault::Writes(FlashError::ReadOnly), Fault::Writes(FlashError::NoSpace), Fault::Syncs] {
+        medium.0.borrow_mut().fault = fault;
+        for _ in 0..10 {
+            log.append(vec![Change::put(b"b", &[9; 5000])]).expect("it fits");
+            assert!(matches!(log.sync(), Err(LogError::Flash(_))));
+            assert_eq!(keys(&log), ["a"]);
+        }
+        medium.0.borrow_mut().fault = Fault::None;
+        commit(&mut log, &[Change::put(b"a", b"2")]);
+        let (_, reopened) = open(medium.snapshot().restarted());
+        assert_eq!(keys(&reopened), ["a"], "nothing that was refused comes back");
+    }
+}
+
+#[test]
+fn one_bad_region_stops_nothing() {
+    for bad in Region::BOTH {
+        let (medium, mut log) = open(MemoryFlash::new());
+        medium.0.borrow_mut().fault = Fault::Region(bad);
+        // The first commit moves off the bad region if it has to; compaction needs both.
+        commit(&mut log, &[Change::put(b"a", b"1")]);
+        commit(&mut log, &[Change::put(b"b", b"2")]);
+        let (_, log) = open(medium.snapshot().restarted());
+        assert_eq!(keys(&log), ["a", "b"]);
+    }
+}
+
+#[test]
+fn damage_in_front_of_newer_facts_is_reported_set_aside_and_repaired() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    for key in [b"a", b"b", b"c"] {
+        commit(&mut log, &[Change::put(key, b"value")]);
+    }
+    let mut flash = medium.snapshot().restarted();
+    flash.flip(Region::A, (2 * STORE_BLOCK_BYTES + 30) * 8);
+    let found = flash.region(Region::A).clone();
+    let medium = SharedFlash::new(flash);
+    let (log, damage) = Log::open(medium.clone(), SMALL).expect("the rest is used");
+    assert_eq!(damage, Some(Damage { bad_block_count: 1, was_set_aside: true, was_repaired: true }));
+    assert_eq!(keys(&log), ["a", "c"]);
+    assert_eq!(medium.snapshot().aside, [(Region::A, found)], "as it was found");
+    let (_, log) = open(medium.snapshot().restarted());
+    assert_eq!(keys(&log), ["a", "c"]);
+}
+
+#[test]
+fn a_flipped_bit_costs_one_commit_and_never_the_start() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    for key in [b"a", b"b", b"c"] {
+        commit(&mut log, &[Change::put(key, b"value")]);
+    }
+    let flash = medium.snapshot().restarted();
+    let used_octets = (0..4).flat_map(|block| block * STORE_BLOCK_BYTES..block * STORE_BLOCK_BYTES + 46);
+    for bit in used_octets.flat_map(|octet| octet * 8..octet * 8 + 8) {
+        let mut flipped = flash.clone();
+        flipped.flip(Region::A, bit);
+        let (log, _) = Log::open(flipped, SMALL).expect("it opens");
+        assert!(keys(&log).len() >= 2, "bit {bit}");
+    }
+}
+
+#[test]
+fn a_lost_region_header_loses_nothing() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    for n in 0..20_u8 {
+        commit(&mut log, &[Change::put(b"k", &[n])]);
+    }
+    for region in Region::BOTH {
+        let mut flash = medium.snapshot().restarted();
+        flash.region(region)[..STORE_BLOCK_BYTES].fill(0xff);
+        let (_, log) = open(flash);
+        assert_eq!(log.facts().collect::<Vec<_>>(), [(&b"k"[..], &[19_u8][..])]);
+    }
+}
+
+#[test]
+fn blocks_that_cannot_be_read_are_damage_and_a_region_that_cannot_be_read_an_error() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    for key in [b"a", b"b", b"c"] {
+        commit(&mut log, &[Change::put(key, b"value")]);
+    }
+    let mut flash = medium.snapshot().restarted();
+    flash.fault = Fault::ReadsOf(Region::A, 1);
+    let (log, damage) = Log::open(flash.clone(), SMALL).expect("the rest is used");
+    assert_eq!(keys(&log), ["b", "c"]);
+    assert!(damage.is_some_and(|damage| damage.bad_block_count == 1));
+    flash.fault = Fault::ReadsOf(Region::A, 0);
+    flash.region(Region::A)[STORE_BLOCK_BYTES..].fill(0);
+    assert!(matches!(Log::open(flash, SMALL), Err(LogError::Flash(_))), "it may hold everything: no new log over it");
+}
+
+#[test]
+fn another_version_is_refused_and_nothing_is_overwritten() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    commit(&mut log, &[Change::put(b"k", b"v")]);
+    for region in Region::BOTH {
+        let mut flash = medium.snapshot().restarted();
+        // "fieldlog", version 2, generation 1, CRC-32C.
+        let header = [b"fieldlog\x02\0\0\0\x01\0\0\0".as_slice(), &VERSION_2_CRC.to_le_bytes()].concat();
+        flash.region(region)[..header.len()].copy_from_slice(&header);
+        let before = flash.clone().region(region).clone();
+        let medium = SharedFlash::new(flash);
+        let refused = Log::open(medium.clone(), SMALL).map(|_| ()).expect_err("it is not for us");
+        assert_eq!(refused, LogError::Version(2));
+        assert!(refused.to_string().contains("format 2") && !refused.is_retryable());
+        assert_eq!(medium.snapshot().written, 0);
+        assert_eq!(*medium.snapshot().region(region), before);
+    }
+}
+
+#[test]
+fn files_of_something_else_are_set_aside_before_a_new_log() {
+    let mut flash = MemoryFlash::new();
+    *flash.region(Region::A) = vec![0x55; SMALL.region_bytes_min];
+    let medium = SharedFlash::new(flash.restarted());
+    let (log, damage) = Log::open(medium.clone(), SMALL).expect("a new log");
+    assert!(damage.is_some_and(|damage| damage.was_set_aside) && keys(&log).is_empty());
+    assert_eq!(medium.snapshot().aside, [(Region::A, vec![0x55; SMALL.region_bytes_min])]);
+}
+
+#[test]
+fn the_regions_of_a_new_store_have_their_first_size() {
+    let medium = SharedFlash::new(MemoryFlash::new());
+    Log::open(medium.clone(), Capacity::default()).expect("a new log");
+    assert_eq!(medium.snapshot().region(Region::A).len(), STORE_REGION_BYTES_MIN);
+    assert_eq!(medium.snapshot().region(Region::B).len(), STORE_REGION_BYTES_MIN);
+}
+
+/// CRC-32C of the header of version 2 and generation 1.
+const VERSION_2_CRC: u32 = 0xb4f0_ada2;
+
+fn open(flash: MemoryFlash) -> (SharedFlash, Log<SharedFlash>) {
+    let medium = SharedFlash::new(flash);
+    let (log, damage) = Log::open(medium.clone(), SMALL).expect("it opens");
+    assert_eq!(damage, None);
+    (medium, log)
+}
+
+fn commit(log: &mut Log<SharedFlash>, changes: &[Change]) {
+    log.append(changes.to_vec()).expect("it fits");
+    log.sync().expect("it works");
+}
+
+fn keys<F: fieldgate::store::flash::Flash>(log: &Log<F>) -> Vec<String> {
+    log.facts().map(|(key, _)| String::from_utf8_lossy(key).into_owned()).collect()
+}
