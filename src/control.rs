@@ -1,1 +1,208 @@
-//! To be written.
+//! The local control socket: one JSON object a line, a request and its answer.
+//!
+//! Who may open the socket may command the gateway: the file has mode 0600, and the peer must be the gateway's own user
+//! or root. An answer of `device-show` holds capabilities; no other answer does.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::limits::{
+    CONTROL_ANSWER_BYTES_MAX, CONTROL_CONNECTION_COUNT_MAX, CONTROL_REQUEST_BYTES_MAX, CONTROL_WAIT_MS_MAX,
+};
+
+/// What a person asks of a running gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// States and counts.
+    Status,
+    /// Connection to the service and device links.
+    Connections,
+    /// All devices.
+    DeviceList,
+    /// Takes up a device for good.
+    DeviceAdd {
+        /// Its id.
+        id: String,
+        /// Its link, as in the configuration.
+        link: String,
+        /// Its channels.
+        channels: Vec<u16>,
+        /// Octets of the largest frame on its link.
+        mtu: u16,
+    },
+    /// The push subscription of a device's channel.
+    DeviceShow {
+        /// Its id.
+        id: String,
+        /// The channel; the first one if none is named.
+        channel: Option<u16>,
+    },
+    /// Removes a device and its subscriptions.
+    DeviceRemove {
+        /// Its id.
+        id: String,
+    },
+    /// Asks the service for what it stores for a device.
+    DeviceFetch {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// The answer: something to print, or why not.
+pub type Answer = Result<Value, String>;
+
+/// A request with the way to answer it.
+#[derive(Debug)]
+pub struct Asked {
+    /// The request.
+    pub request: Request,
+    /// Takes the answer.
+    pub answer: oneshot::Sender<Answer>,
+}
+
+/// The listening socket; its file is removed when this is dropped.
+#[derive(Debug)]
+pub struct Control {
+    path: PathBuf,
+    requests: mpsc::Receiver<Asked>,
+}
+
+impl Control {
+    /// Listens at a path, replacing what a dead process left there.
+    ///
+    /// # Errors
+    /// The path cannot be used, or another process listens there.
+    pub fn listen(path: &Path) -> io::Result<Self> {
+        remove_stale(path)?;
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        let owner = std::fs::metadata(path)?.uid();
+        let (sender, requests) = mpsc::channel(CONTROL_CONNECTION_COUNT_MAX);
+        tokio::task::spawn_local(accept(listener, owner, sender));
+        Ok(Self { path: path.to_owned(), requests })
+    }
+
+    /// Waits for the next request; forever when nobody asks.
+    ///
+    /// Cancel safety: no request is lost.
+    pub async fn next(&mut self) -> Asked {
+        match self.requests.recv().await {
+            Some(asked) => asked,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            debug!("the control socket stays: {error}");
+        }
+    }
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(found) if !found.file_type().is_socket() => Err(io::ErrorKind::AlreadyExists.into()),
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => Err(io::ErrorKind::AddrInUse.into()),
+        Ok(_) => std::fs::remove_file(path),
+    }
+}
+
+async fn accept(listener: UnixListener, owner: u32, requests: mpsc::Sender<Asked>) {
+    let places = Arc::new(Semaphore::new(CONTROL_CONNECTION_COUNT_MAX));
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        tokio::select! {
+            () = requests.closed() => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let requests = requests.clone();
+                    tokio::task::spawn_local(async move {
+                        let served = timeout(Duration::from_millis(CONTROL_WAIT_MS_MAX), serve(stream, owner, requests));
+                        if !matches!(served.await, Ok(Ok(()))) {
+                            debug!("a control request was not served");
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    debug!("the control socket: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+}
+
+async fn serve(mut stream: UnixStream, owner: u32, requests: mpsc::Sender<Asked>) -> io::Result<()> {
+    let peer = stream.peer_cred()?.uid();
+    let answer = if peer == owner || peer == 0 {
+        let line = read_line(&mut stream, CONTROL_REQUEST_BYTES_MAX).await?;
+        ask_gateway(&line, requests).await
+    } else {
+        Err("only the gateway's own user and root may use this socket".to_owned())
+    };
+    let line = match answer {
+        Ok(value) => json!({ "ok": value }),
+        Err(reason) => json!({ "error": reason }),
+    };
+    stream.write_all(format!("{line}\n").as_bytes()).await?;
+    stream.shutdown().await
+}
+
+async fn ask_gateway(line: &str, requests: mpsc::Sender<Asked>) -> Answer {
+    let request = serde_json::from_str(line).map_err(|error| format!("not a request: {error}"))?;
+    let (answer, answered) = oneshot::channel();
+    let gone = || "the gateway is stopping".to_owned();
+    requests.send(Asked { request, answer }).await.map_err(|_| gone())?;
+    answered.await.map_err(|_| gone())?
+}
+
+async fn read_line(stream: &mut UnixStream, bytes_max: usize) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(stream).take(bytes_max as u64).read_line(&mut line).await?;
+    if line.ends_with('\n') { Ok(line) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// Asks a running gateway.
+///
+/// # Errors
+/// What the gateway says, or that none listens at the path.
+pub async fn ask(path: &Path, request: &Request) -> Answer {
+    let asked = timeout(Duration::from_millis(2 * CONTROL_WAIT_MS_MAX), exchange(path, request)).await;
+    let answer = asked.map_err(|_| "the gateway does not answer".to_owned())?.map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "; is the gateway running?",
+            io::ErrorKind::PermissionDenied => "; only the gateway's own user and root may use it",
+            _ => "",
+        };
+        format!("control socket {}: {error}{hint}", path.display())
+    })?;
+    let mut answer: Value = serde_json::from_str(&answer).map_err(|error| format!("not an answer: {error}"))?;
+    match answer["error"].as_str() {
+        Some(reason) => Err(reason.to_owned()),
+        None => Ok(answer["ok"].take()),
+    }
+}
+
+async fn exchange(path: &Path, request: &Request) -> io::Result<String> {
+    let mut stream = UnixStream::connect(path).await?;
+    let request = serde_json::to_string(request)?;
+    stream.write_all(format!("{request}\n").as_bytes()).await?;
+    read_line(&mut stream, CONTROL_ANSWER_BYTES_MAX).await
+}

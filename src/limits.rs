@@ -70,6 +70,8 @@ pub const HOLD_MS_MIN: u64 = 2_000;
 pub const FETCH_COUNT_MAX: usize = 4;
 /// Pause between two fetches of one subscription, in milliseconds.
 pub const FETCH_PAUSE_MS: u64 = 1_000;
+/// Pause before a message is asked for again that its device had no room for, in milliseconds.
+pub const REFUSED_PAUSE_MS: u64 = 5_000;
 /// A connection or monitor that lived this long was good: the next pause starts small again, in milliseconds.
 pub const STABLE_MS: u64 = 10_000;
 /// First and longest pause before a subscribe request is tried again, in milliseconds.
@@ -136,3 +138,12 @@ const _: () = assert!(
     SUBSCRIPTION_COUNT_MAX * (3 * URI_BYTES_MAX + 300) + DELIVERY_SLOT_COUNT * (URI_BYTES_MAX + 100)
         <= STORE_LIVE_BYTES_MAX
 );
+
+/// Requests on the control socket that are served at once.
+pub const CONTROL_CONNECTION_COUNT_MAX: usize = 8;
+/// Octets of one request on the control socket.
+pub const CONTROL_REQUEST_BYTES_MAX: usize = 4_096;
+/// How long a request on the control socket may take to arrive and its answer to leave, in milliseconds.
+pub const CONTROL_WAIT_MS_MAX: u64 = 5_000;
+/// Octets of one answer on the control socket that a command reads.
+pub const CONTROL_ANSWER_BYTES_MAX: usize = 1 << 20;

@@ -159,6 +159,8 @@ pub enum Input {
         device: DeviceId,
         /// Which message.
         message: MessageId,
+        /// Whether it will take it later: it had no room.
+        later: bool,
     },
     /// A device asks for a subscription.
     Subscribe {

@@ -30,7 +30,7 @@ pub use self::event::{Change, Input, Output, PromiseId, Reply, Timer};
 use self::monitor::{MonitorTable, Uplink};
 use self::record::{DeviceRecord, Key};
 use self::subscription::{Life, SubscriptionId, SubscriptionTable};
-use crate::limits::DELETE_BACKOFF_MS_MAX;
+use crate::limits::{DELETE_BACKOFF_MS_MAX, REFUSED_PAUSE_MS};
 use crate::random::Random;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::exchange::Deletion;
@@ -158,7 +158,7 @@ impl Gateway {
             Input::DeviceDown { device, session } => self.device_gone(&device, session, Presence::Absent),
             Input::DeviceSilent { device, session } => self.device_gone(&device, session, Presence::Silent),
             Input::DeviceAck { device, message } => self.device_ack(&device, message),
-            Input::DeviceRefused { device, message } => self.device_refused(&device, message),
+            Input::DeviceRefused { device, message, later } => self.device_refused(&device, message, later),
             Input::Subscribe { device, channel } => self.subscribe_asked(&device, channel),
             Input::Unsubscribe { device, channel } => self.unsubscribe_asked(&device, channel),
         }
@@ -281,12 +281,20 @@ impl Gateway {
         }
     }
 
-    /// A device will never take a message: that is no acknowledgement (a receipt must not lie).
-    fn device_refused(&mut self, device: &DeviceId, message: MessageId) {
+    /// A device will not take a message: that is no acknowledgement (a receipt must not lie).
+    fn device_refused(&mut self, device: &DeviceId, message: MessageId, later: bool) {
         let Some(device) = self.devices.find(device) else { return };
-        if let Some(slot) = self.delivery.find_delivered(device, message) {
-            self.undeliverable(slot, None);
+        let Some(id) = self.delivery.find_delivered(device, message) else { return };
+        let Some(slot) = self.delivery.get_mut(id).filter(|slot| !matches!(slot.stage, Stage::Acked(_))) else { return };
+        let subscription = slot.route.and_then(|route| self.subscriptions.get_mut(route.subscription));
+        if !later {
+            return self.undeliverable(id, None);
         }
+        if let Some(entry) = subscription {
+            entry.fetch.due = true;
+            entry.fetch.not_before = self.now + Duration::from_millis(REFUSED_PAUSE_MS);
+        }
+        self.give_up(id);
     }
 
     fn acknowledged(&mut self, message: &PushMessageUri, outcome: Deletion) {

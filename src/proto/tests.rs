@@ -27,9 +27,23 @@ fn refusal_and_disconnection_are_no_acknowledgement() {
     rig.push("a", "m1");
     rig.push("a", "m2");
     let sent = rig.delivered();
-    rig.feed(Input::DeviceRefused { device: id("a"), message: sent[0] });
+    rig.feed(Input::DeviceRefused { device: id("a"), message: sent[0], later: false });
     rig.feed(Input::DeviceDown { device: id("a"), session: 1 });
     rig.wait(3_600_000);
+    assert_eq!(rig.acknowledgements(), 0);
+}
+
+/// A message that its device had no room for is asked for again after a pause.
+#[test]
+fn a_device_without_room_is_offered_the_message_again() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.push("a", "m1");
+    let sent = rig.delivered();
+    rig.feed(Input::DeviceRefused { device: id("a"), message: sent[0], later: true });
+    rig.wait(REFUSED_PAUSE_MS - 1);
+    assert!(rig.take(|output| matches!(output, Output::Fetch { .. })).is_empty());
+    rig.wait(1);
+    assert_eq!(rig.take(|output| matches!(output, Output::Fetch { .. })).len(), 1);
     assert_eq!(rig.acknowledgements(), 0);
 }
 
