@@ -147,3 +147,40 @@ pub const CONTROL_REQUEST_BYTES_MAX: usize = 4_096;
 pub const CONTROL_WAIT_MS_MAX: u64 = 5_000;
 /// Octets of one answer on the control socket that a command reads.
 pub const CONTROL_ANSWER_BYTES_MAX: usize = 1 << 20;
+
+// Links.
+
+/// DATA frames one side may have sent and not yet seen acknowledged.
+pub const LINK_WINDOW_FRAMES: u8 = 16;
+/// DATA frames one side may send before the first frame ack of a session.
+pub const LINK_WINDOW_START_FRAMES: u8 = 4;
+/// How often a side that is not open sends HELLO, in milliseconds.
+pub const HELLO_MS: u64 = 1_000;
+/// How often one DATA frame is sent before the peer counts as silent.
+pub const FRAME_SEND_COUNT_MAX: u8 = 10;
+/// Retransmission timer before the first measured round trip, in milliseconds.
+pub const LINK_RTO_MS_START: u32 = 1_000;
+/// Shortest retransmission timer, in milliseconds.
+pub const LINK_RTO_MS_MIN: u32 = 100;
+/// Longest retransmission timer, in milliseconds.
+pub const LINK_RTO_MS_MAX: u32 = 3_000;
+/// Octets of messages to one device that the gateway's end of a link holds until acknowledged: two of the largest.
+pub const GATEWAY_LINK_TX_BYTES: usize = 2 * (LINK_MESSAGE_BYTES_MAX + 2);
+/// Octets of the largest message that the gateway accepts from a device.
+pub const GATEWAY_LINK_RX_BYTES: usize = 256;
+/// Messages that wait for room in one link.
+pub const LINK_QUEUE_COUNT: usize = 2 * DELIVERY_PER_DEVICE_MAX;
+/// Events of all links that wait for the gateway.
+pub const DOWNSTREAM_EVENT_COUNT: usize = 64;
+/// First pause before a link's port or socket is opened again, in milliseconds.
+pub const LINK_REOPEN_MS_MIN: u64 = 100;
+/// Longest pause before a link's port or socket is opened again, in milliseconds.
+pub const LINK_REOPEN_MS_MAX: u64 = 2_000;
+
+// Go-back-N over sequence numbers of one octet tells old from new only below half the number space.
+const _: () = assert!(LINK_WINDOW_FRAMES < 128 && LINK_WINDOW_START_FRAMES <= LINK_WINDOW_FRAMES);
+const _: () = assert!(LINK_RTO_MS_MIN <= LINK_RTO_MS_START && LINK_RTO_MS_START <= LINK_RTO_MS_MAX);
+const _: () = assert!(FRAME_SEND_COUNT_MAX >= 2);
+// Message lengths and limits travel in two octets.
+const _: () = assert!(LINK_MESSAGE_BYTES_MAX <= u16::MAX as usize && LINK_MTU_BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(LINK_REOPEN_MS_MIN < LINK_REOPEN_MS_MAX);

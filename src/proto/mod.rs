@@ -285,7 +285,9 @@ impl Gateway {
     fn device_refused(&mut self, device: &DeviceId, message: MessageId, later: bool) {
         let Some(device) = self.devices.find(device) else { return };
         let Some(id) = self.delivery.find_delivered(device, message) else { return };
-        let Some(slot) = self.delivery.get_mut(id).filter(|slot| !matches!(slot.stage, Stage::Acked(_))) else { return };
+        let Some(slot) = self.delivery.get_mut(id).filter(|slot| !matches!(slot.stage, Stage::Acked(_))) else {
+            return;
+        };
         let subscription = slot.route.and_then(|route| self.subscriptions.get_mut(route.subscription));
         if !later {
             return self.undeliverable(id, None);

@@ -1,0 +1,308 @@
+//! The device's part above the link: it attaches, removes copies, and acknowledges what the application has.
+//!
+//! Firmware may use it as it is. It keeps the rules of the module doc of [`wire`](crate::wire): Attach comes first in
+//! each session, a copy of a message is dropped and acknowledged again, and the device ack is sent only for what the
+//! application said it has.
+//!
+//! ```text
+//!   feed -> Event::Message -> message() -> the application keeps it -> accept(id) -> Ack
+//!        -> Event::Copy(id) -------------------------------------------------------> Ack again
+//! ```
+
+use heapless::Deque;
+
+use crate::limits::{DEVICE_SEEN_COUNT, LINK_MTU_BYTES_MAX};
+use crate::time::Instant;
+use crate::wire::message::TO_GATEWAY_BYTES_MAX;
+use crate::wire::{ChannelId, DeviceId, MessageId, Refusal, ToDevice, ToGateway};
+
+use super::{Config, FrameCounts, Link, SendError};
+
+/// What happened at the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A session is open and Attach is on its way.
+    Up {
+        /// Octets of the largest frame of this session.
+        mtu: usize,
+    },
+    /// The session is over; the next one is being opened.
+    Down,
+    /// Something new arrived: [`Device::message`].
+    Message,
+    /// A copy of a message that the application has; it is acknowledged again.
+    Copy(MessageId),
+    /// The gateway speaks this version only.
+    VersionRefused(u8),
+}
+
+/// A message that the application has.
+struct Seen {
+    message: MessageId,
+    ack_due: bool,
+}
+
+/// A device: a [`Link`] and the ids of the last `SEEN` messages.
+///
+/// Layout: the link, and 10 octets a remembered id.
+pub struct Device<const TX: usize, const RX: usize, const SEEN: usize> {
+    link: Link<TX, RX>,
+    id: DeviceId,
+    seen: Deque<Seen, SEEN>,
+}
+
+impl<const TX: usize, const RX: usize, const SEEN: usize> Device<TX, RX, SEEN> {
+    /// A device that has seen nothing yet.
+    pub fn new(id: DeviceId, config: Config, now: Instant) -> Self {
+        const { assert!(SEEN >= DEVICE_SEEN_COUNT && TX >= TO_GATEWAY_BYTES_MAX + 2) };
+        Self { link: Link::new(config, now), id, seen: Deque::new() }
+    }
+
+    /// Remembers a message that the application had before this start.
+    pub fn remember(&mut self, message: MessageId) {
+        self.keep(Seen { message, ack_due: false });
+    }
+
+    /// Takes octets up to the end of one frame; see [`Link::feed`].
+    pub fn feed(&mut self, octets: &[u8], now: Instant) -> (usize, Option<Event>) {
+        let (taken, event) = self.link.feed(octets, now);
+        (taken, event.and_then(|event| self.take_event(event)))
+    }
+
+    /// The message of the last [`Event::Message`]; valid until the next [`feed`](Self::feed).
+    pub fn message(&self) -> Option<ToDevice<'_>> {
+        ToDevice::parse(self.link.message()).ok()
+    }
+
+    /// The application has this message for good: it is remembered and its device ack is sent.
+    pub fn accept(&mut self, message: MessageId) {
+        self.keep(Seen { message, ack_due: true });
+    }
+
+    /// The application has no use for this message.
+    ///
+    /// # Errors
+    /// See [`SendError`]; the message comes again if nothing was said about it.
+    pub fn refuse(&mut self, message: MessageId, reason: Refusal) -> Result<(), SendError> {
+        self.send(&ToGateway::Refuse { message, reason })
+    }
+
+    /// Asks for a subscription.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn subscribe(&mut self, channel: ChannelId) -> Result<(), SendError> {
+        self.send(&ToGateway::Subscribe { channel })
+    }
+
+    /// Gives a subscription up.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn unsubscribe(&mut self, channel: ChannelId) -> Result<(), SendError> {
+        self.send(&ToGateway::Unsubscribe { channel })
+    }
+
+    /// Writes the frame that is due; see [`Link::poll_transmit`].
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8; LINK_MTU_BYTES_MAX]) -> Option<usize> {
+        self.send_acks();
+        self.link.poll_transmit(now, out)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.link.poll_timeout()
+    }
+
+    /// Lets timers run out. Early and repeated calls are harmless.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Event> {
+        self.link.handle_timeout(now).and_then(|event| self.take_event(event))
+    }
+
+    /// Frames since the device was made.
+    pub fn counts(&self) -> FrameCounts {
+        self.link.counts()
+    }
+
+    fn take_event(&mut self, event: super::Event) -> Option<Event> {
+        match event {
+            super::Event::Opened { mtu, .. } => {
+                let attach = ToGateway::Attach { device: self.id.clone() };
+                // A gateway that does not even take an Attach is no gateway for this device: it stays down.
+                self.send(&attach).ok().map(|()| Event::Up { mtu })
+            }
+            super::Event::Restarted | super::Event::Silent => Some(Event::Down),
+            super::Event::VersionRefused(version) => Some(Event::VersionRefused(version)),
+            super::Event::Message => self.take_message(),
+        }
+    }
+
+    /// Drops what is no message of this version, and copies.
+    fn take_message(&mut self) -> Option<Event> {
+        let ToDevice::Push { message, .. } = self.message()? else { return Some(Event::Message) };
+        match self.seen.iter_mut().find(|seen| seen.message == message) {
+            Some(seen) => {
+                seen.ack_due = true;
+                Some(Event::Copy(message))
+            }
+            None => Some(Event::Message),
+        }
+    }
+
+    fn keep(&mut self, seen: Seen) {
+        if self.seen.is_full() {
+            self.seen.pop_front();
+        }
+        if self.seen.push_back(seen).is_err() {
+            unreachable!("one was taken out if it was full");
+        }
+    }
+
+    fn send_acks(&mut self) {
+        for seen in self.seen.iter_mut().filter(|seen| seen.ack_due) {
+            let mut out = [0; TO_GATEWAY_BYTES_MAX];
+            let ack = ToGateway::Ack { message: seen.message };
+            let bytes = ack.emit(&mut out).expect("the buffer holds the largest message to a gateway");
+            if self.link.send(&out[..bytes]).is_err() {
+                return;
+            }
+            seen.ack_due = false;
+        }
+    }
+
+    fn send(&mut self, message: &ToGateway) -> Result<(), SendError> {
+        let mut out = [0; TO_GATEWAY_BYTES_MAX];
+        let bytes = message.emit(&mut out).expect("the buffer holds the largest message to a gateway");
+        self.link.send(&out[..bytes])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{Event as LinkEvent, Role};
+    use std::vec::Vec;
+
+    type Gateway = Link<4200, 128>;
+    type TestDevice = Device<256, 512, DEVICE_SEEN_COUNT>;
+
+    const NOW: Instant = Instant::ZERO;
+    const CHANNEL: ChannelId = ChannelId(1);
+
+    #[test]
+    fn attach_is_the_first_message_of_each_session() {
+        let (mut device, mut gateway) = pair();
+        assert!(device.subscribe(CHANNEL).is_err(), "not before a session is open");
+        let (events, heard) = run(&mut device, &mut gateway);
+        assert_eq!((events, heard), (Vec::from([Event::Up { mtu: 64 }]), Vec::from([attach()])));
+
+        device.subscribe(CHANNEL).expect("room");
+        let mut restarted = Gateway::new(Config { role: Role::Gateway, boot_id: 9, mtu: 64 }, NOW);
+        let (events, heard) = run(&mut device, &mut restarted);
+        assert_eq!(events, [Event::Down, Event::Up { mtu: 64 }]);
+        assert_eq!(heard, [attach()], "what was asked in another session is not asked here");
+    }
+
+    /// A-UA-25: nothing is acknowledged before the application has it. A-UA-26: a copy is dropped and acknowledged
+    /// again.
+    #[test]
+    fn a_ua_26_a_copy_is_dropped_and_acknowledged_again() {
+        let (mut device, mut gateway) = pair();
+        run(&mut device, &mut gateway);
+        push(&mut gateway, 1);
+        assert_eq!(run(&mut device, &mut gateway), ([Event::Message].into(), [].into()));
+        let Some(ToDevice::Push { message, channel: CHANNEL, body: b"hello" }) = device.message() else {
+            panic!("a push: {:?}", device.message())
+        };
+        device.accept(message);
+        assert_eq!(run(&mut device, &mut gateway).1, [ack(1)]);
+        for _ in 0..3 {
+            push(&mut gateway, 1);
+            assert_eq!(run(&mut device, &mut gateway), ([Event::Copy(id(1))].into(), [ack(1)].into()));
+        }
+    }
+
+    #[test]
+    fn a_message_remembered_from_before_is_a_copy() {
+        let (mut device, mut gateway) = pair();
+        device.remember(id(1));
+        assert_eq!(run(&mut device, &mut gateway).1, [attach()], "it is not acknowledged by itself");
+        push(&mut gateway, 1);
+        assert_eq!(run(&mut device, &mut gateway), ([Event::Copy(id(1))].into(), [ack(1)].into()));
+    }
+
+    #[test]
+    fn as_many_ids_are_remembered_as_stated_and_the_oldest_goes_first() {
+        let (mut device, mut gateway) = pair();
+        (0..=DEVICE_SEEN_COUNT as u8).for_each(|number| device.remember(id(number)));
+        run(&mut device, &mut gateway);
+        push(&mut gateway, 1);
+        push(&mut gateway, 0);
+        assert_eq!(run(&mut device, &mut gateway).0, [Event::Copy(id(1)), Event::Message]);
+    }
+
+    #[test]
+    fn device_acks_that_find_no_room_are_sent_later() {
+        let (mut device, mut gateway) = pair();
+        run(&mut device, &mut gateway);
+        while device.unsubscribe(CHANNEL).is_ok() {}
+        device.accept(id(7));
+        let (_, heard) = run(&mut device, &mut gateway);
+        assert_eq!(heard.last(), Some(&ack(7)));
+    }
+
+    #[test]
+    fn what_is_no_message_is_dropped() {
+        let (mut device, mut gateway) = pair();
+        run(&mut device, &mut gateway);
+        gateway.send(&[0xee, 1, 2]).expect("room");
+        push(&mut gateway, 2);
+        assert_eq!(run(&mut device, &mut gateway).0, [Event::Message]);
+    }
+
+    fn pair() -> (TestDevice, Gateway) {
+        let device =
+            TestDevice::new("d".parse().expect("an id"), Config { role: Role::Device, boot_id: 1, mtu: 64 }, NOW);
+        (device, Gateway::new(Config { role: Role::Gateway, boot_id: 2, mtu: 256 }, NOW))
+    }
+
+    fn id(number: u8) -> MessageId {
+        MessageId([number; 8])
+    }
+
+    fn attach() -> ToGateway {
+        ToGateway::Attach { device: "d".parse().expect("an id") }
+    }
+
+    fn ack(number: u8) -> ToGateway {
+        ToGateway::Ack { message: id(number) }
+    }
+
+    fn push(gateway: &mut Gateway, number: u8) {
+        let mut out = [0; 64];
+        let push = ToDevice::Push { message: id(number), channel: CHANNEL, body: b"hello" };
+        let bytes = push.emit(&mut out).expect("it fits");
+        gateway.send(&out[..bytes]).expect("room");
+    }
+
+    /// Carries frames until both are quiet; returns what the device reported and what the gateway heard.
+    fn run(device: &mut TestDevice, gateway: &mut Gateway) -> (Vec<Event>, Vec<ToGateway>) {
+        let (mut events, mut heard, mut out) = (Vec::new(), Vec::new(), [0; LINK_MTU_BYTES_MAX]);
+        loop {
+            let mut quiet = true;
+            while let Some(bytes) = device.poll_transmit(NOW, &mut out) {
+                quiet = false;
+                if gateway.feed(&out[..bytes], NOW).1 == Some(LinkEvent::Message) {
+                    heard.push(ToGateway::parse(gateway.message()).expect("a message"));
+                }
+            }
+            while let Some(bytes) = gateway.poll_transmit(NOW, &mut out) {
+                quiet = false;
+                events.extend(device.feed(&out[..bytes], NOW).1);
+            }
+            if quiet {
+                return (events, heard);
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The handshake: who is at the other end, and which session is this.
+//!
+//! It knows HELLO frames and boot ids; messages and windows are the business of `arq`. The rules and the state diagram
+//! are in the module doc of `wire`.
+
+use crate::limits::HELLO_MS;
+use crate::time::{Duration, Instant};
+use crate::wire::frame::{Hello, SessionSeed};
+
+use super::Role;
+
+/// What a HELLO changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// A session began; one that was open before is over.
+    Opened(Session),
+    /// The open session is over: the peer started anew.
+    Left,
+}
+
+/// What both sides agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Session {
+    /// Precedes each frame in its CRC.
+    pub seed: SessionSeed,
+    /// What the peer said about itself.
+    pub peer: Hello,
+    /// Octets of the largest frame either side sends.
+    pub mtu: u16,
+}
+
+pub(super) struct Handshake {
+    role: Role,
+    boot_id: u32,
+    mtu: u16,
+    message_bytes_max: u16,
+    peer: Option<Hello>,
+    session: Option<Session>,
+    /// When the next HELLO of a side that is not open is due.
+    ask_at: Instant,
+    answer_due: bool,
+}
+
+impl Handshake {
+    pub fn new(role: Role, boot_id: u32, mtu: u16, message_bytes_max: u16, now: Instant) -> Self {
+        let boot_id = boot_id.max(1);
+        Self { role, boot_id, mtu, message_bytes_max, peer: None, session: None, ask_at: now, answer_due: false }
+    }
+
+    #[cfg(test)]
+    pub fn boot_id(&self) -> u32 {
+        self.boot_id
+    }
+
+    pub fn session(&self) -> Option<Session> {
+        self.session
+    }
+
+    /// When a HELLO is due by itself.
+    pub fn ask_at(&self) -> Option<Instant> {
+        if self.session.is_none() { Some(self.ask_at) } else { None }
+    }
+
+    /// Takes a HELLO of the peer.
+    pub fn hear(&mut self, hello: Hello, now: Instant) -> Option<Change> {
+        self.answer_due |= hello.ask;
+        let left = self.session.is_some_and(|session| session.peer.boot_id != hello.boot_id);
+        if left {
+            self.leave(now);
+        }
+        if self.session.is_none() {
+            self.peer = Some(hello);
+            if hello.echo == self.boot_id {
+                let session = self.agree(hello);
+                self.session = Some(session);
+                return Some(Change::Opened(session));
+            }
+        }
+        left.then_some(Change::Left)
+    }
+
+    /// Ends the open session. A new boot id sees to it that the pair of ids of a session is never used twice.
+    pub fn leave(&mut self, now: Instant) {
+        self.session = None;
+        self.peer = None;
+        self.boot_id = self.boot_id.checked_add(1).unwrap_or(1);
+        self.ask_at = now;
+    }
+
+    /// The HELLO that is due, if one is.
+    pub fn poll(&mut self, now: Instant) -> Option<Hello> {
+        let ask = self.session.is_none();
+        if !self.answer_due && !(ask && self.ask_at <= now) {
+            return None;
+        }
+        self.answer_due = false;
+        self.ask_at = now + Duration::from_millis(HELLO_MS);
+        let echo = self.peer.map_or(0, |peer| peer.boot_id);
+        let (mtu, message_bytes_max) = (self.mtu, self.message_bytes_max);
+        Some(Hello { ask, boot_id: self.boot_id, echo, mtu, message_bytes_max })
+    }
+
+    fn agree(&self, peer: Hello) -> Session {
+        let seed = match self.role {
+            Role::Gateway => SessionSeed::new(self.boot_id, peer.boot_id),
+            Role::Device => SessionSeed::new(peer.boot_id, self.boot_id),
+        };
+        Session { seed, peer, mtu: self.mtu.min(peer.mtu) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::ZERO;
+
+    #[test]
+    fn three_hellos_open_both_sides_alike() {
+        let (mut gateway, mut device) = (side(Role::Gateway, 10), side(Role::Device, 20));
+        let first = gateway.poll(NOW).expect("a side that is not open asks");
+        assert_eq!(device.hear(first, NOW), None);
+        let second = device.poll(NOW).expect("asked");
+        assert_eq!((second.ask, second.echo), (true, 10));
+        let Some(Change::Opened(at_gateway)) = gateway.hear(second, NOW) else { panic!("the gateway is open") };
+        let third = gateway.poll(NOW).expect("asked");
+        assert!(!third.ask);
+        let Some(Change::Opened(at_device)) = device.hear(third, NOW) else { panic!("the device is open") };
+        assert_eq!((at_gateway.seed, at_gateway.mtu), (at_device.seed, at_device.mtu));
+        assert_eq!((gateway.poll(NOW), device.poll(NOW)), (None, None));
+    }
+
+    #[test]
+    fn a_restarted_peer_ends_the_session_and_no_pair_of_ids_returns() {
+        let (mut gateway, mut device) = (side(Role::Gateway, 10), side(Role::Device, 20));
+        open(&mut gateway, &mut device);
+        let mut restarted = side(Role::Device, 21);
+        assert_eq!(gateway.hear(restarted.poll(NOW).expect("asks"), NOW), Some(Change::Left));
+        assert_eq!(gateway.boot_id(), 11);
+        open(&mut gateway, &mut restarted);
+        // A late HELLO of the first life ends the session as well, and it recovers.
+        let stale = Hello { ask: true, boot_id: 20, echo: 10, mtu: 256, message_bytes_max: 9 };
+        assert_eq!(gateway.hear(stale, NOW), Some(Change::Left));
+        open(&mut gateway, &mut restarted);
+        assert_eq!(gateway.session().map(|session| session.peer.boot_id), Some(22));
+    }
+
+    #[test]
+    fn a_lost_answer_is_asked_for_again_each_second() {
+        let (mut gateway, mut device) = (side(Role::Gateway, 10), side(Role::Device, 20));
+        device.hear(gateway.poll(NOW).expect("asks"), NOW);
+        gateway.hear(device.poll(NOW).expect("asked"), NOW);
+        gateway.poll(NOW).expect("answered, and the answer is lost");
+        let later = NOW + Duration::from_millis(HELLO_MS);
+        assert_eq!((device.poll(NOW), device.ask_at()), (None, Some(later)));
+        assert_eq!(gateway.hear(device.poll(later).expect("asks again"), later), None);
+        let answer = gateway.poll(later).expect("an open side answers");
+        assert!(matches!(device.hear(answer, later), Some(Change::Opened(_))));
+    }
+
+    #[test]
+    fn the_boot_id_is_never_zero() {
+        let mut last = side(Role::Gateway, u32::MAX);
+        last.leave(NOW);
+        assert_eq!(last.boot_id(), 1);
+        assert_eq!(side(Role::Device, 0).boot_id(), 1);
+    }
+
+    fn side(role: Role, boot_id: u32) -> Handshake {
+        Handshake::new(role, boot_id, if boot_id < 20 { 1024 } else { 64 }, 4096, NOW)
+    }
+
+    fn open(a: &mut Handshake, b: &mut Handshake) {
+        a.answer_due = true;
+        for _ in 0..8 {
+            a.poll(NOW).map(|hello| b.hear(hello, NOW));
+            b.poll(NOW).map(|hello| a.hear(hello, NOW));
+        }
+        assert!(a.session().is_some() && b.session().is_some());
+    }
+}

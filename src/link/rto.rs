@@ -1,0 +1,81 @@
+//! The retransmission timer, from measured round trips.
+//!
+//! Source: RFC 6298 in integer milliseconds; a frame sent twice is not measured (Karn's algorithm, RFC 6298 §3).
+
+use crate::limits::{LINK_RTO_MS_MAX, LINK_RTO_MS_MIN, LINK_RTO_MS_START};
+use crate::time::Duration;
+
+/// Smoothed round trip, its variation, and the timer that follows from them.
+///
+/// Units: milliseconds; the round trip is kept in eighths and the variation in quarters, as RFC 6298 weighs them.
+pub(super) struct RetransmissionTimer {
+    smoothed_eighths: Option<u32>,
+    variation_quarters: u32,
+    timeout: u32,
+}
+
+impl RetransmissionTimer {
+    pub const fn new() -> Self {
+        Self { smoothed_eighths: None, variation_quarters: 0, timeout: LINK_RTO_MS_START }
+    }
+
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout.into())
+    }
+
+    /// Takes a measured round trip (RFC 6298 §2.2, §2.3); this also ends a doubling.
+    pub fn measured(&mut self, round_trip: Duration) {
+        let sample = u32::try_from(round_trip.as_millis()).unwrap_or(u32::MAX).min(LINK_RTO_MS_MAX);
+        let smoothed_eighths = match self.smoothed_eighths {
+            None => {
+                self.variation_quarters = sample * 2;
+                sample * 8
+            }
+            Some(smoothed) => {
+                let deviation = (smoothed / 8).abs_diff(sample);
+                self.variation_quarters = self.variation_quarters - self.variation_quarters / 4 + deviation;
+                smoothed - smoothed / 8 + sample
+            }
+        };
+        self.smoothed_eighths = Some(smoothed_eighths);
+        self.timeout = (smoothed_eighths / 8 + self.variation_quarters.max(1)).clamp(LINK_RTO_MS_MIN, LINK_RTO_MS_MAX);
+    }
+
+    /// The timer ran out (RFC 6298 §5.5).
+    pub fn double(&mut self) {
+        self.timeout = (self.timeout * 2).min(LINK_RTO_MS_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_sample_sets_the_timer_to_three_round_trips() {
+        let mut timer = RetransmissionTimer::new();
+        assert_eq!(timer.timeout, LINK_RTO_MS_START);
+        timer.measured(Duration::from_millis(200));
+        assert_eq!(timer.timeout, 600);
+    }
+
+    #[test]
+    fn steady_samples_bring_it_down_to_its_floor_and_doubling_up_to_its_ceiling() {
+        let mut timer = RetransmissionTimer::new();
+        (0..100).for_each(|_| timer.measured(Duration::from_millis(2)));
+        assert_eq!(timer.timeout, LINK_RTO_MS_MIN);
+        timer.double();
+        assert_eq!(timer.timeout, 2 * LINK_RTO_MS_MIN);
+        (0..40).for_each(|_| timer.double());
+        assert_eq!(timer.timeout, LINK_RTO_MS_MAX);
+        timer.measured(Duration::from_millis(2));
+        assert!(timer.timeout < LINK_RTO_MS_MAX);
+    }
+
+    #[test]
+    fn an_absurd_sample_is_bounded() {
+        let mut timer = RetransmissionTimer::new();
+        (0..100).for_each(|_| timer.measured(Duration::MAX));
+        assert_eq!(timer.timeout, LINK_RTO_MS_MAX);
+    }
+}

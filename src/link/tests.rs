@@ -1,0 +1,385 @@
+//! Two links back to back over a line that loses, doubles and damages frames, on a clock of its own.
+
+use std::collections::VecDeque;
+use std::vec;
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::limits::{FRAME_SEND_COUNT_MAX, HELLO_MS, LINK_RTO_MS_MAX};
+use crate::time::Duration;
+use crate::wire::frame::SessionSeed;
+
+type TestLink = Link<8196, 4096>;
+
+/// The sizes of C-31.
+const SIZES: [usize; 6] = [0, 1, 20, 21, 4096, 300];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// C-31, C-32, C-34: every message arrives once, in order and whole, whatever the line does.
+    #[test]
+    fn c_31_messages_arrive_once_in_order_and_intact(
+        seed in any::<u64>(),
+        mtus in (20usize..=1024, prop_oneof![Just(20usize), Just(256), 20usize..=1024]),
+        faults in (0u64..10, 0u64..20, 0u64..4),
+        chunk in prop_oneof![Just(1usize), Just(usize::MAX), 1usize..300],
+    ) {
+        let (loss, copies, damage) = faults;
+        let mut pair = Pair::new(seed, mtus, Line { loss, copies, damage, chunk, garbage: false });
+        pair.open();
+        exchange(&mut pair);
+    }
+
+    /// C-32, C-34: garbage between frames costs at most the frame it touches.
+    #[test]
+    fn c_32_garbage_between_frames_is_skipped(seed in any::<u64>()) {
+        let mut pair = Pair::new(seed, (256, 64), Line { garbage: true, ..Line::GOOD });
+        pair.open();
+        exchange(&mut pair);
+    }
+
+    /// C-66: octets of a stranger never panic and never surface.
+    #[test]
+    fn c_66_hostile_octets_never_surface(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20)) {
+        let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+        pair.open();
+        let now = pair.now;
+        for octets in chunks {
+            prop_assert!(feed_all(&mut pair.sides[0], &octets, now).is_empty());
+        }
+    }
+
+    /// C-66: frames of a peer that breaks every rule but the checksum never panic, and a message is never too large.
+    #[test]
+    fn c_66_hostile_frames_never_panic(
+        frames in prop::collection::vec((0u8..3, any::<[u8; 2]>(), any::<[bool; 2]>(), 0usize..60, any::<u32>()), 0..80),
+    ) {
+        let mut link = Link::<64, 40>::new(Config { role: Role::Gateway, boot_id: 7, mtu: 64 }, Instant::ZERO);
+        let mut out = [0; LINK_MTU_BYTES_MAX];
+        let seed = Some(SessionSeed::new(7, 9));
+        let hello = |echo, boot_id| Frame::Hello(Hello { ask: true, boot_id, echo, mtu: 20, message_bytes_max: 50 });
+        let bytes = hello(7, 9).emit(None, &mut out).expect("it fits");
+        feed_all(&mut link, &out[..bytes], Instant::ZERO);
+        for (kind, [seq, ack], [first, last], length, id) in frames {
+            let payload = [id as u8; 60];
+            let frame = match kind {
+                0 => Frame::Data { first, last, seq: seq % 8, ack, payload: &payload[..length.min(50)] },
+                1 => Frame::Ack { gap: first, ack: ack % 8 },
+                _ if first => hello(id, id.max(1)),
+                _ => hello(7, 9),
+            };
+            let bytes = frame.emit(seed, &mut out).expect("it fits");
+            feed_all(&mut link, &out[..bytes], Instant::ZERO);
+            prop_assert!(link.message().len() <= 40);
+            let sent = link.send(&payload[..length]);
+            prop_assert!(sent.is_ok() || length > 50 || link.room() < length || link.message_bytes_max().is_none());
+            while link.poll_transmit(Instant::ZERO, &mut out).is_some() {}
+        }
+    }
+}
+
+#[test]
+fn nothing_is_sent_twice_on_a_good_line() {
+    let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+    pair.open();
+    let before = pair.sides[0].counts().sent;
+    pair.sides[0].send(&[7; 2460]).expect("room");
+    pair.run_until(|pair| !pair.received[1].is_empty());
+    assert_eq!(pair.sides[0].counts().sent - before, 10, "ten frames of 246 octets");
+    assert_eq!(pair.sides[1].counts().dropped, 0);
+}
+
+#[test]
+fn a_restarted_device_ends_the_session_and_half_a_message_never_surfaces() {
+    for restarted in [0, 1] {
+        let mut pair = Pair::new(1, (20, 20), Line::GOOD);
+        pair.open();
+        pair.sides[0].send(&[1; 1000]).expect("room");
+        (0..8).for_each(|_| pair.step());
+        pair.restart(restarted);
+        pair.events.clear();
+        pair.run_until(|pair| pair.is_open());
+        assert!(pair.events.contains(&(1 - restarted, Event::Restarted)), "{restarted}");
+        pair.sides[0].send(&[2; 1000]).expect("room");
+        pair.run_until(|pair| !pair.received[1].is_empty());
+        assert_eq!(pair.received[1], [vec![2; 1000]]);
+    }
+}
+
+/// C-34: what is left of an earlier session on the line does no harm.
+#[test]
+fn c_34_frames_of_an_earlier_session_are_dropped() {
+    let mut pair = Pair::new(1, (64, 64), Line::GOOD);
+    pair.open();
+    pair.sides[0].send(b"of the first session").expect("room");
+    let mut out = [0; LINK_MTU_BYTES_MAX];
+    let bytes = pair.sides[0].poll_transmit(pair.now, &mut out).expect("a frame");
+    pair.restart(0);
+    pair.run_until(|pair| pair.is_open());
+    let now = pair.now;
+    assert_eq!(feed_all(&mut pair.sides[1], &out[..bytes], now), []);
+    assert_eq!(pair.sides[1].counts().dropped, 1);
+}
+
+#[test]
+fn a_silent_peer_is_reported_once_and_then_asked_each_second() {
+    let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+    pair.open();
+    pair.cut = true;
+    pair.sides[0].send(b"anybody there?").expect("room");
+    let since = pair.now;
+    pair.run_until(|pair| pair.events.contains(&(0, Event::Silent)));
+    let worst = u64::from(LINK_RTO_MS_MAX) * u64::from(FRAME_SEND_COUNT_MAX);
+    assert!(pair.now.since(since) <= Duration::from_millis(worst));
+    assert_eq!(pair.sides[0].send(b"again"), Err(SendError::NotOpen));
+
+    let before = (pair.now, pair.sides[0].counts().sent);
+    (0..20).for_each(|_| pair.step());
+    let seconds = pair.now.since(before.0).as_millis() / u128::from(HELLO_MS);
+    let hellos = pair.sides[0].counts().sent - before.1;
+    assert!(seconds >= 5 && u128::from(hellos).abs_diff(seconds) <= 1, "{hellos} in {seconds} s");
+
+    pair.cut = false;
+    pair.events.clear();
+    pair.run_until(|pair| pair.is_open());
+    assert!(!pair.events.contains(&(0, Event::Silent)));
+    exchange(&mut pair);
+}
+
+/// C-67: the largest message is known before sending, and a larger one is an error of its own.
+#[test]
+fn c_67_a_message_larger_than_the_peer_takes_is_refused_and_never_cut() {
+    let mut gateway = Link::<1100, 40>::new(Config { role: Role::Gateway, boot_id: 1, mtu: 256 }, Instant::ZERO);
+    assert_eq!((gateway.send(b""), gateway.message_bytes_max()), (Err(SendError::NotOpen), None));
+    let hello = Hello { ask: false, boot_id: 2, echo: 1, mtu: 1024, message_bytes_max: 512 };
+    let mut out = [0; LINK_MTU_BYTES_MAX];
+    let bytes = Frame::Hello(hello).emit(None, &mut out).expect("it fits");
+    let opened = Event::Opened { boot_id: 2, mtu: 256, message_bytes_max: 512 };
+    assert_eq!(feed_all(&mut gateway, &out[..bytes], Instant::ZERO), [opened]);
+    assert_eq!(gateway.send(&[0; 513]), Err(SendError::TooLarge { message_bytes_max: 512 }));
+    assert_eq!((gateway.send(&[0; 512]), gateway.send(&[0; 512])), (Ok(()), Ok(())));
+    assert_eq!((gateway.room(), gateway.send(&[0; 71])), (70, Err(SendError::Full)));
+    assert_eq!(gateway.send(&[0; 70]), Ok(()));
+}
+
+#[test]
+fn another_version_is_reported_and_gets_no_session() {
+    let mut link = TestLink::new(Config { role: Role::Device, boot_id: 1, mtu: 256 }, Instant::ZERO);
+    // HELLO of version 9, boot id 2, echo 1.
+    let body = [0x10, 9, 2, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 16];
+    let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&body).to_le_bytes();
+    let mut out = [0; 40];
+    let bytes = crate::wire::cobs::encode(&[&body, &crc], &mut out).expect("it fits");
+    assert_eq!(feed_all(&mut link, &out[..bytes], Instant::ZERO), [Event::VersionRefused(9)]);
+    assert_eq!(link.send(b""), Err(SendError::NotOpen));
+}
+
+#[test]
+fn both_directions_at_once_share_frames() {
+    let mut pair = Pair::new(5, (128, 128), Line::GOOD);
+    pair.open();
+    for _ in 0..10 {
+        pair.sides.iter_mut().for_each(|side| side.send(&[3; 500]).expect("room"));
+    }
+    pair.run_until(|pair| pair.received.iter().all(|received| received.len() == 10));
+}
+
+#[test]
+fn a_link_is_as_large_as_stated() {
+    let state = size_of::<Link<256, 128>>() - 256 - 128 - LINK_MTU_BYTES_MAX;
+    assert!(state < 320, "{state} octets of state");
+    assert_eq!(size_of::<Link<8196, 4096>>(), size_of::<Link<8196, 96>>() + 4000);
+}
+
+/// Every size in both directions, each taken as soon as there is room.
+fn exchange(pair: &mut Pair) {
+    pair.received = [Vec::new(), Vec::new()];
+    let messages: Vec<Vec<u8>> =
+        SIZES.iter().map(|&size| (0..size).map(|index| index as u8 ^ size as u8).collect()).collect();
+    let mut sent = [0, 0];
+    for _ in 0..200_000 {
+        for (side, sent) in sent.iter_mut().enumerate() {
+            while *sent < messages.len() && pair.sides[side].send(&messages[*sent]).is_ok() {
+                *sent += 1;
+            }
+        }
+        if pair.received.iter().all(|received| received.len() >= messages.len()) {
+            break;
+        }
+        pair.step();
+    }
+    let calm = pair.now + Duration::from_secs(10);
+    while pair.now < calm && pair.sides.iter().any(|side| side.poll_timeout().is_some()) {
+        pair.step();
+    }
+    assert_eq!(pair.received, [messages.clone(), messages]);
+}
+
+/// What a line does to frames: shares in percent.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    loss: u64,
+    copies: u64,
+    damage: u64,
+    /// Octets handed over at once.
+    chunk: usize,
+    /// Noise before each frame.
+    garbage: bool,
+}
+
+impl Line {
+    const GOOD: Self = Self { loss: 0, copies: 0, damage: 0, chunk: usize::MAX, garbage: false };
+}
+
+/// The gateway's end is side 0, the device's is side 1.
+struct Pair {
+    sides: [TestLink; 2],
+    towards: [VecDeque<(Instant, Vec<u8>)>; 2],
+    received: [Vec<Vec<u8>>; 2],
+    events: Vec<(usize, Event)>,
+    open: [bool; 2],
+    mtus: (usize, usize),
+    line: Line,
+    cut: bool,
+    random: u64,
+    boot_id: u32,
+    now: Instant,
+}
+
+impl Pair {
+    fn new(seed: u64, mtus: (usize, usize), line: Line) -> Self {
+        let now = Instant::from_millis(5);
+        let config = |role, boot_id, mtu| Config { role, boot_id, mtu };
+        let sides = [
+            TestLink::new(config(Role::Gateway, 0x0100_0000, mtus.0), now),
+            TestLink::new(config(Role::Device, 0x0200_0000, mtus.1), now),
+        ];
+        Self {
+            sides,
+            towards: Default::default(),
+            received: Default::default(),
+            events: Vec::new(),
+            open: [false; 2],
+            mtus,
+            line,
+            cut: false,
+            random: seed,
+            boot_id: 0x0300_0000,
+            now,
+        }
+    }
+
+    fn open(&mut self) {
+        self.run_until(Self::is_open);
+    }
+
+    fn is_open(&self) -> bool {
+        self.open == [true, true]
+    }
+
+    fn restart(&mut self, side: usize) {
+        self.boot_id += 0x0100_0000;
+        let (role, mtu) = if side == 0 { (Role::Gateway, self.mtus.0) } else { (Role::Device, self.mtus.1) };
+        self.sides[side] = TestLink::new(Config { role, boot_id: self.boot_id, mtu }, self.now);
+        self.open = [false; 2];
+    }
+
+    fn run_until(&mut self, done: impl Fn(&Self) -> bool) {
+        for _ in 0..20_000 {
+            if done(self) {
+                return;
+            }
+            self.step();
+        }
+        panic!("not done by {:?}: {:?}", self.now, self.events);
+    }
+
+    /// Everything due is sent; then time goes on to whatever happens next.
+    fn step(&mut self) {
+        let mut out = [0; LINK_MTU_BYTES_MAX];
+        for side in 0..2 {
+            while let Some(bytes) = self.sides[side].poll_transmit(self.now, &mut out) {
+                self.carry(1 - side, &out[..bytes]);
+            }
+        }
+        let arrivals = self.towards.iter().filter_map(|line| line.front().map(|(at, _)| *at));
+        let timers = self.sides.iter().filter_map(TestLink::poll_timeout);
+        self.now = arrivals.chain(timers).min().unwrap_or(self.now + Duration::from_secs(1)).max(self.now);
+        for side in 0..2 {
+            while let Some((_, octets)) = self.towards[side].pop_front_if(|(at, _)| *at <= self.now) {
+                self.deliver(side, &octets);
+            }
+            let event = self.sides[side].handle_timeout(self.now);
+            self.note(side, event);
+        }
+    }
+
+    fn carry(&mut self, to: usize, frame: &[u8]) {
+        if self.cut || self.chance(self.line.loss) {
+            return;
+        }
+        let at = self.now + Duration::from_millis(2 + self.below(3));
+        let at = self.towards[to].back().map_or(at, |(last, _)| at.max(*last));
+        let mut octets = frame.to_vec();
+        if self.chance(self.line.damage) {
+            let index = self.below(octets.len() as u64) as usize;
+            octets[index] ^= 1 << self.below(8);
+        }
+        if self.line.garbage {
+            let noise: Vec<u8> = (0..self.below(40)).map(|_| self.below(256) as u8).chain([0]).collect();
+            octets.splice(0..0, noise);
+        }
+        if self.chance(self.line.copies) {
+            self.towards[to].push_back((at, octets.clone()));
+        }
+        self.towards[to].push_back((at, octets));
+    }
+
+    fn deliver(&mut self, side: usize, octets: &[u8]) {
+        for mut octets in octets.chunks(self.line.chunk) {
+            while !octets.is_empty() {
+                let (taken, event) = self.sides[side].feed(octets, self.now);
+                octets = &octets[taken..];
+                if event == Some(Event::Message) {
+                    self.received[side].push(self.sides[side].message().to_vec());
+                }
+                self.note(side, event);
+            }
+        }
+    }
+
+    fn note(&mut self, side: usize, event: Option<Event>) {
+        match event {
+            Some(Event::Opened { .. }) => self.open[side] = true,
+            Some(Event::Restarted | Event::Silent) => self.open[side] = false,
+            _ => {}
+        }
+        self.events.extend(event.filter(|event| *event != Event::Message).map(|event| (side, event)));
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// SplitMix64.
+    fn below(&mut self, end: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+}
+
+fn feed_all<const TX: usize, const RX: usize>(link: &mut Link<TX, RX>, mut octets: &[u8], now: Instant) -> Vec<Event> {
+    let mut events = Vec::new();
+    while !octets.is_empty() {
+        let (taken, event) = link.feed(octets, now);
+        octets = &octets[taken..];
+        events.extend(event);
+    }
+    events
+}

@@ -1,0 +1,224 @@
+//! Messages: what gateway and device say to each other once a link is open.
+//!
+//! The encoding is postcard; its octets are written out in the parent module. New variants are added at the end only.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ChannelId, DeviceId, MessageId};
+use crate::limits::{LINK_MESSAGE_BYTES_MAX, PLAINTEXT_BYTES_MAX};
+
+/// Octets of the largest [`ToGateway`]: an Attach with the longest device id.
+pub const TO_GATEWAY_BYTES_MAX: usize = 1 + 1 + super::DEVICE_ID_BYTES_MAX;
+/// Octets that a Push adds to its body at most: tag, message id, channel, length.
+pub const PUSH_OVERHEAD_BYTES_MAX: usize = 1 + 8 + 3 + 2;
+/// Octets of an uncompressed P-256 public key.
+pub const P256DH_BYTES: usize = 65;
+/// Octets of an authentication secret.
+pub const AUTH_BYTES: usize = 16;
+
+const _: () = assert!(PLAINTEXT_BYTES_MAX + PUSH_OVERHEAD_BYTES_MAX <= LINK_MESSAGE_BYTES_MAX);
+
+/// What a gateway says to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToDevice<'a> {
+    /// A push message for one of the device's channels.
+    Push {
+        /// The same each time this message is delivered.
+        message: MessageId,
+        /// The channel it was pushed to.
+        channel: ChannelId,
+        /// The content, decrypted.
+        body: &'a [u8],
+    },
+    /// The answer to Subscribe: where an application server pushes, and with which keys it encrypts.
+    Subscribed {
+        /// The channel that was asked for.
+        channel: ChannelId,
+        /// URI of the push resource.
+        push: &'a str,
+        /// Public key of the subscription, uncompressed: [`P256DH_BYTES`] octets.
+        p256dh: &'a [u8],
+        /// Authentication secret of the subscription: [`AUTH_BYTES`] octets.
+        auth: &'a [u8],
+    },
+    /// The answer to Attach, Subscribe or Unsubscribe that could not be met.
+    Refused {
+        /// The channel that was asked for; 0 for Attach.
+        channel: ChannelId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// The answer to Unsubscribe, or word that a subscription ended.
+    Unsubscribed {
+        /// The channel without a subscription.
+        channel: ChannelId,
+    },
+}
+
+/// What a device says to its gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToGateway {
+    /// Who the device is: the first message of each session.
+    Attach {
+        /// The id of the device.
+        device: DeviceId,
+    },
+    /// The device ack: the message reached its final recipient.
+    Ack {
+        /// The message.
+        message: MessageId,
+    },
+    /// The device has no use for the message, now or ever.
+    Refuse {
+        /// The message.
+        message: MessageId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// Asks for a subscription.
+    Subscribe {
+        /// The device's own label for it.
+        channel: ChannelId,
+    },
+    /// Gives a subscription up.
+    Unsubscribe {
+        /// The label.
+        channel: ChannelId,
+    },
+}
+
+/// Why something was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refusal {
+    /// There is no room now; asking again later may help.
+    Full,
+    /// No device of this id belongs to this link.
+    UnknownDevice,
+    /// No such channel.
+    UnknownChannel,
+    /// It can never be done.
+    NotPossible,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::UnknownDevice => "unknown device",
+            Self::UnknownChannel => "unknown channel",
+            Self::NotPossible => "not possible",
+        })
+    }
+}
+
+/// The octets are no message of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidMessage;
+
+/// The message is larger than the buffer for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
+
+impl<'a> ToDevice<'a> {
+    /// Parses a message; its texts and octets stay borrowed.
+    ///
+    /// # Errors
+    /// [`InvalidMessage`] for an unknown variant, a wrong length, or octets left over.
+    pub fn parse(octets: &'a [u8]) -> Result<Self, InvalidMessage> {
+        let message = parse(octets)?;
+        match message {
+            Self::Subscribed { p256dh, auth, .. } if p256dh.len() != P256DH_BYTES || auth.len() != AUTH_BYTES => {
+                Err(InvalidMessage)
+            }
+            _ => Ok(message),
+        }
+    }
+
+    /// Emits the message to the start of `out`; returns the octets written.
+    ///
+    /// # Errors
+    /// [`TooLong`] when `out` is too small.
+    pub fn emit(&self, out: &mut [u8]) -> Result<usize, TooLong> {
+        emit(self, out)
+    }
+}
+
+impl ToGateway {
+    /// Parses a message.
+    ///
+    /// # Errors
+    /// [`InvalidMessage`] for an unknown variant, a device id that is none, or octets left over.
+    pub fn parse(octets: &[u8]) -> Result<Self, InvalidMessage> {
+        parse(octets)
+    }
+
+    /// Emits the message to the start of `out`; returns the octets written.
+    ///
+    /// # Errors
+    /// [`TooLong`] when `out` is too small; [`TO_GATEWAY_BYTES_MAX`] octets always suffice.
+    pub fn emit(&self, out: &mut [u8]) -> Result<usize, TooLong> {
+        emit(self, out)
+    }
+}
+
+fn parse<'a, M: Deserialize<'a>>(octets: &'a [u8]) -> Result<M, InvalidMessage> {
+    match postcard::take_from_bytes(octets) {
+        Ok((message, [])) => Ok(message),
+        Ok(_) | Err(_) => Err(InvalidMessage),
+    }
+}
+
+fn emit<M: Serialize>(message: &M, out: &mut [u8]) -> Result<usize, TooLong> {
+    postcard::to_slice(message, out).map(|written| written.len()).map_err(|_| TooLong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+
+    #[test]
+    fn the_stated_bounds_are_reached_and_not_exceeded() {
+        let device = "x".repeat(32).parse().expect("an id");
+        let mut out = [0; TO_GATEWAY_BYTES_MAX];
+        assert_eq!(ToGateway::Attach { device }.emit(&mut out), Ok(TO_GATEWAY_BYTES_MAX));
+
+        let body = vec![0; PLAINTEXT_BYTES_MAX];
+        let push = ToDevice::Push { message: MessageId([0xff; 8]), channel: ChannelId(u16::MAX), body: &body };
+        let mut out = vec![0; PLAINTEXT_BYTES_MAX + PUSH_OVERHEAD_BYTES_MAX];
+        assert_eq!(push.emit(&mut out), Ok(out.len()));
+        assert_eq!(push.emit(&mut out[1..]), Err(TooLong));
+    }
+
+    #[test]
+    fn keys_of_another_length_and_octets_left_over_are_refused() {
+        let (p256dh, auth) = ([4; P256DH_BYTES], [5; AUTH_BYTES]);
+        let channel = ChannelId(1);
+        let mut out = [0; 200];
+        for (p256dh, auth, good) in
+            [(&p256dh[..], &auth[..], true), (&p256dh[1..], &auth, false), (&p256dh, &auth[1..], false)]
+        {
+            let message = ToDevice::Subscribed { channel, push: "https://push.example/p", p256dh, auth };
+            let bytes = message.emit(&mut out).expect("it fits");
+            assert_eq!(ToDevice::parse(&out[..bytes]).is_ok(), good);
+            assert_eq!(ToDevice::parse(&out[..bytes + 1]), Err(InvalidMessage));
+        }
+    }
+
+    proptest! {
+        /// C-66: arbitrary octets never panic.
+        #[test]
+        fn c_66_hostile_messages_never_panic(octets in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut out = [0; 200];
+            if let Ok(message) = ToDevice::parse(&octets) {
+                prop_assert!(message.emit(&mut out).is_ok());
+            }
+            if let Ok(message) = ToGateway::parse(&octets) {
+                prop_assert!(message.emit(&mut out).is_ok());
+            }
+        }
+    }
+}
