@@ -49,6 +49,8 @@ pub mod gateway;
 #[cfg(feature = "gateway")]
 pub mod proto;
 #[cfg(feature = "service")]
+pub mod sender;
+#[cfg(feature = "service")]
 pub mod service;
 #[cfg(feature = "gateway")]
 pub mod store;

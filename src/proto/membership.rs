@@ -9,7 +9,7 @@ use super::{Gateway, Reply};
 use crate::limits::{CHANNELS_PER_DEVICE_MAX, FETCH_PAUSE_MS};
 use crate::time::{Duration, Instant};
 use crate::webpush::exchange::{Deletion, Granted, Next, SubscribeError, Target};
-use crate::webpush::resource::PushUri;
+use crate::webpush::subscription::PushSubscription;
 use crate::wire::{ChannelId, DeviceId};
 
 impl Gateway {
@@ -326,15 +326,4 @@ impl Gateway {
         let keys = &entry.keys;
         Some(PushSubscription { endpoint: granted.send.clone(), public: *keys.public(), auth: *keys.auth() })
     }
-}
-
-/// What an application server needs to send to a subscription.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PushSubscription {
-    /// Where messages are posted.
-    pub endpoint: PushUri,
-    /// The public key for messages.
-    pub public: [u8; 65],
-    /// The authentication secret for messages.
-    pub auth: [u8; 16],
 }

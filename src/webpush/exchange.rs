@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Uri, header};
 
-use super::headers;
+use super::headers::{self, Ttl};
 use super::link;
 use super::resource::{InvalidResource, PushMessageUri, PushServiceUri, PushUri, SetUri, SubscriptionUri};
 use crate::time::UnixTime;
@@ -91,6 +91,30 @@ pub enum Deletion {
     Done,
     /// Not done; with the service's wish how long to wait.
     Retry(Option<Duration>),
+}
+
+/// A message that the service accepted; that is no delivery (RFC 8030 §5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its resource.
+    pub message: PushMessageUri,
+    /// For how long the service keeps it, if it said so: at most what was asked for.
+    pub keeps_for: Option<Duration>,
+}
+
+/// Why the service did not accept a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PostError {
+    /// The subscription is gone (404, 410): nothing can be sent to it any more.
+    Gone,
+    /// The message is too large (413).
+    TooLarge,
+    /// Too many messages, or the service is busy; with its wish how long to wait.
+    Busy(Option<Duration>),
+    /// Accepted, but without a usable Location.
+    NoLocation,
+    /// Any other status.
+    Status(u16),
 }
 
 /// Why pushed content is not looked into.
@@ -217,6 +241,46 @@ impl Dialect {
         request(Method::DELETE, message.uri())
     }
 
+    /// Sends an encrypted message.
+    ///
+    /// Source: RFC 8030 §5, §5.2; RFC 8291 §4.
+    pub fn post_request(self, send: &PushUri, ttl: Ttl, body_bytes: usize) -> Request<()> {
+        let mut request = request(Method::POST, send.uri());
+        let fields = request.headers_mut();
+        fields.insert("ttl", ttl.as_secs().into());
+        fields.insert(header::CONTENT_ENCODING, http::HeaderValue::from_static("aes128gcm"));
+        fields.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/octet-stream"));
+        fields.insert(header::CONTENT_LENGTH, body_bytes.into());
+        request
+    }
+
+    /// Reads the answer to a message.
+    ///
+    /// # Errors
+    /// [`PostError`]; the message is not with the service then.
+    ///
+    /// Source: RFC 8030 §5, §5.2, §7.2, §7.3, §8.4.
+    pub fn parse_accepted(
+        self,
+        send: &PushUri,
+        status: u16,
+        headers: &HeaderMap,
+        now: UnixTime,
+    ) -> Result<Accepted, PostError> {
+        match status {
+            201 | 202 => {}
+            404 | 410 => return Err(PostError::Gone),
+            413 => return Err(PostError::TooLarge),
+            429 | 503 => return Err(PostError::Busy(headers::retry_after(headers, now))),
+            other => return Err(PostError::Status(other)),
+        }
+        let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.and_then(|location| link::resolve(&send.uri(), location).ok());
+        let message = location.and_then(|location| PushMessageUri::new(&location).ok()).ok_or(PostError::NoLocation)?;
+        let keeps_for = Ttl::from_headers(headers).ok().map(|ttl| Duration::from_secs(ttl.as_secs()));
+        Ok(Accepted { message, keeps_for })
+    }
+
     /// Removes a subscription.
     ///
     /// Source: RFC 8030 §7.3.
@@ -268,6 +332,19 @@ impl fmt::Display for SubscribeError {
             Self::Busy(None) => f.write_str("the push service is busy"),
             Self::Missing(field) => write!(f, "the push service answered 201 without a usable {field}"),
             Self::Invalid(field, error) => write!(f, "the push service answered 201 with a bad {field}: {error}"),
+            Self::Status(status) => write!(f, "the push service answered {status}"),
+        }
+    }
+}
+
+impl fmt::Display for PostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("the subscription is gone; ask its device for a new one"),
+            Self::TooLarge => f.write_str("the message is too large for the push service"),
+            Self::Busy(Some(wait)) => write!(f, "the push service asks to wait {} s", wait.as_secs()),
+            Self::Busy(None) => f.write_str("the push service is busy"),
+            Self::NoLocation => f.write_str("the push service accepted the message but does not say where it is"),
             Self::Status(status) => write!(f, "the push service answered {status}"),
         }
     }
@@ -407,6 +484,33 @@ mod tests {
         assert_eq!((end(200, &[]), end(204, &[])), (Next::Again, Next::Again));
         assert_eq!((end(404, &[]), end(410, &[])), (Next::Ended, Next::Ended));
         assert_eq!(end(503, &[("retry-after", "5")]), Next::Backoff(Some(Duration::from_secs(5))));
+    }
+
+    /// A-AS-01, A-AS-09: a message has exactly one TTL of digits, its coding and its length.
+    #[test]
+    fn messages_carry_ttl_coding_and_length() {
+        let request = DIALECT.post_request(&granted().send, Ttl::from_secs(60), 144);
+        assert_eq!((request.method(), request.uri().path()), (&Method::POST, "/p/1"));
+        let fields = request.headers();
+        assert_eq!(fields.get_all("ttl").iter().collect::<Vec<_>>(), ["60"]);
+        assert_eq!(
+            (&fields["content-encoding"], &fields["content-length"]),
+            (&"aes128gcm".parse().expect("a value"), &"144".parse().expect("a value"))
+        );
+    }
+
+    /// A-AS-10, A-AS-19, A-AS-20, A-AS-24: what the answer to a message says.
+    #[test]
+    fn the_answer_to_a_message_is_read() {
+        let read = |status, form: &[(&str, &str)]| DIALECT.parse_accepted(&granted().send, status, &fields(form), NOW);
+        let message = PushMessageUri::parse("https://push.example/m").expect("valid");
+        let kept = Accepted { message: message.clone(), keeps_for: Some(Duration::from_secs(60)) };
+        assert_eq!(read(201, &[("location", "/m"), ("ttl", "60")]), Ok(kept));
+        assert_eq!(read(201, &[("location", "https://push.example/m")]), Ok(Accepted { message, keeps_for: None }));
+        assert_eq!(read(201, &[]), Err(PostError::NoLocation));
+        assert_eq!((read(404, &[]), read(413, &[])), (Err(PostError::Gone), Err(PostError::TooLarge)));
+        let wait = Some(Duration::from_secs(20));
+        assert_eq!(read(429, &[("retry-after", "20")]), Err(PostError::Busy(wait)));
     }
 
     /// D-9110-03, A-GAP-01: a DELETE that finds nothing has reached its aim.

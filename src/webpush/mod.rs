@@ -9,6 +9,7 @@ pub mod headers;
 pub mod link;
 pub mod resource;
 mod scan;
+pub mod subscription;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,0 +1,202 @@
+//! The application server's side: encrypts messages and posts them over HTTP/2.
+//!
+//! One [`Sender`] speaks to one push service on one connection, made when it is needed and made anew when it ended.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use http::{HeaderMap, Method, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
+
+use crate::limits::{HEADER_LIST_BYTES_MAX, REQUEST_WAIT_MS_MAX};
+use crate::random::{Random, SystemRandom};
+use crate::transport::endpoint::RemoteEndpoint;
+use crate::transport::preconnection::{EstablishmentError, Preconnection};
+use crate::transport::properties::{SecurityParameters, Trust};
+use crate::transport::stack::tcp_tls::{TcpTls, TrustError, WallClock};
+use crate::transport::{Application, HandshakeError};
+use crate::webpush::ece::{self, EncodeError};
+use crate::webpush::exchange::{Accepted, Dialect, PostError};
+use crate::webpush::headers::Ttl;
+use crate::webpush::resource::PushMessageUri;
+use crate::webpush::subscription::PushSubscription;
+
+/// Sends to the subscriptions of one push service.
+pub struct Sender {
+    preconnection: Preconnection<Client>,
+    authority: String,
+    connection: Option<Session>,
+    clock: WallClock,
+    random: Box<dyn Random>,
+}
+
+/// Why a message was not sent, or not accepted.
+#[derive(Debug)]
+pub enum SendError {
+    /// The trust anchors cannot be used.
+    Trust(TrustError),
+    /// The endpoint of the subscription is not on this sender's push service.
+    OtherService,
+    /// It cannot be encrypted.
+    Encode(EncodeError),
+    /// No connection.
+    Establishment(EstablishmentError),
+    /// The connection ended before the answer: the message may have been accepted.
+    Connection(h2::Error),
+    /// No answer in time: the message may have been accepted.
+    Timeout,
+    /// The service did not accept it.
+    Refused(PostError),
+}
+
+impl Sender {
+    /// A sender for the push service of a subscription; nothing is opened yet.
+    ///
+    /// # Errors
+    /// [`SendError::Trust`] when the trust anchors cannot be used.
+    pub fn new(subscription: &PushSubscription, trust: Trust) -> Result<Self, SendError> {
+        let authority = subscription.endpoint.authority().to_owned();
+        let remote = RemoteEndpoint::of_authority(&authority).expect("an endpoint has a host");
+        let clock = WallClock::default();
+        let security = SecurityParameters { trust, protocols: vec!["h2"] };
+        let stack = TcpTls::new(&security, clock.clone()).map_err(SendError::Trust)?;
+        let preconnection = Preconnection::new(remote, stack, Client);
+        let random = Box::new(SystemRandom::default());
+        Ok(Self { preconnection, authority, connection: None, clock, random })
+    }
+
+    /// Encrypts a message and posts it. A failure is the end of this attempt; nothing is repeated.
+    ///
+    /// # Errors
+    /// [`SendError`] says whether the message may have been accepted all the same.
+    pub async fn send(
+        &mut self,
+        subscription: &PushSubscription,
+        plaintext: &[u8],
+        ttl: Ttl,
+    ) -> Result<Accepted, SendError> {
+        if subscription.endpoint.authority() != self.authority {
+            return Err(SendError::OtherService);
+        }
+        let body = ece::encode(&subscription.public, &subscription.auth, plaintext, 0, &mut *self.random)
+            .map_err(SendError::Encode)?;
+        let request = Dialect::Rfc8030.post_request(&subscription.endpoint, ttl, body.len());
+        let (status, headers) = self.exchange(request, body.into()).await?;
+        Dialect::Rfc8030
+            .parse_accepted(&subscription.endpoint, status, &headers, self.clock.now())
+            .map_err(SendError::Refused)
+    }
+
+    /// Whether the service still holds a message.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn holds(&mut self, message: &PushMessageUri) -> Result<bool, SendError> {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = message.uri();
+        Ok(self.exchange(request, Bytes::new()).await?.0 != 404)
+    }
+
+    async fn exchange(&mut self, request: Request<()>, body: Bytes) -> Result<(u16, HeaderMap), SendError> {
+        let mut requests = self.requests().await?;
+        let answer = async {
+            let (response, mut stream) = requests.send_request(request, body.is_empty())?;
+            if !body.is_empty() {
+                stream.send_data(body, true)?;
+            }
+            let (head, _) = response.await?.into_parts();
+            Ok((head.status.as_u16(), head.headers))
+        };
+        match timeout(Duration::from_millis(REQUEST_WAIT_MS_MAX), answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                self.connection = None;
+                Err(SendError::Connection(error))
+            }
+            Err(_) => {
+                self.connection = None;
+                Err(SendError::Timeout)
+            }
+        }
+    }
+
+    /// A connection that can carry a request: the one there is, or a new one.
+    async fn requests(&mut self) -> Result<SendRequest<Bytes>, SendError> {
+        if let Some(session) = &self.connection
+            && let Ok(ready) = session.requests.clone().ready().await
+        {
+            return Ok(ready);
+        }
+        let (session, _) = self.preconnection.initiate().await.map_err(SendError::Establishment)?;
+        let requests = session.requests.clone();
+        self.connection = Some(session);
+        requests.ready().await.map_err(SendError::Connection)
+    }
+}
+
+/// HTTP/2 without server push: nothing is received here but answers.
+#[derive(Debug)]
+struct Client;
+
+struct Session {
+    requests: SendRequest<Bytes>,
+    driver: AbortHandle,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Application for Client {
+    type Session = Session;
+
+    async fn establish<S>(&self, stream: S) -> Result<Session, HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let mut builder = Builder::new();
+        builder.enable_push(false).max_header_list_size(HEADER_LIST_BYTES_MAX);
+        let failed = |error: h2::Error| HandshakeError(format!("HTTP/2 failed: {error}"));
+        let (requests, connection) = builder.handshake::<_, Bytes>(stream).await.map_err(failed)?;
+        // How the connection ends is seen by the requests on it.
+        let driver: JoinHandle<Result<(), h2::Error>> = tokio::task::spawn_local(connection);
+        Ok(Session { requests, driver: driver.abort_handle() })
+    }
+}
+
+impl SendError {
+    /// Whether the same message may be accepted later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Trust(_) | Self::OtherService | Self::Encode(_) => false,
+            Self::Establishment(_) | Self::Connection(_) | Self::Timeout => true,
+            Self::Refused(error) => match error {
+                PostError::Busy(_) => true,
+                PostError::Gone | PostError::TooLarge | PostError::NoLocation | PostError::Status(_) => false,
+            },
+        }
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trust(error) => error.fmt(f),
+            Self::OtherService => f.write_str("the endpoint is on another push service"),
+            Self::Encode(error) => error.fmt(f),
+            Self::Establishment(error) => error.fmt(f),
+            Self::Connection(error) => write!(f, "the connection ended before the answer: {error}"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Refused(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SendError {}
