@@ -184,3 +184,6 @@ const _: () = assert!(FRAME_SEND_COUNT_MAX >= 2);
 // Message lengths and limits travel in two octets.
 const _: () = assert!(LINK_MESSAGE_BYTES_MAX <= u16::MAX as usize && LINK_MTU_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(LINK_REOPEN_MS_MIN < LINK_REOPEN_MS_MAX);
+
+/// How often the wall clock is read, in milliseconds.
+pub const CLOCK_READ_MS: u64 = 3_600_000;
