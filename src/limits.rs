@@ -84,3 +84,8 @@ const _: () = assert!(
     SUBSCRIPTION_COUNT_MAX * (3 * URI_BYTES_MAX + 300) + DELIVERY_SLOT_COUNT * (URI_BYTES_MAX + 100)
         <= STORE_LIVE_BYTES_MAX
 );
+
+/// Octets of a configuration file.
+pub const CONFIG_BYTES_MAX: usize = 256 * 1024;
+/// Octets of the path of a Unix socket: what `sockaddr_un` holds, without the final zero.
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
