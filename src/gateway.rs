@@ -22,7 +22,7 @@ use crate::proto::record::{DeviceRecord, Record, Unreadable};
 use crate::proto::{Change, Gateway, Input, Output, Reply};
 use crate::random::SystemRandom;
 use crate::store::{self, Store, StoreError};
-use crate::time::{Instant, UnixTime};
+use crate::time::Instant;
 use crate::transport::endpoint::{LinkEndpoint, RemoteEndpoint};
 use crate::transport::preconnection::Preconnection;
 use crate::transport::properties::{SecurityParameters, Trust};
@@ -45,11 +45,18 @@ pub enum StartError {
     Control(PathBuf, io::Error),
 }
 
+/// Where a device comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Configured,
+    Stored,
+    Command,
+}
+
 /// A device as the shell knows it.
 struct Known {
-    record: DeviceRecord,
-    /// Whether it came from the store or a command, not from the configuration.
-    added: bool,
+    device: config::Device,
+    origin: Origin,
     /// What its link does, for a person.
     link: String,
 }
@@ -123,9 +130,12 @@ impl Shell {
             decoded: None,
             state_warning: replay.damage.as_ref().map(ToString::to_string),
         };
-        shell.restore(replay);
+        let added = shell.restore(replay);
         for device in config.devices {
-            shell.take_up(configured(device), false);
+            shell.take_up(device, Origin::Configured);
+        }
+        for record in added {
+            shell.take_up_added(&record);
         }
         shell.feed(Input::Started);
         if let Some(time) = shell.core.known_time() {
@@ -134,34 +144,54 @@ impl Shell {
         Ok((shell, control))
     }
 
-    fn restore(&mut self, replay: store::Replay) {
+    /// Gives the stored facts to the machine; gives back the devices among them, since the configured ones come first.
+    fn restore(&mut self, replay: store::Replay) -> Vec<DeviceRecord> {
         if let Some(damage) = &replay.damage {
             error!("the state was damaged: {damage}");
         }
+        let mut added = Vec::new();
         for (key, value) in replay.records {
             match Record::decode(&key, &value) {
-                Ok(Record::Device(record)) => self.take_up(record, true),
+                Ok(Record::Device(record)) => added.push(record),
                 Ok(record) => self.feed(Input::Restored(record)),
                 Err(Unreadable::Unknown) => debug!("a record of a later version is kept"),
                 Err(Unreadable::Malformed) => warn!("a malformed record is ignored"),
             }
         }
+        added
     }
 
-    /// Serves a device. What the configuration says of an id or a link comes before what was added by command.
-    fn take_up(&mut self, record: DeviceRecord, added: bool) {
-        let Ok(endpoint) = record.link.parse::<LinkEndpoint>() else {
-            return warn!(device = %record.id, "its stored link is no longer valid");
-        };
-        if let Some(known) = self.devices.values().find(|known| known.record.id == record.id || known.record.link == record.link) {
-            warn!(device = %known.record.id, "the configuration replaces a device that was added by command");
-            let id = known.record.id.clone();
-            self.forget(&id);
+    /// Serves a device that was added by command in an earlier run.
+    fn take_up_added(&mut self, record: &DeviceRecord) {
+        let DeviceRecord { id, link, channels, mtu } = record;
+        match config::device(id.as_str(), link, channels.clone(), *mtu) {
+            Err((key, problem)) => warn!(device = %id, "its stored {key} is no longer valid: {problem}"),
+            Ok(device) if self.devices.contains_key(id) || self.on_link(&device.link).is_some() => {
+                warn!(device = %id, "the configuration has its id or its link; what was added by command is ignored");
+            }
+            Ok(device) => self.take_up(device, Origin::Stored),
         }
-        let entry = downstream::Entry { device: record.id.clone(), endpoint, mtu: record.mtu };
+    }
+
+    /// Serves a device; one that is added by command is stored.
+    fn take_up(&mut self, device: config::Device, origin: Origin) {
+        let entry = downstream::Entry { device: device.id.clone(), endpoint: device.link.clone(), mtu: device.mtu };
+        let record = DeviceRecord {
+            id: device.id.clone(),
+            link: device.link.to_string(),
+            channels: device.channels.clone(),
+            mtu: device.mtu,
+        };
+        self.devices.insert(device.id.clone(), Known { device, origin, link: "closed".to_owned() });
+        self.feed(Input::DeviceAdded { device: record, lasting: origin == Origin::Command });
         self.downstream.attach(entry);
-        self.devices.insert(record.id.clone(), Known { record: record.clone(), added, link: "closed".to_owned() });
-        self.feed(Input::DeviceAdded { device: record, lasting: false });
+    }
+
+    /// The device on a link.
+    fn on_link(&self, link: &LinkEndpoint) -> Option<&DeviceId> {
+        let place = config::link_place(link);
+        let known = self.devices.values().find(|known| config::link_place(&known.device.link) == place);
+        known.map(|known| &known.device.id)
     }
 
     fn forget(&mut self, id: &DeviceId) {
@@ -219,8 +249,7 @@ impl Shell {
     fn reply(&mut self, device: &DeviceId, session: u32, reply: &Reply) {
         match reply {
             Reply::Subscribed { channel, send, public, auth } => {
-                let message =
-                    ToDevice::Subscribed { channel: *channel, push: send.as_str(), p256dh: public, auth };
+                let message = ToDevice::Subscribed { channel: *channel, push: send.as_str(), p256dh: public, auth };
                 self.send(device, session, message);
             }
             Reply::Full { channel } => {
@@ -315,7 +344,7 @@ impl Shell {
             }
             Request::DeviceRemove { id } => {
                 let id = self.known(&id)?;
-                if !self.devices[&id].added {
+                if self.devices[&id].origin == Origin::Configured {
                     return Err(format!("{id} is part of the configuration: remove it there and restart"));
                 }
                 self.forget(&id);
@@ -336,21 +365,17 @@ impl Shell {
 
     fn device_add(&mut self, id: &str, link: String, channels: Vec<u16>, mtu: u16) -> Answer {
         let channels = channels.into_iter().map(ChannelId).collect();
-        let device = config::device(id, &link, channels, mtu).map_err(|error| error.to_string())?;
-        let record = configured(device);
-        for known in self.devices.values() {
-            if known.record.id == record.id {
-                return Err(format!("{} is there already", record.id));
-            }
-            if known.record.link == record.link {
-                return Err(format!("{} is on that link already", known.record.id));
-            }
+        let device = config::device(id, &link, channels, mtu).map_err(|(key, problem)| format!("{key}: {problem}"))?;
+        if self.devices.contains_key(&device.id) {
+            return Err(format!("{} is there already", device.id));
+        }
+        if let Some(other) = self.on_link(&device.link) {
+            return Err(format!("{other} is on that link already"));
         }
         if self.devices.len() >= crate::limits::DEVICE_COUNT_MAX {
             return Err(format!("{} devices are there; remove one first", self.devices.len()));
         }
-        self.take_up(record.clone(), true);
-        self.feed(Input::DeviceAdded { device: record, lasting: true });
+        self.take_up(device, Origin::Command);
         Ok(Value::Null)
     }
 
@@ -365,7 +390,7 @@ impl Shell {
 
     fn connections(&self) -> Value {
         let devices: Vec<Value> = self.devices.values().map(|known| {
-            json!({ "device": known.record.id.as_str(), "endpoint": known.record.link, "state": known.link })
+            json!({ "device": known.device.id.as_str(), "endpoint": known.device.link.to_string(), "state": known.link })
         }).collect();
         let status = self.core.status();
         json!({
@@ -383,12 +408,12 @@ impl Shell {
     fn device_list(&self) -> Value {
         let status = self.core.status();
         let device = |known: &Known| {
-            let state = status.devices.iter().find(|device| device.id == known.record.id.as_str());
+            let state = status.devices.iter().find(|device| device.id == known.device.id.as_str());
             json!({
-                "id": known.record.id.as_str(),
-                "link": known.record.link,
-                "mtu": known.record.mtu,
-                "added": known.added,
+                "id": known.device.id.as_str(),
+                "link": known.device.link.to_string(),
+                "mtu": known.device.mtu,
+                "configured": known.origin == Origin::Configured,
                 "presence": state.map(|state| state.presence),
                 "channels": state.map(|state| json!(state.channels)),
             })
@@ -409,12 +434,9 @@ fn upstream(config: &Config, service: &PushServiceUri, clock: &WallClock) -> Res
     let trust = config.push_service.ca_file.clone().map_or(Trust::System, Trust::File);
     let security = SecurityParameters { trust, protocols: vec!["h2"] };
     let stack = TcpTls::new(&security, clock.clone()).map_err(StartError::Trust)?;
-    let remote = RemoteEndpoint::of_authority(service.authority()).ok_or(StartError::Service(InvalidResource::Authority))?;
+    let remote =
+        RemoteEndpoint::of_authority(service.authority()).ok_or(StartError::Service(InvalidResource::Authority))?;
     Ok(Upstream::new(Preconnection::new(remote, stack, Http2), service.clone(), clock.clone()))
-}
-
-fn configured(device: config::Device) -> DeviceRecord {
-    DeviceRecord { id: device.id, link: device.link.to_string(), channels: device.channels, mtu: device.mtu }
 }
 
 fn stored(change: Change) -> store::Change {

@@ -187,3 +187,8 @@ const _: () = assert!(LINK_REOPEN_MS_MIN < LINK_REOPEN_MS_MAX);
 
 /// How often the wall clock is read, in milliseconds.
 pub const CLOCK_READ_MS: u64 = 3_600_000;
+
+/// Octets of a configuration file.
+pub const CONFIG_BYTES_MAX: usize = 256 * 1024;
+/// Octets of the path of a Unix socket: what `sockaddr_un` holds, without the final zero.
+pub const UNIX_PATH_BYTES_MAX: usize = 107;

@@ -3,5 +3,6 @@
 #[path = "../common/flash.rs"]
 mod flash;
 
+mod config_text;
 mod store_log;
 mod store_writer;
