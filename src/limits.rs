@@ -192,3 +192,5 @@ pub const CLOCK_READ_MS: u64 = 3_600_000;
 pub const CONFIG_BYTES_MAX: usize = 256 * 1024;
 /// Octets of the path of a Unix socket: what `sockaddr_un` holds, without the final zero.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
+/// Octets of a file that holds one push subscription.
+pub const SUBSCRIPTION_FILE_BYTES_MAX: usize = 16_384;
