@@ -38,13 +38,14 @@ pub(super) struct Handshake {
     session: Option<Session>,
     /// When the next HELLO of a side that is not open is due.
     ask_at: Instant,
-    answer_due: bool,
+    /// Whether a HELLO is to be sent as soon as the line is free.
+    is_due: bool,
 }
 
 impl Handshake {
     pub fn new(role: Role, boot_id: u32, mtu: u16, message_bytes_max: u16, now: Instant) -> Self {
         let boot_id = boot_id.max(1);
-        Self { role, boot_id, mtu, message_bytes_max, peer: None, session: None, ask_at: now, answer_due: false }
+        Self { role, boot_id, mtu, message_bytes_max, peer: None, session: None, ask_at: now, is_due: true }
     }
 
     #[cfg(test)]
@@ -56,14 +57,22 @@ impl Handshake {
         self.session
     }
 
-    /// When a HELLO is due by itself.
+    /// When the next HELLO is due by itself.
     pub fn ask_at(&self) -> Option<Instant> {
         if self.session.is_none() { Some(self.ask_at) } else { None }
     }
 
+    /// Makes the HELLO of this second due. One that waits for the line is not made due twice.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.session.is_none() && self.ask_at <= now {
+            self.ask_at = now + Duration::from_millis(HELLO_MS);
+            self.is_due = true;
+        }
+    }
+
     /// Takes a HELLO of the peer.
     pub fn hear(&mut self, hello: Hello, now: Instant) -> Option<Change> {
-        self.answer_due |= hello.ask;
+        self.is_due |= hello.ask;
         let left = self.session.is_some_and(|session| session.peer.boot_id != hello.boot_id);
         if left {
             self.leave(now);
@@ -85,16 +94,16 @@ impl Handshake {
         self.peer = None;
         self.boot_id = self.boot_id.checked_add(1).unwrap_or(1);
         self.ask_at = now;
+        self.is_due = true;
     }
 
     /// The HELLO that is due, if one is.
     pub fn poll(&mut self, now: Instant) -> Option<Hello> {
-        let ask = self.session.is_none();
-        if !self.answer_due && !(ask && self.ask_at <= now) {
+        if !core::mem::take(&mut self.is_due) {
             return None;
         }
-        self.answer_due = false;
         self.ask_at = now + Duration::from_millis(HELLO_MS);
+        let ask = self.session.is_none();
         let echo = self.peer.map_or(0, |peer| peer.boot_id);
         let (mtu, message_bytes_max) = (self.mtu, self.message_bytes_max);
         Some(Hello { ask, boot_id: self.boot_id, echo, mtu, message_bytes_max })
@@ -152,7 +161,9 @@ mod tests {
         gateway.hear(device.poll(NOW).expect("asked"), NOW);
         gateway.poll(NOW).expect("answered, and the answer is lost");
         let later = NOW + Duration::from_millis(HELLO_MS);
+        device.handle_timeout(NOW);
         assert_eq!((device.poll(NOW), device.ask_at()), (None, Some(later)));
+        device.handle_timeout(later);
         assert_eq!(gateway.hear(device.poll(later).expect("asks again"), later), None);
         let answer = gateway.poll(later).expect("an open side answers");
         assert!(matches!(device.hear(answer, later), Some(Change::Opened(_))));
@@ -171,7 +182,7 @@ mod tests {
     }
 
     fn open(a: &mut Handshake, b: &mut Handshake) {
-        a.answer_due = true;
+        a.is_due = true;
         for _ in 0..8 {
             a.poll(NOW).map(|hello| b.hear(hello, NOW));
             b.poll(NOW).map(|hello| a.hear(hello, NOW));

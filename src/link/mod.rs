@@ -193,7 +193,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
 
     /// Lets timers run out. Early and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Event> {
-        self.handshake.session()?;
+        self.handshake.handle_timeout(now);
         match self.sender.handle_timeout(now) {
             Ok(()) => None,
             Err(Silent) => {

@@ -3,7 +3,7 @@
 //! - A [`Preconnection`](preconnection::Preconnection) holds endpoints, properties and the [`Application`], and can be
 //!   initiated any number of times. Initiating gathers [candidates](candidate) and tries them one after another; the
 //!   first whose handshakes are all done wins.
-//! - A [`Listener`] yields connections from devices that attach.
+//! - A [`Listener`](listener::Listener) yields connections from devices that attach.
 //! - A [stack](stack) is a composition of protocols: `h2/tls/tcp/ip` upstream; framed serial, Unix or TCP downstream.
 //!
 //! `transport` knows no push, no subscription and no device. What runs above a stack is given to it as an
@@ -13,6 +13,7 @@
 
 pub mod candidate;
 pub mod endpoint;
+pub mod listener;
 pub mod preconnection;
 pub mod properties;
 pub mod stack;

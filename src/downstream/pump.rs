@@ -1,0 +1,342 @@
+//! One pump: it opens the endpoint of one device again and again, and carries octets between the connection and a
+//! [`Link`].
+//!
+//! It holds no decisions about messages. Reading and writing wait together: a device that does not read is still heard.
+//! Messages are taken from the queue only while the link has room for the largest one.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+
+use super::session::{Heard, Session};
+use super::{DownReason, Event, Open};
+use crate::limits::{
+    GATEWAY_LINK_RX_BYTES, GATEWAY_LINK_TX_BYTES, LINK_MESSAGE_BYTES_MAX, LINK_MTU_BYTES_MAX, LINK_REOPEN_MS_MAX,
+    LINK_REOPEN_MS_MIN,
+};
+use crate::link::{self, Config, Link, Role};
+use crate::random::{self, SystemRandom};
+use crate::time::{Duration, Instant};
+use crate::transport::listener::Listener;
+use crate::transport::stack::LinkConnection;
+use crate::wire::cobs::DELIMITER;
+use crate::wire::{ChannelId, DeviceId, Refusal, ToDevice};
+
+type GatewayLink = Link<GATEWAY_LINK_TX_BYTES, GATEWAY_LINK_RX_BYTES>;
+
+/// Octets read at once.
+const READ_BYTES: usize = 1024;
+
+/// A message and the session it is meant for.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub session: u32,
+    pub octets: Box<[u8]>,
+}
+
+/// The task of one device.
+pub(super) struct Pump {
+    pub device: DeviceId,
+    pub mtu: u16,
+    pub listener: Listener,
+    pub queued: mpsc::Receiver<Queued>,
+    pub report: mpsc::Sender<Event>,
+    pub session: Rc<Cell<Option<Open>>>,
+    pub session_count: Rc<Cell<u32>>,
+    pub start: tokio::time::Instant,
+}
+
+/// How a connection ended.
+enum End {
+    Lost(DownReason),
+    Replaced(LinkConnection),
+    /// Nobody is left to report to.
+    Detached,
+}
+
+impl Pump {
+    /// Runs until the task is aborted or nobody listens to its events.
+    pub async fn run(mut self) {
+        let mut retry = Retry::new();
+        let mut replacement = None;
+        loop {
+            let connection = match replacement.take() {
+                Some(connection) => connection,
+                None => match self.listener.accept().await {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        self.retrying(&mut retry, error.to_string()).await;
+                        retry.pause().await;
+                        continue;
+                    }
+                },
+            };
+            let mut carrier = Carrier::new(&mut self, connection);
+            let end = carrier.carry(&mut retry).await;
+            let was_up = carrier.was_up;
+            match end {
+                End::Detached => return,
+                End::Replaced(connection) => replacement = Some(connection),
+                End::Lost(_) if self.listener.yields_more() => {}
+                End::Lost(reason) => {
+                    if !was_up {
+                        let reason = format!("{}: {reason}", self.listener);
+                        self.retrying(&mut retry, reason).await;
+                    }
+                    retry.pause().await;
+                }
+            }
+        }
+    }
+
+    /// Reports why the link is not open, once for each change.
+    async fn retrying(&self, retry: &mut Retry, reason: String) {
+        if retry.reason.as_ref() != Some(&reason) {
+            retry.reason = Some(reason.clone());
+            self.tell(Event::Retrying { device: self.device.clone(), reason }).await;
+        }
+    }
+
+    /// Waits for room. That nobody listens any more is noticed where the queue ends.
+    async fn tell(&self, event: Event) {
+        if self.report.send(event).await.is_err() {
+            tracing::trace!(device = %self.device, "nobody listens to this link");
+        }
+    }
+
+    fn now(&self) -> Instant {
+        let since = tokio::time::Instant::now().saturating_duration_since(self.start);
+        Instant::ZERO + since
+    }
+}
+
+/// When to open again, and what was said about it last.
+struct Retry {
+    pause_ms: u64,
+    reason: Option<String>,
+}
+
+impl Retry {
+    fn new() -> Self {
+        Self { pause_ms: LINK_REOPEN_MS_MIN, reason: None }
+    }
+
+    async fn pause(&mut self) {
+        tokio::time::sleep(Duration::from_millis(self.pause_ms)).await;
+        self.pause_ms = (self.pause_ms * 2).min(LINK_REOPEN_MS_MAX);
+    }
+}
+
+/// One connection and its link.
+struct Carrier<'p> {
+    pump: &'p mut Pump,
+    connection: LinkConnection,
+    link: Box<GatewayLink>,
+    session: Session,
+    was_up: bool,
+    output: Output,
+}
+
+/// The frame being written.
+struct Output {
+    octets: [u8; LINK_MTU_BYTES_MAX],
+    from: usize,
+    to: usize,
+}
+
+impl<'p> Carrier<'p> {
+    fn new(pump: &'p mut Pump, connection: LinkConnection) -> Self {
+        let boot_id = u32::from_le_bytes(random::array(&mut SystemRandom::default()));
+        let config = Config { role: Role::Gateway, boot_id, mtu: pump.mtu.into() };
+        let link = Box::new(GatewayLink::new(config, pump.now()));
+        // A delimiter goes first, so that what the line held before does not spoil the first HELLO.
+        let output = Output { octets: [DELIMITER; LINK_MTU_BYTES_MAX], from: 0, to: 1 };
+        Self { pump, connection, link, session: Session::Closed, was_up: false, output }
+    }
+
+    async fn carry(&mut self, retry: &mut Retry) -> End {
+        let end = self.pump_octets(retry).await;
+        let reason = match &end {
+            End::Lost(reason) => *reason,
+            End::Replaced(_) => DownReason::Replaced,
+            End::Detached => DownReason::Closed,
+        };
+        self.end_session(reason).await;
+        tracing::debug!(device = %self.pump.device, counts = ?self.link.counts(), %reason, "link connection ended");
+        end
+    }
+
+    async fn pump_octets(&mut self, retry: &mut Retry) -> End {
+        let mut input = [0; READ_BYTES];
+        let mut is_listening = self.pump.listener.yields_more();
+        loop {
+            self.refill();
+            let deadline = self.link.poll_timeout().map(|at| self.pump.start + Duration::from_millis(at.as_millis()));
+            let takes = self.session.number().is_none() || self.link.room() >= LINK_MESSAGE_BYTES_MAX;
+            tokio::select! {
+                ready = ready(&mut self.connection, &mut input, self.output.rest()) => match ready {
+                    Ready::Read(Ok(0)) => return End::Lost(DownReason::Closed),
+                    Ready::Read(Ok(bytes)) => self.feed(&input[..bytes], retry).await,
+                    Ready::Wrote(Ok(bytes)) if bytes > 0 => self.output.from += bytes,
+                    Ready::Wrote(Ok(_)) => return End::Lost(DownReason::Closed),
+                    Ready::Read(Err(error)) | Ready::Wrote(Err(error)) => {
+                        return End::Lost(DownReason::Failed(error.kind()));
+                    }
+                },
+                () = sleep_until(deadline.unwrap_or(self.pump.start)), if deadline.is_some() => {
+                    let event = self.link.handle_timeout(self.pump.now());
+                    self.take(event, retry).await;
+                }
+                queued = self.pump.queued.recv(), if takes => match queued {
+                    Some(queued) => self.send(&queued),
+                    None => return End::Detached,
+                },
+                newer = self.pump.listener.accept(), if is_listening => match newer {
+                    Ok(connection) => return End::Replaced(connection),
+                    // Asked again once this connection has ended, so that a listener that fails is no spin.
+                    Err(_) => is_listening = false,
+                },
+            }
+        }
+    }
+
+    /// Fetches the next frame once the last one is written.
+    fn refill(&mut self) {
+        if self.output.from == self.output.to
+            && let Some(bytes) = self.link.poll_transmit(self.pump.now(), &mut self.output.octets)
+        {
+            (self.output.from, self.output.to) = (0, bytes);
+        }
+    }
+
+    async fn feed(&mut self, mut octets: &[u8], retry: &mut Retry) {
+        let now = self.pump.now();
+        while !octets.is_empty() {
+            let (taken, event) = self.link.feed(octets, now);
+            octets = &octets[taken..];
+            self.take(event, retry).await;
+        }
+    }
+
+    fn send(&mut self, queued: &Queued) {
+        if self.session.number() != Some(queued.session) {
+            return;
+        }
+        if let Err(error) = self.link.send(&queued.octets) {
+            tracing::debug!(device = %self.pump.device, %error, "message dropped");
+        }
+    }
+
+    async fn take(&mut self, event: Option<link::Event>, retry: &mut Retry) {
+        match event {
+            None => {}
+            Some(link::Event::Opened { boot_id, message_bytes_max, .. }) => {
+                self.end_session(DownReason::Restarted).await;
+                self.session = Session::Unnamed { boot_id, message_bytes_max };
+            }
+            Some(link::Event::Message) => self.hear(retry).await,
+            Some(link::Event::Restarted) => self.end_session(DownReason::Restarted).await,
+            Some(link::Event::Silent) => self.silent().await,
+            Some(link::Event::VersionRefused(version)) => {
+                let reason = format!("{}: the device speaks version {version} of the link protocol", self.pump.listener);
+                self.pump.retrying(retry, reason).await;
+            }
+        }
+    }
+
+    async fn hear(&mut self, retry: &mut Retry) {
+        let device = self.pump.device.clone();
+        match self.session.hear(self.link.message(), &device) {
+            Heard::Attached { boot_id, message_bytes_max } => {
+                *retry = Retry::new();
+                self.up(boot_id, message_bytes_max).await;
+            }
+            Heard::Stranger(claimed) => {
+                self.refuse();
+                self.pump.tell(Event::AttachRefused { device, claimed }).await;
+            }
+            Heard::Message { session, message } => self.pump.tell(Event::Message { device, session, message }).await,
+            Heard::Nothing => {}
+        }
+    }
+
+    async fn up(&mut self, boot_id: u32, message_bytes_max: usize) {
+        let session = self.pump.session_count.get().wrapping_add(1);
+        self.pump.session_count.set(session);
+        self.pump.session.set(Some(Open { session, message_bytes_max }));
+        self.session = Session::Up { session };
+        self.was_up = true;
+        let message_bytes_max = u16::try_from(message_bytes_max).unwrap_or(u16::MAX);
+        self.pump.tell(Event::Up { device: self.pump.device.clone(), session, boot_id, message_bytes_max }).await;
+    }
+
+    fn refuse(&mut self) {
+        self.session = Session::Refused;
+        let refused = ToDevice::Refused { channel: ChannelId(0), reason: Refusal::UnknownDevice };
+        let mut octets = [0; 8];
+        let bytes = refused.emit(&mut octets).expect("a refusal is three octets");
+        if let Err(error) = self.link.send(&octets[..bytes]) {
+            tracing::debug!(device = %self.pump.device, %error, "the stranger cannot be told");
+        }
+    }
+
+    async fn silent(&mut self) {
+        if let Some(session) = self.leave() {
+            self.pump.tell(Event::Silent { device: self.pump.device.clone(), session }).await;
+        }
+    }
+
+    async fn end_session(&mut self, reason: DownReason) {
+        if let Some(session) = self.leave() {
+            self.pump.tell(Event::Down { device: self.pump.device.clone(), session, reason }).await;
+        }
+    }
+
+    /// Closes the session; its number, if the device was there.
+    fn leave(&mut self) -> Option<u32> {
+        let session = self.session.number();
+        self.session = Session::Closed;
+        self.pump.session.set(None);
+        session
+    }
+}
+
+impl Output {
+    fn rest(&self) -> &[u8] {
+        &self.octets[self.from..self.to]
+    }
+}
+
+/// What a connection was ready for.
+enum Ready {
+    Read(io::Result<usize>),
+    Wrote(io::Result<usize>),
+}
+
+/// Writes some of `output` or reads into `input`, whichever is possible first. Cancel safe: nothing is lost.
+///
+/// Writing is tried first: what there is to write is bounded by the window, what there is to read is not.
+async fn ready(mut connection: &mut LinkConnection, input: &mut [u8], output: &[u8]) -> Ready {
+    let mut connection = pin!(&mut connection);
+    poll_fn(|context| poll_ready(connection.as_mut(), input, output, context)).await
+}
+
+fn poll_ready<S>(mut connection: Pin<&mut S>, input: &mut [u8], output: &[u8], context: &mut Context<'_>) -> Poll<Ready>
+where
+    S: AsyncRead + AsyncWrite,
+{
+    if !output.is_empty()
+        && let Poll::Ready(wrote) = connection.as_mut().poll_write(context, output)
+    {
+        return Poll::Ready(Ready::Wrote(wrote));
+    }
+    let mut input = ReadBuf::new(input);
+    connection.poll_read(context, &mut input).map_ok(|()| input.filled().len()).map(Ready::Read)
+}
