@@ -89,3 +89,5 @@ const _: () = assert!(
 pub const CONFIG_BYTES_MAX: usize = 256 * 1024;
 /// Octets of the path of a Unix socket: what `sockaddr_un` holds, without the final zero.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
+/// Octets of a file with root certificates: the bundles of whole systems have a quarter of it.
+pub const CA_FILE_BYTES_MAX: usize = 1024 * 1024;

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod check;
+pub mod init;
 #[cfg(feature = "service")]
 pub mod service;
 pub mod simulate;
@@ -45,6 +47,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write a configuration to start from
+    Init(init::Args),
+    /// Say what is wrong with a configuration
+    Check(check::Args),
     /// Run the push service
     #[cfg(feature = "service")]
     Service(service::Args),
@@ -55,6 +61,8 @@ enum Command {
 /// Parses the command line, runs the command, prints its failure.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Init(args) => init::run(args),
+        Command::Check(args) => check::run(args),
         #[cfg(feature = "service")]
         Command::Service(args) => service::run(args),
         Command::Simulate(args) => simulate::run(args),
