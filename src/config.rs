@@ -112,6 +112,24 @@ impl Config {
     }
 }
 
+/// The line of a setting in a text, as errors name it (`device[0].link`); 1 when it is not there.
+pub fn line_of(text: &str, key: &str) -> usize {
+    let (document, _) = DeTable::parse_recoverable(text);
+    let mut at = 0;
+    let mut table = Some(document.get_ref());
+    for step in key.split('.') {
+        let (name, index) = step.strip_suffix(']').and_then(|step| step.split_once('[')).unwrap_or((step, ""));
+        let value = table.and_then(|table| table.get(name));
+        let value = match index.parse::<usize>() {
+            Ok(index) => value.and_then(|value| value.get_ref().get(index)),
+            Err(_) => value,
+        };
+        at = value.map_or(at, |value| value.span().start);
+        table = value.and_then(|value| value.get_ref().as_table());
+    }
+    Reader::new(text).line(at)
+}
+
 fn read_root(reader: &mut Reader, root: &Section) -> Option<Config> {
     reader.check_keys(root, ROOT_KEYS);
     let state = reader.required(root, "state", "state = \"/var/lib/fieldgate\"", absolute_path);

@@ -119,13 +119,14 @@ impl Shell {
         let (store, replay) = Store::open(&config.state).map_err(StartError::Store)?;
         let control = Control::listen(&config.control).map_err(|error| StartError::Control(config.control, error))?;
         let core = Gateway::new(service, Box::new(SystemRandom::default()), Instant::ZERO);
+        let start = TokioInstant::now();
         let mut shell = Self {
             core,
             upstream,
-            downstream: Downstream::new(),
+            downstream: Downstream::new(start),
             store,
             clock,
-            start: TokioInstant::now(),
+            start,
             devices: BTreeMap::new(),
             decoded: None,
             state_warning: replay.damage.as_ref().map(ToString::to_string),
@@ -184,7 +185,8 @@ impl Shell {
         };
         self.devices.insert(device.id.clone(), Known { device, origin, link: "closed".to_owned() });
         self.feed(Input::DeviceAdded { device: record, lasting: origin == Origin::Command });
-        self.downstream.attach(entry);
+        let attached = self.downstream.attach(entry);
+        debug_assert!(attached.is_ok(), "both tables hold the same number of devices");
     }
 
     /// The device on a link.
@@ -262,9 +264,9 @@ impl Shell {
     }
 
     fn send(&mut self, device: &DeviceId, session: u32, message: ToDevice<'_>) {
-        if self.downstream.send(device, session, message).is_err() {
+        if let Err(reason) = self.downstream.send(device, session, &message) {
             // The message stays unacknowledged: its deadline frees it, and the service offers it again.
-            warn!(%device, "its queue is full");
+            warn!(%device, "not relayed: {reason}");
         }
     }
 
@@ -287,8 +289,13 @@ impl Shell {
                 self.note_link(&device, "silent".to_owned());
                 Input::DeviceSilent { device, session }
             }
-            Event::Trouble { device, reason } => {
-                warn!(%device, "{reason}");
+            Event::AttachRefused { device, claimed } => {
+                let claimed = claimed.map_or("no id".to_owned(), |claimed| format!("the id {claimed}"));
+                warn!(%device, "its link was used by a device with {claimed}");
+                return self.note_link(&device, format!("refused a device with {claimed}"));
+            }
+            Event::Retrying { device, reason } => {
+                warn!(%device, "its link cannot be opened: {reason}");
                 return self.note_link(&device, reason);
             }
             Event::Message { device, message, .. } => match message {

@@ -194,3 +194,6 @@ pub const CONFIG_BYTES_MAX: usize = 256 * 1024;
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 /// Octets of a file that holds one push subscription.
 pub const SUBSCRIPTION_FILE_BYTES_MAX: usize = 16_384;
+
+/// Octets of a file with root certificates: the bundles of whole systems have a quarter of it.
+pub const CA_FILE_BYTES_MAX: usize = 1024 * 1024;

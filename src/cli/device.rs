@@ -129,8 +129,12 @@ fn list(devices: &Value, json: bool) {
         return println!("{devices}");
     }
     for device in devices.as_array().into_iter().flatten() {
-        let channels: Vec<String> = device["channels"].as_array().into_iter().flatten()
-            .map(|channel| format!("{} {}", channel["channel"], text(&channel["state"]))).collect();
+        let channels: Vec<String> = device["channels"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|channel| format!("{} {}", channel["channel"], text(&channel["state"])))
+            .collect();
         let (id, presence, link) = (text(&device["id"]), text(&device["presence"]), text(&device["link"]));
         println!("{id:<16} {presence:<8} {link:<40} {}", channels.join(", "));
     }

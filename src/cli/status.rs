@@ -55,7 +55,12 @@ pub fn connections(args: Args) -> Outcome {
     }
     let upstream = &connections["upstream"];
     let remote = upstream["remote"].as_str().unwrap_or("-");
-    println!("{:<40} {:<14} {:<12} {remote}", text(&upstream["service"]), text(&upstream["stack"]), text(&upstream["state"]));
+    println!(
+        "{:<40} {:<14} {:<12} {remote}",
+        text(&upstream["service"]),
+        text(&upstream["stack"]),
+        text(&upstream["state"])
+    );
     for link in connections["links"].as_array().into_iter().flatten() {
         println!("{:<40} {:<14} {}", text(&link["endpoint"]), text(&link["device"]), text(&link["state"]));
     }

@@ -245,7 +245,8 @@ impl<'p> Carrier<'p> {
             Some(link::Event::Restarted) => self.end_session(DownReason::Restarted).await,
             Some(link::Event::Silent) => self.silent().await,
             Some(link::Event::VersionRefused(version)) => {
-                let reason = format!("{}: the device speaks version {version} of the link protocol", self.pump.listener);
+                let reason =
+                    format!("{}: the device speaks version {version} of the link protocol", self.pump.listener);
                 self.pump.retrying(retry, reason).await;
             }
         }

@@ -56,6 +56,7 @@
 //! header, sync. Only then is that region active. A header is never written before the blocks it vouches for are safe.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::block::{self, BLOCK_PAYLOAD_BYTES};
 pub use super::change::{Change, LogError};
@@ -75,6 +76,14 @@ pub struct Damage {
     pub was_set_aside: bool,
     /// The rest was written anew, so that the next start finds no damage.
     pub was_repaired: bool,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} blocks of the state are unreadable", self.bad_block_count)?;
+        f.write_str(if self.was_set_aside { "; a copy was set aside" } else { "; no copy could be set aside" })?;
+        f.write_str(if self.was_repaired { ", the rest is in use" } else { ", the rest is in use but not repaired" })
+    }
 }
 
 /// Sizes of a log.

@@ -3,6 +3,7 @@
 #[path = "../common/flash.rs"]
 mod flash;
 
+mod config_commands;
 mod config_text;
 mod store_log;
 mod store_writer;
