@@ -276,3 +276,12 @@ pub const SERVICE_CERTIFICATE_DAYS: u64 = 90;
 const _: () = assert!(SERVICE_IN_FLIGHT_PER_SUBSCRIPTION <= SERVICE_PROMISES_UNENDED_MAX);
 const _: () = assert!(SERVICE_MESSAGES_PER_SUBSCRIPTION_MAX <= SERVICE_MESSAGE_COUNT_MAX);
 const _: () = assert!(SERVICE_RETRY_MS_MIN < SERVICE_RETRY_MS_MAX && SERVICE_PAUSE_MS_MIN < SERVICE_PAUSE_MS_MAX);
+
+/// Messages that the demonstration sends at most.
+pub const DEMO_MESSAGE_COUNT_MAX: u32 = 100_000;
+/// Devices that the demonstration has at most.
+pub const DEMO_DEVICE_COUNT_MAX: u32 = 16;
+/// Pause between two messages of the demonstration, in milliseconds.
+pub const DEMO_INTERVAL_MS: u64 = 20;
+/// How long the demonstration waits for anything to happen, in milliseconds.
+pub const DEMO_WAIT_MS_MAX: u64 = 30_000;

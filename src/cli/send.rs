@@ -53,11 +53,11 @@ pub fn run(args: Args) -> Outcome {
     let trust = args.ca.map_or(Trust::System, Trust::File);
     block_on(async {
         let mut sender = Sender::new(&subscription, trust).map_err(Failure::usage)?;
-        let accepted = sender.send(&subscription, &message, Ttl::from_secs(args.ttl)).await.map_err(|error| {
+        let sent = sender.send(&subscription, &message, Ttl::from_secs(args.ttl)).await.map_err(|error| {
             let again = if error.is_retryable() { "; it may be sent again" } else { "" };
             Failure::failed(format_args!("not sent: {error}{again}"))
         })?;
-        let keeps_for = accepted.keeps_for.map_or(args.ttl, |keeps_for| keeps_for.as_secs());
+        let keeps_for = sent.accepted.keeps_for.map_or(args.ttl, |keeps_for| keeps_for.as_secs());
         if args.json {
             println!("{}", serde_json::json!({ "accepted": true, "octets": message.len(), "keeps_for_s": keeps_for }));
         } else {
