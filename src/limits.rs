@@ -285,3 +285,7 @@ pub const DEMO_DEVICE_COUNT_MAX: u32 = 16;
 pub const DEMO_INTERVAL_MS: u64 = 20;
 /// How long the demonstration waits for anything to happen, in milliseconds.
 pub const DEMO_WAIT_MS_MAX: u64 = 30_000;
+/// Frames of a hundred that the demonstration's second link loses in each direction.
+pub const DEMO_LOSS_PERCENT: u8 = 5;
+/// Received messages of the demonstration that wait to be shown.
+pub const DEMO_EVENT_COUNT: usize = 4_096;
