@@ -95,8 +95,7 @@ impl Sender {
             .map_err(SendError::Encode)?;
         let request = Dialect::Rfc8030.post_request(&subscription.endpoint, ttl, body.len());
         let (status, headers, posted_at) = self.exchange(request, body.into()).await?;
-        let accepted =
-            Dialect::Rfc8030.parse_accepted(&subscription.endpoint, status, &headers, self.clock.now());
+        let accepted = Dialect::Rfc8030.parse_accepted(&subscription.endpoint, status, &headers, self.clock.now());
         Ok(Sent { accepted: accepted.map_err(SendError::Refused)?, posted_at })
     }
 
