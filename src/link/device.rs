@@ -119,6 +119,11 @@ impl<const TX: usize, const RX: usize, const SEEN: usize> Device<TX, RX, SEEN> {
         self.link.handle_timeout(now).and_then(|event| self.take_event(event))
     }
 
+    /// Whether the link of the gateway has everything that this session has to say, or no session is open.
+    pub fn is_idle(&self) -> bool {
+        self.link.message_bytes_max().is_none() || (self.link.is_idle() && !self.seen.iter().any(|seen| seen.ack_due))
+    }
+
     /// Frames since the device was made.
     pub fn counts(&self) -> FrameCounts {
         self.link.counts()
