@@ -44,7 +44,7 @@ struct Seen {
 
 /// A device: a [`Link`] and the ids of the last `SEEN` messages.
 ///
-/// Layout: the link, and 10 octets a remembered id.
+/// Layout: the link, and 9 octets a remembered id.
 pub struct Device<const TX: usize, const RX: usize, const SEEN: usize> {
     link: Link<TX, RX>,
     id: DeviceId,

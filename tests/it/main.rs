@@ -5,6 +5,8 @@ mod device;
 #[path = "../common/flash.rs"]
 mod flash;
 
+mod link_ports;
 mod link_pump;
+mod simulate_process;
 mod store_log;
 mod store_writer;
