@@ -5,28 +5,21 @@
 //! Messages are taken from the queue only while the link has room for the largest one.
 
 use std::cell::Cell;
-use std::future::poll_fn;
-use std::io;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use super::session::{Heard, Session};
 use super::{DownReason, Event, Open};
 use crate::limits::{
-    GATEWAY_LINK_RX_BYTES, GATEWAY_LINK_TX_BYTES, LINK_MESSAGE_BYTES_MAX, LINK_MTU_BYTES_MAX, LINK_REOPEN_MS_MAX,
-    LINK_REOPEN_MS_MIN,
+    GATEWAY_LINK_RX_BYTES, GATEWAY_LINK_TX_BYTES, LINK_MESSAGE_BYTES_MAX, LINK_REOPEN_MS_MAX, LINK_REOPEN_MS_MIN,
 };
 use crate::link::{self, Config, Link, Role};
 use crate::random::{self, SystemRandom};
 use crate::time::{Duration, Instant};
 use crate::transport::listener::Listener;
-use crate::transport::stack::LinkConnection;
-use crate::wire::cobs::DELIMITER;
+use crate::transport::stack::{LinkConnection, Outgoing, Ready, ready};
 use crate::wire::{ChannelId, DeviceId, Refusal, ToDevice};
 
 type GatewayLink = Link<GATEWAY_LINK_TX_BYTES, GATEWAY_LINK_RX_BYTES>;
@@ -141,14 +134,7 @@ struct Carrier<'p> {
     link: Box<GatewayLink>,
     session: Session,
     was_up: bool,
-    output: Output,
-}
-
-/// The frame being written.
-struct Output {
-    octets: [u8; LINK_MTU_BYTES_MAX],
-    from: usize,
-    to: usize,
+    output: Outgoing,
 }
 
 impl<'p> Carrier<'p> {
@@ -156,9 +142,7 @@ impl<'p> Carrier<'p> {
         let boot_id = u32::from_le_bytes(random::array(&mut SystemRandom::default()));
         let config = Config { role: Role::Gateway, boot_id, mtu: pump.mtu.into() };
         let link = Box::new(GatewayLink::new(config, pump.now()));
-        // A delimiter goes first, so that what the line held before does not spoil the first HELLO.
-        let output = Output { octets: [DELIMITER; LINK_MTU_BYTES_MAX], from: 0, to: 1 };
-        Self { pump, connection, link, session: Session::Closed, was_up: false, output }
+        Self { pump, connection, link, session: Session::Closed, was_up: false, output: Outgoing::new() }
     }
 
     async fn carry(&mut self, retry: &mut Retry) -> End {
@@ -184,7 +168,7 @@ impl<'p> Carrier<'p> {
                 ready = ready(&mut self.connection, &mut input, self.output.rest()) => match ready {
                     Ready::Read(Ok(0)) => return End::Lost(DownReason::Closed),
                     Ready::Read(Ok(bytes)) => self.feed(&input[..bytes], retry).await,
-                    Ready::Wrote(Ok(bytes)) if bytes > 0 => self.output.from += bytes,
+                    Ready::Wrote(Ok(bytes)) if bytes > 0 => self.output.wrote(bytes),
                     Ready::Wrote(Ok(_)) => return End::Lost(DownReason::Closed),
                     Ready::Read(Err(error)) | Ready::Wrote(Err(error)) => {
                         return End::Lost(DownReason::Failed(error.kind()));
@@ -209,10 +193,9 @@ impl<'p> Carrier<'p> {
 
     /// Fetches the next frame once the last one is written.
     fn refill(&mut self) {
-        if self.output.from == self.output.to
-            && let Some(bytes) = self.link.poll_transmit(self.pump.now(), &mut self.output.octets)
-        {
-            (self.output.from, self.output.to) = (0, bytes);
+        if self.output.rest().is_empty() {
+            let now = self.pump.now();
+            self.output.fill(|octets| self.link.poll_transmit(now, octets));
         }
     }
 
@@ -307,37 +290,4 @@ impl<'p> Carrier<'p> {
         self.pump.session.set(None);
         session
     }
-}
-
-impl Output {
-    fn rest(&self) -> &[u8] {
-        &self.octets[self.from..self.to]
-    }
-}
-
-/// What a connection was ready for.
-enum Ready {
-    Read(io::Result<usize>),
-    Wrote(io::Result<usize>),
-}
-
-/// Writes some of `output` or reads into `input`, whichever is possible first. Cancel safe: nothing is lost.
-///
-/// Writing is tried first: what there is to write is bounded by the window, what there is to read is not.
-async fn ready(mut connection: &mut LinkConnection, input: &mut [u8], output: &[u8]) -> Ready {
-    let mut connection = pin!(&mut connection);
-    poll_fn(|context| poll_ready(connection.as_mut(), input, output, context)).await
-}
-
-fn poll_ready<S>(mut connection: Pin<&mut S>, input: &mut [u8], output: &[u8], context: &mut Context<'_>) -> Poll<Ready>
-where
-    S: AsyncRead + AsyncWrite,
-{
-    if !output.is_empty()
-        && let Poll::Ready(wrote) = connection.as_mut().poll_write(context, output)
-    {
-        return Poll::Ready(Ready::Wrote(wrote));
-    }
-    let mut input = ReadBuf::new(input);
-    connection.poll_read(context, &mut input).map_ok(|()| input.filled().len()).map(Ready::Read)
 }

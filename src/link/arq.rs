@@ -30,6 +30,10 @@ impl<const TX: usize> Sender<TX> {
         self.queue.room()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     pub fn push(&mut self, message: &[u8]) -> Result<(), Full> {
         self.queue.push(message)
     }

@@ -44,7 +44,7 @@ struct Seen {
 
 /// A device: a [`Link`] and the ids of the last `SEEN` messages.
 ///
-/// Layout: the link, and 10 octets a remembered id.
+/// Layout: the link, and 9 octets a remembered id.
 pub struct Device<const TX: usize, const RX: usize, const SEEN: usize> {
     link: Link<TX, RX>,
     id: DeviceId,
@@ -117,6 +117,11 @@ impl<const TX: usize, const RX: usize, const SEEN: usize> Device<TX, RX, SEEN> {
     /// Lets timers run out. Early and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Event> {
         self.link.handle_timeout(now).and_then(|event| self.take_event(event))
+    }
+
+    /// Whether the link of the gateway has everything that this session has to say, or no session is open.
+    pub fn is_idle(&self) -> bool {
+        self.link.message_bytes_max().is_none() || (self.link.is_idle() && !self.seen.iter().any(|seen| seen.ack_due))
     }
 
     /// Frames since the device was made.

@@ -173,6 +173,11 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         self.sender.room()
     }
 
+    /// Whether the link of the peer has everything that was sent. Nothing of a session that is over is left to send.
+    pub fn is_idle(&self) -> bool {
+        self.sender.is_empty()
+    }
+
     /// Frames since the link was made.
     pub fn counts(&self) -> FrameCounts {
         self.counts

@@ -60,6 +60,11 @@ impl<const TX: usize> Queue<TX> {
         (TX - (self.end - self.start)).saturating_sub(LENGTH_BYTES)
     }
 
+    /// Whether every message was acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
     /// Takes a whole message.
     pub fn push(&mut self, message: &[u8]) -> Result<(), Full> {
         let length = u16::try_from(message.len()).map_err(|_| Full)?;

@@ -5,7 +5,14 @@ pub mod serial;
 pub mod socket;
 pub mod tcp_tls;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::limits::LINK_MTU_BYTES_MAX;
 
 /// What a stack below a device link offers: octets in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Unpin {}
@@ -14,3 +21,71 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ByteStream for S {}
 
 /// An established connection of any such stack.
 pub type LinkConnection = Box<dyn ByteStream>;
+
+/// What a connection was ready for, and how it went.
+#[derive(Debug)]
+pub enum Ready {
+    /// So many octets were read; none when the other side is gone.
+    Read(io::Result<usize>),
+    /// So many octets were written.
+    Wrote(io::Result<usize>),
+}
+
+/// Writes some of `output` or reads into `input`, whichever is possible first. Cancel safe: nothing is lost.
+///
+/// Writing is tried first: what a link has to write is bounded by its window, what there is to read is not.
+pub async fn ready<S: ByteStream + ?Sized>(connection: &mut S, input: &mut [u8], output: &[u8]) -> Ready {
+    let mut connection = Pin::new(connection);
+    poll_fn(|context| poll_ready(connection.as_mut(), input, output, context)).await
+}
+
+fn poll_ready<S>(mut connection: Pin<&mut S>, input: &mut [u8], output: &[u8], context: &mut Context<'_>) -> Poll<Ready>
+where
+    S: ByteStream + ?Sized,
+{
+    if !output.is_empty()
+        && let Poll::Ready(wrote) = connection.as_mut().poll_write(context, output)
+    {
+        return Poll::Ready(Ready::Wrote(wrote));
+    }
+    let mut input = ReadBuf::new(input);
+    connection.poll_read(context, &mut input).map_ok(|()| input.filled().len()).map(Ready::Read)
+}
+
+/// The frame that is being written to a connection, and how far it got.
+#[derive(Debug)]
+pub struct Outgoing {
+    octets: [u8; LINK_MTU_BYTES_MAX],
+    from: usize,
+    to: usize,
+}
+
+impl Outgoing {
+    /// Begins a connection with one delimiter, so that what the line held before does not spoil the first frame.
+    pub fn new() -> Self {
+        Self { octets: [0; LINK_MTU_BYTES_MAX], from: 0, to: 1 }
+    }
+
+    /// The octets not yet written.
+    pub fn rest(&self) -> &[u8] {
+        &self.octets[self.from..self.to]
+    }
+
+    /// So many of them were written.
+    pub fn wrote(&mut self, bytes: usize) {
+        self.from = (self.from + bytes).min(self.to);
+    }
+
+    /// Takes the next frame, if there is one. The last one must be written.
+    pub fn fill(&mut self, next: impl FnOnce(&mut [u8; LINK_MTU_BYTES_MAX]) -> Option<usize>) {
+        if let Some(bytes) = next(&mut self.octets) {
+            (self.from, self.to) = (0, bytes);
+        }
+    }
+}
+
+impl Default for Outgoing {
+    fn default() -> Self {
+        Self::new()
+    }
+}

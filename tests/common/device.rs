@@ -1,0 +1,133 @@
+//! A scripted device at the far end of a link: it does what a test says, and nothing by itself but keep its link.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use fieldgate::limits::LINK_MTU_BYTES_MAX;
+use fieldgate::link::{Config, Event, Link, Role};
+use fieldgate::time::Instant;
+use fieldgate::wire::{DeviceId, ToDevice, ToGateway};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{sleep_until, timeout};
+
+/// What a device gives up waiting after; paused clocks pass it at once.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct ScriptedDevice<S> {
+    stream: S,
+    link: Box<Link<1024, 4096>>,
+    start: tokio::time::Instant,
+    heard: VecDeque<Vec<u8>>,
+    is_open: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ScriptedDevice<S> {
+    pub fn new(stream: S, boot_id: u32, mtu: usize) -> Self {
+        let link = Box::new(Link::new(Config { role: Role::Device, boot_id, mtu }, Instant::ZERO));
+        let start = tokio::time::Instant::now();
+        Self { stream, link, start, heard: VecDeque::new(), is_open: false }
+    }
+
+    /// A device that has attached under `id`.
+    pub async fn attached(stream: S, boot_id: u32, id: &str) -> Self {
+        let mut device = Self::new(stream, boot_id, 256);
+        device.attach(id).await;
+        device
+    }
+
+    /// Waits for a session and attaches.
+    pub async fn attach(&mut self, id: &str) {
+        self.run_until(|device| device.is_open).await;
+        let device: DeviceId = id.parse().expect("an id");
+        self.say(&ToGateway::Attach { device }).await;
+    }
+
+    pub async fn say(&mut self, message: &ToGateway) {
+        let mut octets = [0; 64];
+        let bytes = message.emit(&mut octets).expect("it fits");
+        self.say_octets(&octets[..bytes]).await;
+    }
+
+    pub async fn say_octets(&mut self, octets: &[u8]) {
+        self.run_until(|device| device.is_open && device.link.room() >= octets.len()).await;
+        self.link.send(octets).expect("there is room in an open session");
+        self.flush().await;
+    }
+
+    /// Waits for the next message.
+    pub async fn hear(&mut self) -> Heard {
+        self.run_until(|device| !device.heard.is_empty()).await;
+        Heard(self.heard.pop_front().expect("one is there"))
+    }
+
+    /// Keeps the link for a while; returns what was heard.
+    pub async fn idle(&mut self, time: Duration) -> Vec<Heard> {
+        let step = self.run_until(|_| false);
+        assert!(timeout(time, step).await.is_err(), "it waits for nothing");
+        self.heard.drain(..).map(Heard).collect()
+    }
+
+    pub fn into_stream(self) -> S {
+        self.stream
+    }
+
+    async fn run_until(&mut self, done: impl Fn(&Self) -> bool) {
+        let mut input = [0; 512];
+        let end = tokio::time::Instant::now() + PATIENCE;
+        while !done(self) {
+            self.flush().await;
+            let due = self.link.poll_timeout().map_or(end, |at| self.start + Duration::from_millis(at.as_millis()));
+            tokio::select! {
+                read = self.stream.read(&mut input) => {
+                    let bytes = read.expect("the gateway keeps the connection");
+                    assert!(bytes > 0, "the gateway keeps the connection");
+                    self.feed(&input[..bytes]);
+                }
+                () = sleep_until(due.min(end)) => {
+                    assert!(tokio::time::Instant::now() < end, "the device waited in vain");
+                    let event = self.link.handle_timeout(self.now());
+                    self.note(event);
+                }
+            }
+        }
+        self.flush().await;
+    }
+
+    fn feed(&mut self, mut octets: &[u8]) {
+        while !octets.is_empty() {
+            let (taken, event) = self.link.feed(octets, self.now());
+            octets = &octets[taken..];
+            self.note(event);
+        }
+    }
+
+    fn note(&mut self, event: Option<Event>) {
+        match event {
+            Some(Event::Opened { .. }) => self.is_open = true,
+            Some(Event::Restarted | Event::Silent) => self.is_open = false,
+            Some(Event::Message) => self.heard.push_back(self.link.message().to_vec()),
+            Some(Event::VersionRefused(_)) | None => {}
+        }
+    }
+
+    async fn flush(&mut self) {
+        let mut output = [0; LINK_MTU_BYTES_MAX];
+        while let Some(bytes) = self.link.poll_transmit(self.now(), &mut output) {
+            self.stream.write_all(&output[..bytes]).await.expect("the gateway keeps the connection");
+        }
+    }
+
+    fn now(&self) -> Instant {
+        Instant::ZERO + self.start.elapsed()
+    }
+}
+
+/// A message as it came.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Heard(pub Vec<u8>);
+
+impl Heard {
+    pub fn message(&self) -> ToDevice<'_> {
+        ToDevice::parse(&self.0).expect("a message to a device")
+    }
+}
