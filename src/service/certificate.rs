@@ -216,8 +216,6 @@ pub(super) fn names(given: &[String], listen: IpAddr) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::os::unix::fs::PermissionsExt as _;
 
     use rustls::RootCertStore;

@@ -258,8 +258,7 @@ impl Session {
         }
         let limit = connection.max_concurrent_send_streams().min(SERVICE_PROMISES_UNENDED_MAX);
         loop {
-            let is_held_up = self.sending.values().any(|sending| !sending.rest.is_empty());
-            match self.hub.poll_output(self.id, self.sending.len() < limit && !is_held_up) {
+            match self.hub.poll_output(self.id, self.sending.len() < limit) {
                 Some(Output::Push(push)) => self.push(push)?,
                 Some(Output::End(monitor, ending)) => self.end(monitor, ending)?,
                 None => return Ok(()),

@@ -205,7 +205,9 @@ fn load(database: &Database, mut restore: impl FnMut(Record)) -> Result<(), Open
 fn open_error(error: redb::DatabaseError) -> OpenError {
     match error {
         redb::DatabaseError::DatabaseAlreadyOpen | redb::DatabaseError::LockProtocolMismatch => OpenError::InUse,
-        redb::DatabaseError::Storage(redb::StorageError::Io(error)) => OpenError::Io(error),
+        redb::DatabaseError::Storage(redb::StorageError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
+            OpenError::Io(error)
+        }
         // A newer file format, a failed repair, a damaged page: none can be mended from here.
         error => OpenError::Damaged(error.to_string()),
     }

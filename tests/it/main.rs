@@ -15,3 +15,12 @@ mod process;
 mod simulate_process;
 mod store_log;
 mod store_writer;
+
+#[path = "../common/raw_user_agent.rs"]
+mod raw_user_agent;
+#[path = "../common/service.rs"]
+mod service;
+
+mod service_push;
+mod service_requests;
+mod service_state;

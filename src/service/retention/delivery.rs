@@ -209,7 +209,8 @@ impl Retention {
             return Some(Ending::Gone);
         }
         let answered = if monitor.has_pushed { Ending::Pushed } else { Ending::Nothing };
-        let due = monitor.ending.or(match monitor.mode {
+        // A monitor that is ending may have outlived its resource.
+        let due = monitor.ending.or_else(|| match monitor.mode {
             Mode::Open => None,
             Mode::Until(until) => (now.instant >= until).then_some(answered),
             Mode::Drain(until) => (now.instant >= until || !self.has_more(id)).then_some(answered),

@@ -40,6 +40,14 @@ pub struct DeliveryId {
     pub(super) attempt: u32,
 }
 
+#[cfg(test)]
+impl DeliveryId {
+    /// Some attempt on a monitor, for tests that need only its place.
+    pub(in super::super) fn for_test(monitor: MonitorId) -> Self {
+        Self { monitor, subscription: SubscriptionId(1), sequence: 1, attempt: 1 }
+    }
+}
+
 /// The time, as both clocks show it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {

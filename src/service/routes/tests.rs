@@ -1,1 +1,239 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::random::SeededRandom;
+use crate::service::retention::{ConnectionId, MonitorId};
+
+/// A fixed token of each kind.
+fn token(kind: Kind) -> Token {
+    Token::random(&mut SeededRandom::new(kind as u64 + 1))
+}
+
+fn kind_of(wanted: Token) -> Option<Kind> {
+    [Kind::Subscription, Kind::Push, Kind::Set, Kind::Message].into_iter().find(|kind| token(*kind) == wanted)
+}
+
+fn head(method: &str, path: &str, fields: &[(&str, &str)]) -> request::Parts {
+    let mut request = Request::builder().method(method).uri(format!("https://push.example:8443{path}"));
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn routed(method: &str, path: &str, fields: &[(&str, &str)]) -> Route {
+    route(&head(method, path, fields), PushSupport::Available, kind_of)
+}
+
+fn status(route: Route) -> u16 {
+    match route {
+        Route::Answer(response) => response.status().as_u16(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A-PS-08, A-PS-90, A-GAP-12, A-ALL-12: each resource grants its own rights and no other.
+#[test]
+fn a_ps_08_each_kind_of_resource_has_its_own_methods() {
+    let table = [
+        (Kind::Push, "POST", &["GET", "DELETE", "PUT", "HEAD", "OPTIONS"][..]),
+        (Kind::Subscription, "GET, DELETE", &["POST", "PUT", "HEAD"]),
+        (Kind::Set, "GET, DELETE", &["POST", "PUT"]),
+        (Kind::Message, "GET, DELETE", &["POST", "PUT"]),
+    ];
+    for (kind, allowed, refused) in table {
+        let path = token(kind).path();
+        for method in refused {
+            let Route::Answer(response) = routed(method, &path, &[("ttl", "1")]) else { panic!("{method} {kind:?}") };
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()[ALLOW]),
+                (405, &HeaderValue::from_static(allowed))
+            );
+        }
+        for method in allowed.split(", ") {
+            let route = routed(method, &path, &[("ttl", "1")]);
+            assert!(!matches!(route, Route::Answer(_)), "{method} {kind:?}: {route:?}");
+        }
+    }
+    let Route::Answer(response) = routed("GET", SUBSCRIBE_PATH, &[]) else { panic!("refused") };
+    assert_eq!((response.status().as_u16(), &response.headers()[ALLOW]), (405, &HeaderValue::from_static("POST")));
+}
+
+/// A-PS-76, A-ALL-10, A-ALL-11: what is dead, unknown or nothing at all gets one and the same answer.
+#[test]
+fn a_ps_76_dead_and_unknown_paths_are_answered_alike() {
+    let dead = Token::random(&mut SeededRandom::new(99)).path();
+    let with_query = format!("{}?a", token(Kind::Push).path());
+    for path in [&*dead, "/", "/push/", "/subscription/", "/subscribe/", "/subscribe?x", &with_query] {
+        for (method, fields) in
+            [("POST", &[("ttl", "5")][..]), ("POST", &[]), ("GET", &[]), ("DELETE", &[]), ("PUT", &[])]
+        {
+            let Route::Answer(response) = routed(method, path, fields) else { panic!("{method} {path}") };
+            assert_eq!(response.status(), 404, "{method} {path}");
+            assert!(response.headers().is_empty() && response.body().is_empty());
+        }
+    }
+}
+
+/// A-PS-25, A-GAP-02: no, malformed and repeated TTL are 400; a good one is taken.
+#[test]
+fn a_ps_25_missing_ttl_is_400() {
+    let push = token(Kind::Push).path();
+    for fields in [&[][..], &[("ttl", "-1")], &[("ttl", "1.5")], &[("ttl", "abc")], &[("ttl", "")]] {
+        assert_eq!(status(routed("POST", &push, fields)), 400, "{fields:?}");
+    }
+    assert_eq!(status(routed("POST", &push, &[("ttl", "1"), ("ttl", "1")])), 400);
+    let Route::Send { ttl, .. } = routed("POST", &push, &[("TTL", "000015")]) else { panic!("taken") };
+    assert_eq!(ttl.as_secs(), 15);
+}
+
+/// A-PS-69, A-PS-70: announced content above 4096 octets is refused before it is read, never at or below.
+#[test]
+fn a_ps_69_announced_size_is_checked_at_the_bound() {
+    let push = token(Kind::Push).path();
+    for (length, is_taken) in [("0", true), ("4096", true), ("4097", false), ("99999999999", false)] {
+        let route = routed("POST", &push, &[("ttl", "5"), ("content-length", length)]);
+        assert_eq!(matches!(route, Route::Send { .. }), is_taken, "{length}");
+        assert!(is_taken || status(route) == 413);
+    }
+}
+
+/// A-PS-10, A-PS-11: a set of this origin is presented; anything else in its place is 400.
+#[test]
+fn a_ps_11_only_links_to_this_origin_present_a_set() {
+    let set = token(Kind::Set);
+    let link = |target: &str| format!("<{target}>; rel=\"urn:ietf:params:push:set\"");
+    for target in [set.path(), format!("https://PUSH.example:8443{}", set.path()), format!(".{}", set.path())] {
+        let Route::Subscribe { set: presented } = routed("POST", SUBSCRIBE_PATH, &[("link", &link(&target))]) else {
+            panic!("{target}")
+        };
+        assert_eq!(presented, Some(set));
+    }
+    for target in [
+        &*format!("https://other.example:8443{}", set.path()),
+        &format!("https://push.example{}", set.path()),
+        &format!("http://push.example:8443{}", set.path()),
+        &format!("{}?a", set.path()),
+        "/short",
+        "",
+    ] {
+        assert_eq!(status(routed("POST", SUBSCRIBE_PATH, &[("link", &link(target))])), 400, "{target}");
+    }
+    assert_eq!(status(routed("POST", SUBSCRIBE_PATH, &[("link", "</x; rel=\"urn:ietf:params:push:set\"")])), 400);
+    let push_link = format!("<{}>; rel=\"urn:ietf:params:push\"", set.path());
+    assert!(matches!(routed("POST", SUBSCRIBE_PATH, &[("link", &push_link)]), Route::Subscribe { set: None }));
+}
+
+/// A-GAP-11, A-PS-99: monitoring without server push is refused at once, with a reason in one line.
+#[test]
+fn a_gap_11_monitoring_needs_server_push() {
+    for kind in [Kind::Subscription, Kind::Set] {
+        for (push, expected) in [(PushSupport::Disabled, 400), (PushSupport::None, 505)] {
+            let Route::Answer(response) = route(&head("GET", &token(kind).path(), &[]), push, kind_of) else {
+                panic!("refused")
+            };
+            assert_eq!(response.status(), expected);
+            assert_eq!(response.body().iter().filter(|byte| **byte == b'\n').count(), 0);
+            assert!(!response.body().is_empty());
+        }
+    }
+}
+
+/// D-7240-02, D-7240-03: preferences in every form; unknown ones change nothing.
+#[test]
+fn preferences_of_a_monitoring_request_are_read() {
+    let path = token(Kind::Set).path();
+    for (value, expected) in
+        [("wait=0", Some(0)), ("x=1, WAIT=\"0\"", Some(0)), ("wait=0, wait=60", Some(0)), ("x", None)]
+    {
+        let Route::Monitor { wait_s, .. } = routed("GET", &path, &[("prefer", value)]) else { panic!("{value}") };
+        assert_eq!(wait_s, expected, "{value}");
+    }
+}
+
+/// A-PS-04, A-PS-05, A-PS-06, A-PS-09: the answer to a subscribe request names all three resources.
+#[test]
+fn a_ps_05_the_201_names_subscription_push_resource_and_set() {
+    let (subscription, push, set) = (token(Kind::Subscription), token(Kind::Push), token(Kind::Set));
+    let response = answer(Reply::Subscribed { subscription, push, set }).unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()[LOCATION]), (201, &path_value(subscription)));
+    let base = "https://push.example/subscribe".parse().unwrap();
+    let linked = |relation| link::find(response.headers(), relation, &base).unwrap().unwrap().to_string();
+    assert_eq!(linked(link::PUSH), format!("https://push.example{}", push.path()));
+    assert_eq!(linked(link::SET), format!("https://push.example{}", set.path()));
+}
+
+/// A-PS-14, A-PS-26: the answer to a message names it and how long it is kept.
+#[test]
+fn a_ps_14_the_201_names_the_message_and_its_time() {
+    let response = answer(Reply::Accepted { message: token(Kind::Message), ttl: Ttl::from_secs(3_600) }).unwrap();
+    assert_eq!(response.status(), 201);
+    assert_eq!(
+        (&response.headers()[LOCATION], &response.headers()["ttl"]),
+        (&path_value(token(Kind::Message)), &value("3600"))
+    );
+}
+
+#[test]
+fn a_full_service_says_when_to_come_back() {
+    for response in [answer(Reply::Full).unwrap(), not_stored()] {
+        assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (503, &value("10")));
+    }
+}
+
+fn push(last_modified: Option<UnixTime>) -> Push {
+    let monitor = MonitorId { connection: ConnectionId(1), stream: 1 };
+    let content = Content {
+        body: Bytes::from_static(b"m"),
+        content_type: Some(HeaderValue::from_static("application/octet-stream")),
+        content_encoding: Some(HeaderValue::from_static("aes128gcm")),
+    };
+    Push {
+        delivery: crate::service::retention::DeliveryId::for_test(monitor),
+        monitor,
+        message: token(Kind::Message),
+        push: token(Kind::Push),
+        content,
+        last_modified,
+        max_age_s: 30,
+    }
+}
+
+/// A-PS-48, D-9113-05, A-GAP-19: a promise is a whole GET for the message, with the link in it.
+#[test]
+fn a_ps_48_a_promise_is_a_complete_request() {
+    let request = promise(&push(None), &Authority::from_static("push.example:8443"));
+    assert_eq!(request.method(), Method::GET);
+    assert_eq!(request.uri().to_string(), format!("https://push.example:8443{}", token(Kind::Message).path()));
+    assert_eq!(request.headers().len(), 1);
+    assert_eq!(request.headers()[LINK], link::value(&token(Kind::Push).path(), link::PUSH));
+}
+
+/// A-PS-49, A-PS-51, A-PS-67, A-GAP-21: the pushed head has the link, what describes the content, and dates.
+#[test]
+fn a_ps_49_the_pushed_response_describes_the_content_and_nothing_else() {
+    let response = pushed(&push(Some(UnixTime(784_111_777))));
+    let fields = response.headers();
+    assert_eq!(response.status(), 200);
+    assert_eq!(fields[LINK], link::value(&token(Kind::Push).path(), link::PUSH));
+    assert_eq!(fields[CONTENT_TYPE], "application/octet-stream");
+    assert_eq!(fields[CONTENT_ENCODING], "aes128gcm");
+    assert_eq!(fields[CACHE_CONTROL], "private, max-age=30");
+    assert_eq!(fields[LAST_MODIFIED], "Sun, 06 Nov 1994 08:49:37 GMT");
+    assert_eq!(fields.len(), 5);
+    assert!(!pushed(&push(None)).headers().contains_key(LAST_MODIFIED));
+}
+
+proptest! {
+    #[test]
+    fn any_request_gets_some_route(
+        method in "[A-Z]{1,8}",
+        path in "[/a-zA-Z0-9_?=.-]{0,40}",
+        name in "ttl|link|prefer|host|content-length",
+        value in "[ -~]{0,40}",
+    ) {
+        if let Ok(request) = Request::builder().method(&*method).uri(format!("/{path}")).header(&*name, &*value).body(()) {
+            route(&request.into_parts().0, PushSupport::Available, kind_of);
+        }
+    }
+}

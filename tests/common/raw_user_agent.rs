@@ -1,0 +1,174 @@
+//! A user agent that writes and reads single HTTP/2 frames over TLS.
+//!
+//! It writes field blocks without compression and reads only the first octet of those it gets, which names a status
+//! of the static table: 0x88 is 200, 0x89 is 204, 0x8d is 404.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+use crate::service::{PATIENCE, Rig};
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PUSH_PROMISE: u8 = 5;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+
+pub const END_STREAM: u8 = 1;
+pub const ACK: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+
+pub const ENABLE_PUSH: u16 = 2;
+pub const MAX_CONCURRENT_STREAMS: u16 = 3;
+pub const INITIAL_WINDOW_SIZE: u16 = 4;
+
+pub const STATUS_200: u8 = 0x88;
+pub const STATUS_404: u8 = 0x8d;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    pub fn ends_stream(&self) -> bool {
+        matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
+    }
+
+    /// The stream a PUSH_PROMISE reserves.
+    pub fn promised(&self) -> u32 {
+        assert_eq!(self.kind, PUSH_PROMISE);
+        self.number(0)
+    }
+
+    /// The error code of a RST_STREAM or GOAWAY.
+    pub fn code(&self) -> u32 {
+        self.number(if self.kind == GOAWAY { 4 } else { 0 })
+    }
+
+    pub fn number(&self, at: usize) -> u32 {
+        u32::from_be_bytes(self.payload[at..at + 4].try_into().expect("four octets"))
+    }
+}
+
+pub struct RawUserAgent {
+    stream: TlsStream<TcpStream>,
+    authority: String,
+    pings: u64,
+    /// Settings the service sent.
+    pub settings: Vec<(u16, u32)>,
+}
+
+impl RawUserAgent {
+    /// Connects, sends preface and settings, and reads the service's settings.
+    pub async fn connect(rig: &Rig, settings: &[(u16, u32)]) -> Self {
+        let stream = rig.tls(&["h2"]).await;
+        let mut this = Self { stream, authority: rig.authority(), pings: 0, settings: vec![] };
+        this.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("written");
+        let mut payload = Vec::new();
+        for (id, value) in settings {
+            payload.extend(id.to_be_bytes());
+            payload.extend(value.to_be_bytes());
+        }
+        this.send(SETTINGS, 0, 0, &payload).await;
+        this.barrier().await;
+        this
+    }
+
+    pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let mut octets = u32::try_from(payload.len()).expect("short").to_be_bytes()[1..].to_vec();
+        octets.extend([kind, flags]);
+        octets.extend(stream.to_be_bytes());
+        octets.extend(payload);
+        self.stream.write_all(&octets).await.expect("written");
+        self.stream.flush().await.expect("flushed");
+    }
+
+    pub async fn request(&mut self, stream: u32, method: &str, path: &str, fields: &[(&str, &str)]) {
+        let authority = self.authority.clone();
+        let mut block = Vec::new();
+        let pseudo = [(":method", method), (":scheme", "https"), (":authority", &*authority), (":path", path)];
+        for (name, value) in pseudo.iter().chain(fields) {
+            // Literal without indexing, new name; lengths below 127 need no continuation.
+            block.extend([0, u8::try_from(name.len()).expect("short")]);
+            block.extend(name.bytes());
+            block.push(u8::try_from(value.len()).expect("short"));
+            block.extend(value.bytes());
+        }
+        self.send(HEADERS, END_HEADERS | END_STREAM, stream, &block).await;
+    }
+
+    pub async fn reset(&mut self, stream: u32, code: u32) {
+        self.send(RST_STREAM, 0, stream, &code.to_be_bytes()).await;
+    }
+
+    pub async fn open_window(&mut self, stream: u32, octets: u32) {
+        self.send(WINDOW_UPDATE, 0, stream, &octets.to_be_bytes()).await;
+    }
+
+    /// The next frame that says something; None once the connection is closed.
+    pub async fn next(&mut self) -> Option<Frame> {
+        loop {
+            let frame = timeout(PATIENCE, self.read()).await.expect("in time")?;
+            match (frame.kind, frame.flags & ACK) {
+                (SETTINGS, 0) => {
+                    let pair = |it: &[u8]| {
+                        let value = it[2..6].try_into().expect("four octets");
+                        (u16::from_be_bytes([it[0], it[1]]), u32::from_be_bytes(value))
+                    };
+                    self.settings.extend(frame.payload.chunks(6).map(pair));
+                    self.send(SETTINGS, ACK, 0, &[]).await;
+                }
+                (SETTINGS, _) | (WINDOW_UPDATE, _) => {}
+                (PING, 0) => self.send(PING, ACK, 0, &frame.payload).await,
+                _ => return Some(frame),
+            }
+        }
+    }
+
+    pub async fn expect(&mut self, kind: u8, stream: u32) -> Frame {
+        let frame = self.next().await.expect("the connection is open");
+        assert_eq!((frame.kind, frame.stream), (kind, stream), "{frame:?}");
+        frame
+    }
+
+    /// Everything the service did up to now.
+    ///
+    /// The first PING is answered with what was read together with it; the second after all that followed from that.
+    pub async fn barrier(&mut self) -> Vec<Frame> {
+        let mut seen = self.until_pong().await;
+        seen.extend(self.until_pong().await);
+        seen
+    }
+
+    async fn until_pong(&mut self) -> Vec<Frame> {
+        self.pings += 1;
+        let question = self.pings.to_be_bytes();
+        self.send(PING, 0, 0, &question).await;
+        let mut seen = Vec::new();
+        loop {
+            let frame = self.next().await.expect("the connection is open");
+            if frame.kind == PING && frame.payload == question {
+                return seen;
+            }
+            seen.push(frame);
+        }
+    }
+
+    async fn read(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).await.ok()?;
+        let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = head;
+        let mut payload = vec![0; usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2)];
+        self.stream.read_exact(&mut payload).await.ok()?;
+        Some(Frame { kind, flags, stream: u32::from_be_bytes([s0, s1, s2, s3]), payload })
+    }
+}
