@@ -1,5 +1,6 @@
 //! Power is cut at every octet of every write: what was reported safe is there, nothing half-written is believed, and
 //! the next start always succeeds.
+#![cfg(feature = "gateway")]
 
 use std::collections::BTreeMap;
 
@@ -54,17 +55,21 @@ fn every_octet_of_a_log_that_becomes_empty() {
     cut_everywhere(&history);
 }
 
+/// A-UA-49: what one power loss left half-written is not taken for a part of what the next one cuts.
 #[test]
 fn power_losses_in_a_row_lose_nothing() {
-    for step in 1..200 {
+    for step in 1..600 {
         let mut flash = MemoryFlash::new();
         let mut safe = Facts::new();
-        for round in 0..12_u8 {
-            let batches = [vec![Change::put(&[round], &[round; 700])], vec![Change::remove(&[round.wrapping_sub(2)])]];
-            let cut = flash.cut_after(usize::from(round) * 37 * step % 5000);
+        for round in 0..10_u8 {
+            let batches = [vec![Change::put(b"k", &[round; 7000])], vec![Change::put(&[round], &[round; 7000])]];
+            let cut = flash.cut_after(8000 + usize::from(round) * 997 * step % 16_000);
             let (left, outcomes) = run(cut, &batches, &safe);
             flash = left.after_power_loss(Fate::Random((step * 100 + usize::from(round)) as u64));
             safe = check(&flash, &outcomes);
+            if safe.len() > 4 {
+                break;
+            }
         }
     }
 }
@@ -124,7 +129,8 @@ fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
         4 => Just(Fault::None),
         1 => Just(Fault::Writes(FlashError::NoSpace)),
-        2 => Just(Fault::Syncs),
+        1 => Just(Fault::Syncs),
+        6 => any::<u8>().prop_map(Fault::SomeSyncs),
         1 => Just(Fault::Region(Region::A)),
         1 => Just(Fault::Region(Region::B)),
         1 => Just(Fault::Grow),

@@ -1,5 +1,6 @@
 //! Golden bytes of the gateway's log, version 1. Never edited: a change of the format is a new version, a new file
 //! beside this one, and a reader that still opens what is here.
+#![cfg(feature = "gateway")]
 
 use fieldgate::store::flash::Region;
 use fieldgate::store::log::{Capacity, Change, Log};

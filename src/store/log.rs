@@ -18,7 +18,9 @@
 //! ```
 //!
 //! These 20 octets keep their place and meaning in every version; a reader that meets a whole header of another version
-//! touches nothing. All other blocks hold *units*, each in as many blocks as it needs, in order and without a gap:
+//! touches nothing. A region that ends inside a block is read as if zeros followed.
+//!
+//! All other blocks hold *units*, each in as many blocks as it needs, in order and without a gap:
 //!
 //! ```text
 //! offset  octets
@@ -54,6 +56,8 @@
 //! writes all facts, the new ones included, to the other region: units of a generation above all whole blocks and
 //! headers in both regions (at least one unit, so that the generation shows even without a header), sync, then the
 //! header, sync. Only then is that region active. A header is never written before the blocks it vouches for are safe.
+//! While the header of the other region may be newer than is known, nothing is appended before it is synced with
+//! generation 0.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -35,8 +35,9 @@ pub(super) fn survey(flash: &mut impl Flash, region: Region) -> Result<Survey, L
     let mut newest: Option<(u32, u64)> = None;
     let mut unreadable = None;
     let mut has_octets = false;
-    for index in 0..flash.size(region)? / STORE_BLOCK_BYTES {
-        if let Err(error) = flash.read(region, index * STORE_BLOCK_BYTES, &mut octets) {
+    let region_bytes = flash.size(region)?;
+    for index in 0..region_bytes.div_ceil(STORE_BLOCK_BYTES) {
+        if let Err(error) = read_block(flash, region, region_bytes, index, &mut octets) {
             unreadable = Some(error);
         } else if index == 0 {
             header = block::parse_region_header(&octets);
@@ -81,12 +82,13 @@ pub(super) struct Replayed {
 /// # Errors
 /// The medium does not tell the size of the region.
 pub(super) fn replay(flash: &mut impl Flash, region: Region, generation: u32) -> Result<Replayed, FlashError> {
-    let block_count = flash.size(region)? / STORE_BLOCK_BYTES;
+    let region_bytes = flash.size(region)?;
+    let block_count = region_bytes.div_ceil(STORE_BLOCK_BYTES);
     let mut replayed = Replayed { tail: 1, ..Replayed::default() };
     let mut sequence = 0;
     let mut at = 1;
     while at < block_count {
-        let Some(unit) = read_unit(flash, region, at, block_count).filter(|unit| unit.follows(generation, sequence))
+        let Some(unit) = read_unit(flash, region, region_bytes, at).filter(|unit| unit.follows(generation, sequence))
         else {
             at += 1;
             continue;
@@ -115,24 +117,37 @@ impl Unit {
 }
 
 /// Reads the unit that starts at a block; `None` when any of its blocks is not as it was written.
-fn read_unit(flash: &mut impl Flash, region: Region, at: usize, block_count: usize) -> Option<Unit> {
+fn read_unit(flash: &mut impl Flash, region: Region, region_bytes: usize, at: usize) -> Option<Unit> {
     let mut octets = [0; STORE_BLOCK_BYTES];
-    flash.read(region, at * STORE_BLOCK_BYTES, &mut octets).ok()?;
+    read_block(flash, region, region_bytes, at, &mut octets).ok()?;
     let first = Block::parse(&octets).filter(|block| block.part == 0 && block.parts > 0)?;
     let (generation, sequence, parts) = (first.generation, first.sequence, first.parts);
-    let unit_end = at + usize::from(parts);
-    if unit_end > block_count {
+    if (at + usize::from(parts) - 1) * STORE_BLOCK_BYTES >= region_bytes {
         return None;
     }
     let mut payload = first.payload.to_vec();
     for part in 1..parts {
-        flash.read(region, (at + usize::from(part)) * STORE_BLOCK_BYTES, &mut octets).ok()?;
+        read_block(flash, region, region_bytes, at + usize::from(part), &mut octets).ok()?;
         let same = |block: &Block| {
             (block.generation, block.sequence, block.part, block.parts) == (generation, sequence, part, parts)
         };
         payload.extend_from_slice(Block::parse(&octets).filter(same)?.payload);
     }
     Some(Unit { generation, sequence, block_count: parts.into(), changes: block::parse_changes(&payload)? })
+}
+
+/// Reads a block; where the region ends inside it, zeros follow: its end may have been lost while it was growing.
+fn read_block(
+    flash: &mut impl Flash,
+    region: Region,
+    region_bytes: usize,
+    index: usize,
+    octets: &mut [u8; STORE_BLOCK_BYTES],
+) -> Result<(), FlashError> {
+    let start = index * STORE_BLOCK_BYTES;
+    let (inside, outside) = octets.split_at_mut(STORE_BLOCK_BYTES.min(region_bytes - start));
+    outside.fill(0);
+    flash.read(region, start, inside)
 }
 
 fn apply(facts: &mut Facts, change: Change) {

@@ -38,8 +38,11 @@ pub enum Fault {
     None,
     /// Fails each write without doing it.
     Writes(FlashError),
-    /// Does each write, then fails the sync, without saying whether it happened.
+    /// Does each write, then fails the sync: any part of what was written since the last one is safe, and a later sync
+    /// saves no more of it.
     Syncs,
+    /// Fails some of the next eight syncs like this, one for each bit, the lowest first.
+    SomeSyncs(u8),
     /// Fails writes and syncs of one region only.
     Region(Region),
     /// Does not grow.
@@ -58,6 +61,8 @@ pub struct MemoryFlash {
     pending: Vec<Pending>,
     /// Octets that may still be written before the power goes; growing counts as one, a sync as one.
     budget: Option<usize>,
+    /// Decides what a failed sync saves.
+    seed: u64,
     /// Octets written so far.
     pub written: usize,
     /// Syncs so far.
@@ -79,6 +84,7 @@ impl MemoryFlash {
             visible: [Vec::new(), Vec::new()],
             pending: Vec::new(),
             budget: None,
+            seed: 1,
             written: 0,
             sync_count: 0,
             aside: Vec::new(),
@@ -236,17 +242,29 @@ impl Flash for MemoryFlash {
     }
 
     fn sync(&mut self, region: Region) -> Result<(), FlashError> {
-        if self.fault == Fault::Syncs || self.fault == Fault::Region(region) {
-            return Err(FlashError::Io(ErrorKind::Other));
-        }
-        if self.spend(1) == 0 || self.is_cut() {
+        let fails = match self.fault {
+            Fault::Syncs => true,
+            Fault::SomeSyncs(bits) => {
+                self.fault = Fault::SomeSyncs(bits >> 1);
+                bits & 1 == 1
+            }
+            Fault::Region(bad) => bad == region,
+            _ => false,
+        };
+        if !fails && (self.spend(1) == 0 || self.is_cut()) {
             return Err(POWER_IS_GONE);
         }
+        let (mut saved, pending) = self.pending.drain(..).partition(|write| write.region == index(region));
+        self.pending = pending;
+        if fails {
+            self.seed += 1;
+            saved = survivors(saved, self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        }
+        for write in &saved {
+            apply(&mut self.durable, write);
+        }
         self.sync_count += 1;
-        let at = index(region);
-        self.pending.retain(|write| write.region != at);
-        self.durable[at] = self.visible[at].clone();
-        Ok(())
+        if fails { Err(FlashError::Io(ErrorKind::Other)) } else { Ok(()) }
     }
 
     fn set_aside(&mut self, region: Region) -> Result<(), FlashError> {

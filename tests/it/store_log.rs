@@ -219,6 +219,64 @@ fn a_lost_region_header_loses_nothing() {
 }
 
 #[test]
+fn a_lost_region_header_brings_no_removed_fact_back() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    // The region has room for seven commits: the eighth, a removal, moves to the other one, where no fact is left.
+    for round in 0..4 {
+        commit(&mut log, &[Change::put(b"k", &[round])]);
+        commit(&mut log, &[Change::remove(b"k")]);
+    }
+    assert_eq!(keys(&log).len(), 0);
+    let mut flash = medium.snapshot().restarted();
+    flash.region(Region::B)[..STORE_BLOCK_BYTES].fill(0xff);
+    let (_, log) = open(flash);
+    assert_eq!(keys(&log).len(), 0);
+}
+
+#[test]
+fn a_disowned_region_does_not_come_alive_when_the_other_is_lost() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    commit(&mut log, &[Change::put(b"k", b"given up")]);
+    let mut flash = medium.snapshot().restarted();
+    let disowned = flash.region(Region::B)[..STORE_BLOCK_BYTES].to_vec();
+    flash.region(Region::A)[..STORE_BLOCK_BYTES].copy_from_slice(&disowned);
+    flash.region(Region::B).fill(0);
+    let (medium, log) = open(flash);
+    assert_eq!(keys(&log).len(), 0);
+    let (_, log) = open(medium.snapshot().restarted());
+    assert_eq!(keys(&log).len(), 0);
+}
+
+#[test]
+fn parts_of_two_units_make_no_third() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    medium.0.borrow_mut().fault = Fault::Syncs;
+    log.append(vec![Change::put(b"k", &[1; 8000])]).expect("it fits");
+    log.sync().expect_err("what is there now was not reported");
+    let mut first = medium.snapshot();
+    medium.0.borrow_mut().fault = Fault::None;
+    commit(&mut log, &[Change::put(b"k", &[2; 8000])]);
+    let mut second = medium.snapshot().restarted();
+    let last_part = 2 * STORE_BLOCK_BYTES..3 * STORE_BLOCK_BYTES;
+    second.region(Region::A)[last_part.clone()].copy_from_slice(&first.region(Region::A)[last_part]);
+    let (_, log) = open(second);
+    assert_eq!(keys(&log).len(), 0, "half of one and half of the other");
+}
+
+#[test]
+fn a_region_that_lost_its_end_while_it_grew_is_read_to_its_last_octet() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    commit(&mut log, &[Change::put(b"k", b"value")]);
+    let mut flash = medium.snapshot().restarted();
+    flash.region(Region::A).truncate(STORE_BLOCK_BYTES + 26 + 7 + 6);
+    let (medium, mut log) = open(flash);
+    assert_eq!(keys(&log), ["k"]);
+    commit(&mut log, &[Change::put(b"l", b"value")]);
+    let (_, log) = open(medium.snapshot().restarted());
+    assert_eq!(keys(&log), ["k", "l"]);
+}
+
+#[test]
 fn blocks_that_cannot_be_read_are_damage_and_a_region_that_cannot_be_read_an_error() {
     let (medium, mut log) = open(MemoryFlash::new());
     for key in [b"a", b"b", b"c"] {
