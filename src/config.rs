@@ -1,1 +1,328 @@
-//! To be written.
+//! The configuration: TOML text in, settings out whose values are already within bounds.
+//!
+//! All of it is checked before anything starts, and all that is wrong is said at once. It is text to values only: whether
+//! a file exists or a port is there, `fieldgate check` finds out.
+//!
+//! ```toml
+//! state = "/var/lib/fieldgate"
+//! control = "/run/fieldgate/control.sock"     # default: control.sock in the state folder
+//!
+//! [push_service]
+//! url = "https://push.example.net/subscribe"
+//! ca_file = "/etc/fieldgate/ca.pem"           # default: the roots of the system
+//!
+//! [[device]]
+//! id = "meter-7"
+//! link = "serial:/dev/ttyUSB0?baud=115200"
+//! channels = [1]                              # default: [1]
+//! mtu = 256                                   # default: 256 octets
+//! ```
+
+mod error;
+mod reader;
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use http::Uri;
+use toml::de::{DeTable, DeValue};
+
+pub use error::{ConfigError, InvalidUrl, Problem};
+use reader::{Reader, Section};
+
+use crate::limits::{
+    CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN,
+    SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, URI_BYTES_MAX,
+};
+use crate::transport::endpoint::LinkEndpoint;
+use crate::wire::{ChannelId, DeviceId};
+
+/// Octets of a frame on a link that names no other size.
+pub const MTU_DEFAULT: u16 = 256;
+/// The channel of a device that names none.
+pub const CHANNEL_DEFAULT: ChannelId = ChannelId(1);
+/// The control socket inside the state folder, when no other is named.
+pub const CONTROL_FILE: &str = "control.sock";
+
+const ROOT_KEYS: &[&str] = &["state", "control", "push_service", "device"];
+const PUSH_SERVICE_KEYS: &[&str] = &["url", "ca_file"];
+const DEVICE_KEYS: &[&str] = &["id", "link", "channels", "mtu"];
+
+/// What a gateway is told to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The folder that holds what outlives power; absolute.
+    pub state: PathBuf,
+    /// The socket on which commands reach a running gateway; absolute.
+    pub control: PathBuf,
+    /// Where subscriptions are made.
+    pub push_service: PushService,
+    /// The devices, in the order of the text: unique ids, unique links, [`DEVICE_COUNT_MAX`] at most.
+    pub devices: Vec<Device>,
+}
+
+/// Where subscriptions are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushService {
+    /// The subscribe resource: `https`, with a host, without credentials or fragment.
+    ///
+    /// Source: RFC 8030 §2 (how it is found is out of scope), §3 (only HTTP over TLS).
+    pub url: Uri,
+    /// Roots to verify it with, instead of those of the system; absolute.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A device and the link to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub id: DeviceId,
+    /// Where it is plugged in.
+    pub link: LinkEndpoint,
+    /// Its channels, each a subscription: at least one, none twice, [`CHANNELS_PER_DEVICE_MAX`] at most.
+    pub channels: Vec<ChannelId>,
+    /// The largest frame its link carries, framing included.
+    ///
+    /// Units: octets, [`LINK_MTU_BYTES_MIN`] to [`LINK_MTU_BYTES_MAX`].
+    pub mtu: u16,
+}
+
+impl Config {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of the text. A text that is no TOML has only those errors.
+    pub fn parse(text: &str) -> Result<Self, Vec<ConfigError>> {
+        let mut reader = Reader::new(text);
+        if text.len() > CONFIG_BYTES_MAX {
+            reader.refuse(0, String::new(), Problem::TooLong { bytes_max: CONFIG_BYTES_MAX });
+            return Err(reader.errors);
+        }
+        let (document, syntax_errors) = DeTable::parse_recoverable(text);
+        for error in &syntax_errors {
+            let at = error.span().map_or(0, |span| span.start);
+            reader.refuse(at, String::new(), Problem::Syntax(error.message().to_owned()));
+        }
+        let root = Section { name: String::new(), table: document.get_ref(), at: 0 };
+        let config = if syntax_errors.is_empty() { read_root(&mut reader, &root) } else { None };
+        let mut errors = reader.errors;
+        errors.sort_by_key(|error| error.line);
+        config.filter(|_| errors.is_empty()).ok_or(errors)
+    }
+}
+
+/// The line of a setting in a text, as errors name it (`device[0].link`); 1 when it is not there.
+pub fn line_of(text: &str, key: &str) -> usize {
+    let (document, _) = DeTable::parse_recoverable(text);
+    let mut at = 0;
+    let mut table = Some(document.get_ref());
+    for step in key.split('.') {
+        let (name, index) = step.strip_suffix(']').and_then(|step| step.split_once('[')).unwrap_or((step, ""));
+        let value = table.and_then(|table| table.get(name));
+        let value = match index.parse::<usize>() {
+            Ok(index) => value.and_then(|value| value.get_ref().get(index)),
+            Err(_) => value,
+        };
+        at = value.map_or(at, |value| value.span().start);
+        table = value.and_then(|value| value.get_ref().as_table());
+    }
+    Reader::new(text).line(at)
+}
+
+fn read_root(reader: &mut Reader, root: &Section) -> Option<Config> {
+    reader.check_keys(root, ROOT_KEYS);
+    let state = reader.required(root, "state", "state = \"/var/lib/fieldgate\"", absolute_path);
+    let control = match reader.optional(root, "control", socket_path) {
+        Some(control) => Some(control),
+        None => state.as_ref().and_then(|state| default_control(reader, root, state)),
+    };
+    let push_service = read_push_service(reader, root);
+    let devices = read_devices(reader, root, control.as_deref());
+    Some(Config { state: state?, control: control?, push_service: push_service?, devices })
+}
+
+fn default_control(reader: &mut Reader, root: &Section, state: &Path) -> Option<PathBuf> {
+    let control = state.join(CONTROL_FILE);
+    checked_socket_path(control).map_err(|problem| reader.refuse_in(root, "state", problem)).ok()
+}
+
+fn read_push_service(reader: &mut Reader, root: &Section) -> Option<PushService> {
+    const EXAMPLE: &str = "[push_service] url = \"https://push.example.net/subscribe\"";
+    if root.value("push_service").is_none() {
+        reader.refuse_in(root, "push_service.url", Problem::Missing { example: EXAMPLE });
+    }
+    let section = reader.section(root, "push_service")?;
+    reader.check_keys(&section, PUSH_SERVICE_KEYS);
+    let url = reader.required(&section, "url", "url = \"https://push.example.net/subscribe\"", |text| {
+        push_service_url(text).map_err(Problem::Url)
+    });
+    let ca_file = reader.optional(&section, "ca_file", absolute_path);
+    Some(PushService { url: url?, ca_file })
+}
+
+fn read_devices(reader: &mut Reader, root: &Section, control: Option<&Path>) -> Vec<Device> {
+    let sections = reader.sections(root, "device", "[[device]] once for each device");
+    if let Some(excess) = sections.get(DEVICE_COUNT_MAX) {
+        let problem = Problem::TooMany { what: "devices", count_max: DEVICE_COUNT_MAX };
+        reader.refuse(excess.at, excess.name.clone(), problem);
+    }
+    let mut uses = Uses::default();
+    if let Some(control) = control {
+        let line = root.value("control").map_or(1, |value| reader.line(value.span().start));
+        uses.links.insert(format!("unix:{}", control.display()), line);
+    }
+    sections.iter().take(DEVICE_COUNT_MAX).filter_map(|section| read_device(reader, section, &mut uses)).collect()
+}
+
+/// What earlier devices took, with the line in which they did.
+#[derive(Default)]
+struct Uses {
+    ids: BTreeMap<DeviceId, usize>,
+    links: BTreeMap<String, usize>,
+    channel_count: usize,
+}
+
+fn read_device(reader: &mut Reader, section: &Section, uses: &mut Uses) -> Option<Device> {
+    reader.check_keys(section, DEVICE_KEYS);
+    let id =
+        reader.required(section, "id", "id = \"meter-7\"", |text| text.parse::<DeviceId>().map_err(Problem::DeviceId));
+    let link = reader.required(section, "link", "link = \"serial:/dev/ttyUSB0?baud=115200\"", link_endpoint);
+    let channels = read_channels(reader, section);
+    let mtu = section.value("mtu").map_or(Some(u32::from(MTU_DEFAULT)), |value| {
+        reader.number(value, format!("{}.mtu", section.name), LINK_MTU_BYTES_MIN as u32, LINK_MTU_BYTES_MAX as u32)
+    });
+    if let Some(id) = &id {
+        check_unique(reader, section, "id", &mut uses.ids, id.clone());
+    }
+    if let Some(link) = &link {
+        check_unique(reader, section, "link", &mut uses.links, link_place(link));
+    }
+    uses.channel_count += channels.len();
+    if uses.channel_count > SUBSCRIPTION_COUNT_MAX {
+        let problem = Problem::TooMany { what: "channels of all devices", count_max: SUBSCRIPTION_COUNT_MAX };
+        reader.refuse_in(section, "channels", problem);
+    }
+    Some(Device { id: id?, link: link?, channels, mtu: u16::try_from(mtu?).ok()? })
+}
+
+fn read_channels(reader: &mut Reader, section: &Section) -> Vec<ChannelId> {
+    let Some(value) = section.value("channels") else { return vec![CHANNEL_DEFAULT] };
+    let DeValue::Array(elements) = value.get_ref() else {
+        reader.refuse_type(section, "channels", "a list of whole numbers, as in [1, 2]");
+        return Vec::new();
+    };
+    if elements.is_empty() {
+        reader.refuse_in(section, "channels", Problem::Empty);
+    }
+    if elements.len() > CHANNELS_PER_DEVICE_MAX {
+        let problem = Problem::TooMany { what: "channels of a device", count_max: CHANNELS_PER_DEVICE_MAX };
+        reader.refuse_in(section, "channels", problem);
+    }
+    let mut channels: Vec<ChannelId> = Vec::new();
+    for (index, element) in elements.iter().take(CHANNELS_PER_DEVICE_MAX).enumerate() {
+        let name = format!("{}.channels[{index}]", section.name);
+        let number = reader.number(element, name.clone(), 1, u32::from(u16::MAX));
+        let Some(channel) = number.and_then(|number| u16::try_from(number).ok()).map(ChannelId) else { continue };
+        if channels.contains(&channel) {
+            let at = element.span().start;
+            reader.refuse(at, name, Problem::Duplicate { first_line: reader.line(value.span().start) });
+        } else {
+            channels.push(channel);
+        }
+    }
+    channels
+}
+
+fn check_unique<T: Ord>(reader: &mut Reader, section: &Section, key: &str, uses: &mut BTreeMap<T, usize>, value: T) {
+    let line = section.value(key).map_or(1, |value| reader.line(value.span().start));
+    match uses.get(&value) {
+        Some(&first_line) => reader.refuse_in(section, key, Problem::Duplicate { first_line }),
+        None => {
+            uses.insert(value, line);
+        }
+    }
+}
+
+/// Checks a device that is named on a command line, by the same bounds.
+///
+/// # Errors
+/// The first thing that is wrong with it, with its key.
+pub fn device(id: &str, link: &str, channels: Vec<ChannelId>, mtu: u16) -> Result<Device, (&'static str, Problem)> {
+    let id = id.parse().map_err(|error| ("id", Problem::DeviceId(error)))?;
+    let link = link_endpoint(link).map_err(|problem| ("link", problem))?;
+    if channels.len() > CHANNELS_PER_DEVICE_MAX {
+        let problem = Problem::TooMany { what: "channels of a device", count_max: CHANNELS_PER_DEVICE_MAX };
+        return Err(("channels", problem));
+    }
+    let (min, max) = (LINK_MTU_BYTES_MIN as u32, LINK_MTU_BYTES_MAX as u32);
+    if !(min..=max).contains(&u32::from(mtu)) {
+        return Err(("mtu", Problem::OutOfBounds { min, max }));
+    }
+    let channels = if channels.is_empty() { vec![CHANNEL_DEFAULT] } else { channels };
+    Ok(Device { id, link, channels, mtu })
+}
+
+/// The place of a link without its parameters: two rates do not make two ports.
+pub fn link_place(link: &LinkEndpoint) -> String {
+    match link {
+        LinkEndpoint::Serial { path, .. } => format!("serial:{}", path.display()),
+        LinkEndpoint::Unix { path } => format!("unix:{}", path.display()),
+        LinkEndpoint::Tcp(address) => format!("tcp:{address}"),
+    }
+}
+
+fn absolute_path(text: &str) -> Result<PathBuf, Problem> {
+    Some(PathBuf::from(text)).filter(|path| path.is_absolute()).ok_or(Problem::RelativePath)
+}
+
+fn socket_path(text: &str) -> Result<PathBuf, Problem> {
+    checked_socket_path(absolute_path(text)?)
+}
+
+fn checked_socket_path(path: PathBuf) -> Result<PathBuf, Problem> {
+    if path.as_os_str().as_bytes().len() > UNIX_PATH_BYTES_MAX {
+        return Err(Problem::SocketPathTooLong { bytes_max: UNIX_PATH_BYTES_MAX });
+    }
+    Ok(path)
+}
+
+fn link_endpoint(text: &str) -> Result<LinkEndpoint, Problem> {
+    let link: LinkEndpoint = text.parse().map_err(Problem::Link)?;
+    if let LinkEndpoint::Unix { path } = &link {
+        checked_socket_path(path.clone())?;
+    }
+    Ok(link)
+}
+
+/// Reads the URL of a push service.
+///
+/// # Errors
+/// Anything but an absolute `https` URL with a host, without credentials and fragment.
+///
+/// Source: RFC 8030 §3, §8 (only HTTP over TLS), RFC 9110 §4.2.4 (user information in URIs).
+pub fn push_service_url(text: &str) -> Result<Uri, InvalidUrl> {
+    if text.len() > URI_BYTES_MAX {
+        return Err(InvalidUrl::TooLong { bytes_max: URI_BYTES_MAX });
+    }
+    if text.contains('#') {
+        return Err(InvalidUrl::Fragment);
+    }
+    let url: Uri = text.parse().map_err(|_| InvalidUrl::Malformed)?;
+    match url.scheme_str() {
+        Some("https") => {}
+        Some("http") => return Err(InvalidUrl::Insecure),
+        Some(_) => return Err(InvalidUrl::UnknownScheme),
+        None => return Err(InvalidUrl::Malformed),
+    }
+    let authority = url.authority().ok_or(InvalidUrl::InvalidAuthority)?;
+    if authority.as_str().contains('@') {
+        return Err(InvalidUrl::Credentials);
+    }
+    let announced_port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    let port_is_valid = announced_port.is_empty() || authority.port_u16().is_some_and(|port| port > 0);
+    if authority.host().is_empty() || !port_is_valid {
+        return Err(InvalidUrl::InvalidAuthority);
+    }
+    Ok(url)
+}

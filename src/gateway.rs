@@ -1,1 +1,478 @@
-//! To be written.
+//! The event loop: owns the machine, the store and both shells, and joins them.
+//!
+//! One input, then all outputs, then the next input. Decrypting, the one long computation, happens at most once a
+//! round, and the loop yields after it: one thread serves every device.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant as TokioInstant, sleep_until};
+use tracing::{debug, error, info, warn};
+
+use crate::config::{self, Config};
+use crate::control::{Answer, Asked, Control, Request};
+use crate::downstream::{self, Downstream};
+use crate::limits::CLOCK_READ_MS;
+use crate::proto::record::{DeviceRecord, Record, Unreadable};
+use crate::proto::{Change, Gateway, Input, Output, Reply};
+use crate::random::SystemRandom;
+use crate::store::{self, Store, StoreError};
+use crate::time::Instant;
+use crate::transport::endpoint::{LinkEndpoint, RemoteEndpoint};
+use crate::transport::preconnection::Preconnection;
+use crate::transport::properties::{SecurityParameters, Trust};
+use crate::transport::stack::tcp_tls::{TcpTls, TrustError, WallClock};
+use crate::upstream::{Http2, Upstream};
+use crate::webpush::ece;
+use crate::webpush::resource::{InvalidResource, PushServiceUri};
+use crate::wire::{ChannelId, DeviceId, Refusal, ToDevice, ToGateway};
+
+/// Why the gateway did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The push service's URL cannot be used.
+    Service(InvalidResource),
+    /// The push service's certificate could not be verified.
+    Trust(TrustError),
+    /// The state cannot be read.
+    Store(StoreError),
+    /// The control socket cannot be made.
+    Control(PathBuf, io::Error),
+}
+
+/// Where a device comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Configured,
+    Stored,
+    Command,
+}
+
+/// A device as the shell knows it.
+struct Known {
+    device: config::Device,
+    origin: Origin,
+    /// What its link does, for a person.
+    link: String,
+}
+
+struct Shell {
+    core: Gateway,
+    upstream: Upstream,
+    downstream: Downstream,
+    store: Store,
+    clock: WallClock,
+    start: TokioInstant,
+    devices: BTreeMap<DeviceId, Known>,
+    /// What was decrypted in the last round.
+    decoded: Option<Input>,
+    state_warning: Option<String>,
+}
+
+/// Runs the gateway until `shutdown` is done. `ready` is called once the state is read and links are served.
+///
+/// # Errors
+/// [`StartError`]; once it serves, it goes on whatever happens.
+pub async fn run(config: Config, ready: impl FnOnce(), shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+    let (mut shell, mut control) = Shell::start(config)?;
+    ready();
+    tokio::pin!(shutdown);
+    let mut clock_due = shell.start;
+    loop {
+        shell.drain();
+        let deadline = shell.core.poll_timeout().map(|(at, _)| shell.start + Duration::from_millis(at.as_millis()));
+        let wake = deadline.map_or(clock_due, |deadline| deadline.min(clock_due));
+        if let Some(input) = shell.decoded.take() {
+            tokio::task::yield_now().await;
+            shell.feed(input);
+            continue;
+        }
+        tokio::select! {
+            () = &mut shutdown => break,
+            input = shell.upstream.next() => shell.feed(input),
+            event = shell.downstream.next() => shell.heard(event),
+            persisted = shell.store.next() => shell.persisted(persisted),
+            asked = control.next() => shell.asked(asked),
+            () = sleep_until(wake) => {
+                if shell.clock_is_due(&mut clock_due) {
+                    shell.feed(Input::ClockRead(shell.clock.now()));
+                }
+                shell.core.handle_timeout(shell.now());
+            }
+        }
+    }
+    info!("stopping");
+    shell.stop().await;
+    Ok(())
+}
+
+impl Shell {
+    fn start(config: Config) -> Result<(Self, Control), StartError> {
+        let service = PushServiceUri::new(&config.push_service.url).map_err(StartError::Service)?;
+        let clock = WallClock::default();
+        let upstream = upstream(&config, &service, &clock)?;
+        let (store, replay) = Store::open(&config.state).map_err(StartError::Store)?;
+        let control = Control::listen(&config.control).map_err(|error| StartError::Control(config.control, error))?;
+        let core = Gateway::new(service, Box::new(SystemRandom::default()), Instant::ZERO);
+        let start = TokioInstant::now();
+        let mut shell = Self {
+            core,
+            upstream,
+            downstream: Downstream::new(start),
+            store,
+            clock,
+            start,
+            devices: BTreeMap::new(),
+            decoded: None,
+            state_warning: replay.damage.as_ref().map(ToString::to_string),
+        };
+        let added = shell.restore(replay);
+        for device in config.devices {
+            shell.take_up(device, Origin::Configured);
+        }
+        for record in added {
+            shell.take_up_added(&record);
+        }
+        shell.feed(Input::Started);
+        if let Some(time) = shell.core.known_time() {
+            shell.clock.raise_floor(time);
+        }
+        Ok((shell, control))
+    }
+
+    /// Gives the stored facts to the machine; gives back the devices among them, since the configured ones come first.
+    fn restore(&mut self, replay: store::Replay) -> Vec<DeviceRecord> {
+        if let Some(damage) = &replay.damage {
+            error!("the state was damaged: {damage}");
+        }
+        let mut added = Vec::new();
+        for (key, value) in replay.records {
+            match Record::decode(&key, &value) {
+                Ok(Record::Device(record)) => added.push(record),
+                Ok(record) => self.feed(Input::Restored(record)),
+                Err(Unreadable::Unknown) => debug!("a record of a later version is kept"),
+                Err(Unreadable::Malformed) => warn!("a malformed record is ignored"),
+            }
+        }
+        added
+    }
+
+    /// Serves a device that was added by command in an earlier run.
+    fn take_up_added(&mut self, record: &DeviceRecord) {
+        let DeviceRecord { id, link, channels, mtu } = record;
+        match config::device(id.as_str(), link, channels.clone(), *mtu) {
+            Err((key, problem)) => warn!(device = %id, "its stored {key} is no longer valid: {problem}"),
+            Ok(device) if self.devices.contains_key(id) || self.on_link(&device.link).is_some() => {
+                warn!(device = %id, "the configuration has its id or its link; what was added by command is ignored");
+            }
+            Ok(device) => self.take_up(device, Origin::Stored),
+        }
+    }
+
+    /// Serves a device; one that is added by command is stored.
+    fn take_up(&mut self, device: config::Device, origin: Origin) {
+        let entry = downstream::Entry { device: device.id.clone(), endpoint: device.link.clone(), mtu: device.mtu };
+        let record = DeviceRecord {
+            id: device.id.clone(),
+            link: device.link.to_string(),
+            channels: device.channels.clone(),
+            mtu: device.mtu,
+        };
+        self.devices.insert(device.id.clone(), Known { device, origin, link: "closed".to_owned() });
+        self.feed(Input::DeviceAdded { device: record, lasting: origin == Origin::Command });
+        let attached = self.downstream.attach(entry);
+        debug_assert!(attached.is_ok(), "both tables hold the same number of devices");
+    }
+
+    /// The device on a link.
+    fn on_link(&self, link: &LinkEndpoint) -> Option<&DeviceId> {
+        let place = config::link_place(link);
+        let known = self.devices.values().find(|known| config::link_place(&known.device.link) == place);
+        known.map(|known| &known.device.id)
+    }
+
+    fn forget(&mut self, id: &DeviceId) {
+        self.devices.remove(id);
+        self.downstream.detach(id);
+        self.feed(Input::DeviceRemoved(id.clone()));
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn clock_is_due(&self, due: &mut TokioInstant) -> bool {
+        let passed = self.start.elapsed() >= due.duration_since(self.start);
+        if passed {
+            *due += Duration::from_millis(CLOCK_READ_MS);
+        }
+        passed
+    }
+
+    fn feed(&mut self, input: Input) {
+        let now = self.now();
+        self.core.handle_input(input, now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.core.poll_output() {
+            self.perform(output);
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Decode { slot, keys, body } => {
+                let outcome = ece::decode(&keys, body);
+                if let Err(error) = &outcome {
+                    warn!("a message was not decoded: {error}");
+                }
+                self.decoded = Some(Input::Decoded { slot, outcome });
+            }
+            Output::Deliver { device, session, message, channel, body } => {
+                debug!(%device, %channel, %message, octets = body.len(), "relayed");
+                self.send(&device, session, ToDevice::Push { message, channel, body: &body });
+            }
+            Output::Reply { device, session, reply } => self.reply(&device, session, &reply),
+            Output::Persist { ticket, change } => {
+                let full = self.store.submit(vec![stored(change)], ticket);
+                debug_assert!(full.is_ok(), "the machine keeps within the store's queue");
+            }
+            other => self.upstream.perform(other),
+        }
+    }
+
+    fn reply(&mut self, device: &DeviceId, session: u32, reply: &Reply) {
+        match reply {
+            Reply::Subscribed { channel, send, public, auth } => {
+                let message = ToDevice::Subscribed { channel: *channel, push: send.as_str(), p256dh: public, auth };
+                self.send(device, session, message);
+            }
+            Reply::Full { channel } => {
+                self.send(device, session, ToDevice::Refused { channel: *channel, reason: Refusal::Full });
+            }
+            Reply::Unsubscribed { channel } => {
+                self.send(device, session, ToDevice::Unsubscribed { channel: *channel });
+            }
+        }
+    }
+
+    fn send(&mut self, device: &DeviceId, session: u32, message: ToDevice<'_>) {
+        if let Err(reason) = self.downstream.send(device, session, &message) {
+            // The message stays unacknowledged: its deadline frees it, and the service offers it again.
+            warn!(%device, "not relayed: {reason}");
+        }
+    }
+
+    /// Turns what a device link reports into an input.
+    fn heard(&mut self, event: downstream::Event) {
+        use downstream::Event;
+        let input = match event {
+            Event::Up { device, session, boot_id, message_bytes_max } => {
+                info!(%device, boot_id, "device attached");
+                self.note_link(&device, "open".to_owned());
+                Input::DeviceUp { device, session, message_bytes_max }
+            }
+            Event::Down { device, session, reason } => {
+                info!(%device, "device gone: {reason}");
+                self.note_link(&device, reason.to_string());
+                Input::DeviceDown { device, session }
+            }
+            Event::Silent { device, session } => {
+                warn!(%device, "device no longer answers");
+                self.note_link(&device, "silent".to_owned());
+                Input::DeviceSilent { device, session }
+            }
+            Event::AttachRefused { device, claimed } => {
+                let claimed = claimed.map_or("no id".to_owned(), |claimed| format!("the id {claimed}"));
+                warn!(%device, "its link was used by a device with {claimed}");
+                return self.note_link(&device, format!("refused a device with {claimed}"));
+            }
+            Event::Retrying { device, reason } => {
+                warn!(%device, "its link cannot be opened: {reason}");
+                return self.note_link(&device, reason);
+            }
+            Event::Message { device, message, .. } => match message {
+                ToGateway::Ack { message } => Input::DeviceAck { device, message },
+                ToGateway::Refuse { message, reason } => {
+                    info!(%device, %message, "refused by its device: {reason}");
+                    Input::DeviceRefused { device, message, later: reason == Refusal::Full }
+                }
+                ToGateway::Subscribe { channel } => Input::Subscribe { device, channel },
+                ToGateway::Unsubscribe { channel } => Input::Unsubscribe { device, channel },
+                // The pump takes the first one of each session; another changes nothing.
+                ToGateway::Attach { .. } => return,
+            },
+        };
+        self.feed(input);
+    }
+
+    fn note_link(&mut self, device: &DeviceId, link: String) {
+        if let Some(known) = self.devices.get_mut(device) {
+            known.link = link;
+        }
+    }
+
+    fn persisted(&mut self, persisted: store::Persisted) {
+        let stored = match persisted.result {
+            Ok(()) => true,
+            Err(failure) => {
+                error!("the state could not be written: {failure}");
+                self.state_warning = Some(failure.to_string());
+                false
+            }
+        };
+        self.feed(Input::Persisted { ticket: persisted.ticket, stored });
+    }
+
+    fn asked(&mut self, Asked { request, answer }: Asked) {
+        let reply = self.answer(request);
+        if answer.send(reply).is_err() {
+            debug!("who asked has gone");
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Answer {
+        match request {
+            Request::Status => Ok(self.status()),
+            Request::Connections => Ok(self.connections()),
+            Request::DeviceList => Ok(self.device_list()),
+            Request::DeviceAdd { id, link, channels, mtu } => self.device_add(&id, link, channels, mtu),
+            Request::DeviceShow { id, channel } => {
+                let id = self.known(&id)?;
+                let subscription = self.core.push_subscription(&id, channel.map(ChannelId));
+                Ok(subscription.map_or(Value::Null, |subscription| subscription.to_json()))
+            }
+            Request::DeviceRemove { id } => {
+                let id = self.known(&id)?;
+                if self.devices[&id].origin == Origin::Configured {
+                    return Err(format!("{id} is part of the configuration: remove it there and restart"));
+                }
+                self.forget(&id);
+                Ok(Value::Null)
+            }
+            Request::DeviceFetch { id } => {
+                let id = self.known(&id)?;
+                self.feed(Input::FetchAsked(id));
+                Ok(Value::Null)
+            }
+        }
+    }
+
+    fn known(&self, id: &str) -> Result<DeviceId, String> {
+        let id: DeviceId = id.parse().map_err(|error| format!("id: {error}"))?;
+        if self.devices.contains_key(&id) { Ok(id) } else { Err(format!("no device {id}; see fieldgate device list")) }
+    }
+
+    fn device_add(&mut self, id: &str, link: String, channels: Vec<u16>, mtu: u16) -> Answer {
+        let channels = channels.into_iter().map(ChannelId).collect();
+        let device = config::device(id, &link, channels, mtu).map_err(|(key, problem)| format!("{key}: {problem}"))?;
+        if self.devices.contains_key(&device.id) {
+            return Err(format!("{} is there already", device.id));
+        }
+        if let Some(other) = self.on_link(&device.link) {
+            return Err(format!("{other} is on that link already"));
+        }
+        if self.devices.len() >= crate::limits::DEVICE_COUNT_MAX {
+            return Err(format!("{} devices are there; remove one first", self.devices.len()));
+        }
+        self.take_up(device, Origin::Command);
+        Ok(Value::Null)
+    }
+
+    fn status(&self) -> Value {
+        let mut status = json!(self.core.status());
+        status["service"] = json!(self.upstream.service().authority());
+        status["last_error"] = json!(self.upstream.last_error());
+        status["state_warning"] = json!(self.state_warning);
+        status["uptime_s"] = json!(self.start.elapsed().as_secs());
+        status
+    }
+
+    fn connections(&self) -> Value {
+        let devices: Vec<Value> = self.devices.values().map(|known| {
+            json!({ "device": known.device.id.as_str(), "endpoint": known.device.link.to_string(), "state": known.link })
+        }).collect();
+        let status = self.core.status();
+        json!({
+            "upstream": {
+                "service": self.upstream.service().authority(),
+                "stack": "h2/tls/tcp",
+                "state": status.uplink,
+                "remote": self.upstream.remote().map(|remote| remote.to_string()),
+                "last_error": self.upstream.last_error(),
+            },
+            "links": devices,
+        })
+    }
+
+    fn device_list(&self) -> Value {
+        let status = self.core.status();
+        let device = |known: &Known| {
+            let state = status.devices.iter().find(|device| device.id == known.device.id.as_str());
+            json!({
+                "id": known.device.id.as_str(),
+                "link": known.device.link.to_string(),
+                "mtu": known.device.mtu,
+                "configured": known.origin == Origin::Configured,
+                "presence": state.map(|state| state.presence),
+                "channels": state.map(|state| json!(state.channels)),
+            })
+        };
+        self.devices.values().map(device).collect()
+    }
+
+    async fn stop(self) {
+        drop(self.downstream);
+        self.upstream.close().await;
+        if let Err(failure) = self.store.close() {
+            error!("the state was not closed: {failure}");
+        }
+    }
+}
+
+fn upstream(config: &Config, service: &PushServiceUri, clock: &WallClock) -> Result<Upstream, StartError> {
+    let trust = config.push_service.ca_file.clone().map_or(Trust::System, Trust::File);
+    let security = SecurityParameters { trust, protocols: vec!["h2"] };
+    let stack = TcpTls::new(&security, clock.clone()).map_err(StartError::Trust)?;
+    let remote =
+        RemoteEndpoint::of_authority(service.authority()).ok_or(StartError::Service(InvalidResource::Authority))?;
+    Ok(Upstream::new(Preconnection::new(remote, stack, Http2), service.clone(), clock.clone()))
+}
+
+fn stored(change: Change) -> store::Change {
+    match change {
+        Change::Put(record) => {
+            let mut value = record.encode();
+            store::Change::Put { key: record.key().encode(), value: std::mem::take(&mut *value) }
+        }
+        Change::Remove(key) => store::Change::Remove { key: key.encode() },
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(error) => write!(f, "push_service.url: {error}"),
+            Self::Trust(error) => write!(f, "push_service.ca_file: {error}"),
+            Self::Store(error) => error.fmt(f),
+            Self::Control(path, error) => {
+                let hint = match error.kind() {
+                    io::ErrorKind::AddrInUse => "another gateway listens there",
+                    io::ErrorKind::AlreadyExists => "there is a file that is no socket",
+                    io::ErrorKind::NotFound => "its folder does not exist",
+                    _ => "it cannot be made",
+                };
+                write!(f, "control socket {}: {hint}: {error}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

@@ -200,3 +200,107 @@ pub const SIMULATE_LINGER_MS_MAX: u64 = 1_000;
 const _: () = assert!(SIMULATE_SEEN_COUNT >= DEVICE_SEEN_COUNT);
 // A body may double in a journal, as hexadecimal digits: half a journal holds every id that is remembered.
 const _: () = assert!(SIMULATE_SEEN_COUNT * (2 * LINK_MESSAGE_BYTES_MAX + 256) <= SIMULATE_JOURNAL_BYTES_MAX / 2);
+
+/// How often the wall clock is read, in milliseconds.
+pub const CLOCK_READ_MS: u64 = 3_600_000;
+
+/// Octets of a configuration file.
+pub const CONFIG_BYTES_MAX: usize = 256 * 1024;
+/// Octets of the path of a Unix socket: what `sockaddr_un` holds, without the final zero.
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+/// Octets of a file that holds one push subscription.
+pub const SUBSCRIPTION_FILE_BYTES_MAX: usize = 16_384;
+
+/// Octets of a file with root certificates: the bundles of whole systems have a quarter of it.
+pub const CA_FILE_BYTES_MAX: usize = 1024 * 1024;
+
+// The push service.
+
+/// Subscriptions the push service holds at most.
+pub const SERVICE_SUBSCRIPTION_COUNT_MAX: usize = 16_384;
+/// Subscriptions of one set; a subscribe request beyond them gets a new set.
+pub const SERVICE_SET_MEMBER_COUNT_MAX: usize = 1_024;
+/// Messages the push service holds at most.
+pub const SERVICE_MESSAGE_COUNT_MAX: usize = 65_536;
+/// Octets of all messages the push service holds, fields included.
+pub const SERVICE_MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Messages one subscription may have waiting.
+pub const SERVICE_MESSAGES_PER_SUBSCRIPTION_MAX: usize = 4_096;
+/// Messages of one subscription that are promised and not yet acknowledged.
+pub const SERVICE_IN_FLIGHT_PER_SUBSCRIPTION: usize = 8;
+/// First wait for an acknowledgement before a message is pushed again, in milliseconds.
+pub const SERVICE_RETRY_MS_MIN: u64 = 30_000;
+/// Longest wait for an acknowledgement before a message is pushed again, in milliseconds.
+pub const SERVICE_RETRY_MS_MAX: u64 = 900_000;
+/// First pause of a subscription after a refused push, in milliseconds.
+pub const SERVICE_PAUSE_MS_MIN: u64 = 3_600_000;
+/// Longest pause of a subscription after refused pushes, in milliseconds.
+pub const SERVICE_PAUSE_MS_MAX: u64 = 86_400_000;
+/// How long a `wait=0` request stays open after its last push for acknowledgements that release more, in milliseconds.
+pub const SERVICE_DRAIN_MS_MAX: u64 = 30_000;
+/// How long a message with a time to live of zero may wait for its turn on the connection, in milliseconds.
+pub const SERVICE_TTL_ZERO_MS: u64 = 1_000;
+/// Timers handled in one turn.
+pub const SERVICE_TIMERS_PER_TURN: usize = 256;
+/// Promises of one connection whose message is not yet written.
+pub const SERVICE_PROMISES_UNENDED_MAX: usize = 32;
+/// Written messages of one connection whose refusal, should it come late, is still noticed.
+pub const SERVICE_LATE_REFUSALS_COUNT: usize = 256;
+/// Octets written to a connection in one go: one full TLS record.
+pub const SERVICE_WRITE_BYTES: usize = 16_384;
+/// How long a promised message may wait for the window of its receiver, in milliseconds.
+pub const SERVICE_PUSH_MS_MAX: u64 = 60_000;
+
+/// Connections the push service serves at once.
+pub const SERVICE_CONNECTION_COUNT_MAX: usize = 1_024;
+/// Concurrent requests of one connection, monitors included.
+pub const SERVICE_STREAM_COUNT_MAX: u32 = 100;
+/// Octets of a request's header fields, as HTTP/2 counts them.
+pub const SERVICE_HEADER_LIST_BYTES_MAX: u32 = 16_384;
+/// Framing overhead that small DATA frames of one connection may pile up: a message in 4096 frames of one octet passes.
+pub const SERVICE_DATA_FRAME_BUDGET_BYTES: usize = 4 * 256 * PUSH_BODY_BYTES_MAX;
+/// Requests a peer may reset before they were looked at.
+pub const SERVICE_RESETS_UNSEEN_MAX: usize = 100;
+/// Streams the service may have to reset for errors of the peer, in the life of a connection.
+pub const SERVICE_ERROR_RESETS_MAX: usize = 1_024;
+/// How long a request's content may take to arrive, in milliseconds.
+pub const SERVICE_BODY_MS_MAX: u64 = 10_000;
+/// How long TLS and HTTP/2 handshakes may take, in milliseconds.
+pub const SERVICE_HANDSHAKE_MS_MAX: u64 = 10_000;
+/// How long a connection without any open request is kept, in milliseconds.
+pub const SERVICE_IDLE_MS: u64 = 120_000;
+/// Silence of a monitoring peer after which the service asks whether it is there, in milliseconds.
+pub const SERVICE_PING_MS: u64 = 900_000;
+/// How long the answer to that may take, in milliseconds.
+pub const SERVICE_PONG_MS: u64 = 30_000;
+/// How long connections may take to end when the service stops, in milliseconds.
+pub const SERVICE_STOP_MS_MAX: u64 = 5_000;
+/// What a full service asks senders to wait, in seconds.
+pub const SERVICE_RETRY_AFTER_S: u64 = 10;
+
+/// Writes to the service's store that wait for a commit at once; requests beyond them wait.
+pub const SERVICE_STORE_QUEUE_COUNT: usize = 1_024;
+/// Octets of memory the service's store may use for pages.
+pub const SERVICE_STORE_CACHE_BYTES: usize = 4 << 20;
+
+/// Validity of the service's own certificate authority, in days.
+pub const SERVICE_CA_DAYS: u64 = 25 * 365;
+/// Validity of the service's certificate, in days; it is replaced after two thirds.
+pub const SERVICE_CERTIFICATE_DAYS: u64 = 90;
+
+const _: () = assert!(SERVICE_IN_FLIGHT_PER_SUBSCRIPTION <= SERVICE_PROMISES_UNENDED_MAX);
+const _: () = assert!(SERVICE_MESSAGES_PER_SUBSCRIPTION_MAX <= SERVICE_MESSAGE_COUNT_MAX);
+const _: () = assert!(SERVICE_RETRY_MS_MIN < SERVICE_RETRY_MS_MAX && SERVICE_PAUSE_MS_MIN < SERVICE_PAUSE_MS_MAX);
+
+/// Messages that the demonstration sends at most.
+pub const DEMO_MESSAGE_COUNT_MAX: u32 = 100_000;
+/// Devices that the demonstration has at most.
+pub const DEMO_DEVICE_COUNT_MAX: u32 = 16;
+/// Pause between two messages of the demonstration, in milliseconds.
+pub const DEMO_INTERVAL_MS: u64 = 20;
+/// How long the demonstration waits for anything to happen, in milliseconds.
+pub const DEMO_WAIT_MS_MAX: u64 = 30_000;
+/// Frames of a hundred that the demonstration's second link loses in each direction.
+pub const DEMO_LOSS_PERCENT: u8 = 5;
+/// Received messages of the demonstration that wait to be shown.
+pub const DEMO_EVENT_COUNT: usize = 4_096;

@@ -10,7 +10,7 @@ use h2::client::{Builder, SendRequest};
 use http::{HeaderMap, Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::limits::{HEADER_LIST_BYTES_MAX, REQUEST_WAIT_MS_MAX};
 use crate::random::{Random, SystemRandom};
@@ -32,6 +32,15 @@ pub struct Sender {
     connection: Option<Session>,
     clock: WallClock,
     random: Box<dyn Random>,
+}
+
+/// A message that the service accepted.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// What the service said.
+    pub accepted: Accepted,
+    /// When the last octet of the request was handed to the connection.
+    pub posted_at: Instant,
 }
 
 /// Why a message was not sent, or not accepted.
@@ -78,17 +87,16 @@ impl Sender {
         subscription: &PushSubscription,
         plaintext: &[u8],
         ttl: Ttl,
-    ) -> Result<Accepted, SendError> {
+    ) -> Result<Sent, SendError> {
         if subscription.endpoint.authority() != self.authority {
             return Err(SendError::OtherService);
         }
         let body = ece::encode(&subscription.public, &subscription.auth, plaintext, 0, &mut *self.random)
             .map_err(SendError::Encode)?;
         let request = Dialect::Rfc8030.post_request(&subscription.endpoint, ttl, body.len());
-        let (status, headers) = self.exchange(request, body.into()).await?;
-        Dialect::Rfc8030
-            .parse_accepted(&subscription.endpoint, status, &headers, self.clock.now())
-            .map_err(SendError::Refused)
+        let (status, headers, posted_at) = self.exchange(request, body.into()).await?;
+        let accepted = Dialect::Rfc8030.parse_accepted(&subscription.endpoint, status, &headers, self.clock.now());
+        Ok(Sent { accepted: accepted.map_err(SendError::Refused)?, posted_at })
     }
 
     /// Whether the service still holds a message.
@@ -102,15 +110,16 @@ impl Sender {
         Ok(self.exchange(request, Bytes::new()).await?.0 != 404)
     }
 
-    async fn exchange(&mut self, request: Request<()>, body: Bytes) -> Result<(u16, HeaderMap), SendError> {
+    async fn exchange(&mut self, request: Request<()>, body: Bytes) -> Result<(u16, HeaderMap, Instant), SendError> {
         let mut requests = self.requests().await?;
         let answer = async {
             let (response, mut stream) = requests.send_request(request, body.is_empty())?;
             if !body.is_empty() {
                 stream.send_data(body, true)?;
             }
+            let posted_at = Instant::now();
             let (head, _) = response.await?.into_parts();
-            Ok((head.status.as_u16(), head.headers))
+            Ok((head.status.as_u16(), head.headers, posted_at))
         };
         match timeout(Duration::from_millis(REQUEST_WAIT_MS_MAX), answer).await {
             Ok(Ok(answer)) => Ok(answer),

@@ -7,10 +7,21 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
+use crate::telemetry;
+
+pub mod check;
+pub mod control;
+pub mod device;
+pub mod init;
+pub mod run;
+#[cfg(feature = "service")]
+pub mod send;
 #[cfg(feature = "service")]
 pub mod service;
 pub mod simulate;
+pub mod status;
 
 /// Why a command ended without success: what is printed, and the exit code.
 #[derive(Debug)]
@@ -45,20 +56,32 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the push service
-    #[cfg(feature = "service")]
-    Service(service::Args),
+    /// Write a configuration to start from
+    Init(init::Args),
+    /// Say what is wrong with a configuration
+    Check(check::Args),
+    /// Run the gateway
+    Run(run::Args),
+    /// Add, list, show and remove the devices of a running gateway
+    Device(device::Args),
+    /// Show what a running gateway does
+    Status(status::Args),
+    /// Show the connections of a running gateway
+    Connections(status::Args),
     /// Be a device at the far end of a link
     Simulate(simulate::Args),
+    /// Run a push service
+    #[cfg(feature = "service")]
+    Service(service::Args),
+    /// Send one message as an application server does
+    #[cfg(feature = "service")]
+    Send(send::Args),
 }
 
 /// Parses the command line, runs the command, prints its failure.
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        #[cfg(feature = "service")]
-        Command::Service(args) => service::run(args),
-        Command::Simulate(args) => simulate::run(args),
-    };
+    let command = Cli::parse().command;
+    let outcome = telemetry::init().map_err(Failure::usage).and_then(|()| run(command));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -66,6 +89,37 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
+        Command::Init(args) => init::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Device(args) => device::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Connections(args) => status::connections(args),
+        Command::Simulate(args) => simulate::run(args),
+        #[cfg(feature = "service")]
+        Command::Service(args) => service::run(args),
+        #[cfg(feature = "service")]
+        Command::Send(args) => send::run(args),
+    }
+}
+
+/// Waits for SIGTERM or SIGINT; from now on they no longer end the process by themselves.
+///
+/// # Errors
+/// The operating system refused the handlers.
+pub fn terminated() -> Result<impl Future<Output = ()>, Failure> {
+    let signal = |kind| signal(kind).map_err(|error| Failure::failed(format_args!("cannot handle signals: {error}")));
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// Runs a future on a fresh single-threaded runtime, on which tasks need not be `Send`.

@@ -1,15 +1,74 @@
 //! `fieldgate service`.
 
-use super::Outcome;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, Outcome, block_on};
+use crate::service::{PORT, Service, ServiceOptions};
 
 /// Arguments of `fieldgate service`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Address to listen on, with or without a port (443 if there is none)
+    #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)), value_parser = address)]
+    listen: SocketAddr,
+    /// Folder that holds subscriptions, messages and keys; created if needed
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// Host name under which gateways and application servers reach the service
+    #[arg(long, value_name = "HOST")]
+    name: Option<String>,
+}
 
-/// Runs the command.
+/// Runs a push service until it is told to stop.
 ///
 /// # Errors
-/// None yet.
-pub fn run(_args: Args) -> Outcome {
-    Ok(())
+/// The service did not start, or standard output is closed.
+pub fn run(args: Args) -> Outcome {
+    block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
+        let options = ServiceOptions { name: args.name, ..ServiceOptions::new(args.listen, args.state) };
+        let running = Service::start(options).await.map_err(Failure::failed)?;
+        announce(&format!("listening {} ca={}", running.url, running.ca_file.display()))?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        running.stop().await;
+        Ok(())
+    })
+}
+
+/// Prints the one line that says the service is ready.
+fn announce(line: &str) -> Outcome {
+    let mut output = std::io::stdout();
+    writeln!(output, "{line}").and_then(|()| output.flush()).map_err(Failure::failed)
+}
+
+/// Reads an address with or without a port.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .or_else(|_| text.trim_matches(['[', ']']).parse::<IpAddr>().map(|ip| SocketAddr::new(ip, PORT)))
+        .map_err(|_| "not an IP address, with or without a port, such as 0.0.0.0 or [::]:8443".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A-PS-02: without a port it is that of https.
+    #[test]
+    fn a_ps_02_addresses_without_a_port_get_443() {
+        let at = |text| address(text).map(|address| address.to_string());
+        assert_eq!(at("127.0.0.1"), Ok("127.0.0.1:443".to_owned()));
+        assert_eq!(at("127.0.0.1:0"), Ok("127.0.0.1:0".to_owned()));
+        assert_eq!(at("::1"), Ok("[::1]:443".to_owned()));
+        assert_eq!(at("[::1]"), Ok("[::1]:443".to_owned()));
+        assert_eq!(at("[::]:8443"), Ok("[::]:8443".to_owned()));
+        assert!(address("localhost").is_err());
+    }
 }

@@ -39,8 +39,6 @@ pub enum Input {
     ConnectionReady,
     /// The connection could not be made, or ended; with the service's wish how long to wait.
     ConnectionClosed(Option<Duration>),
-    /// The network changed: a new attempt has better chances now.
-    NetworkChanged,
     /// A monitoring request ended.
     MonitorEnded {
         /// Which.

@@ -140,7 +140,6 @@ impl Gateway {
             Input::FetchAsked(device) => self.fetch_asked(&device),
             Input::ConnectionReady => self.connection_ready(),
             Input::ConnectionClosed(asked) => self.connection_closed(asked),
-            Input::NetworkChanged => self.uplink.hurry(self.now),
             Input::MonitorEnded { monitor, next } => self.monitor_ended(monitor, next),
             Input::FetchEnded { subscription, next } => self.fetch_ended(subscription, next),
             Input::Promised { promise, target, message, send } => self.promised(promise, &target, message, send),

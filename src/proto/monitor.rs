@@ -107,13 +107,6 @@ impl Uplink {
         }
         self.state = UplinkState::Down { until: now + self.backoff.fail(asked, random) };
     }
-
-    /// Tries at once: the network changed, or a person asked.
-    pub fn hurry(&mut self, now: Instant) {
-        if let UplinkState::Down { until } = &mut self.state {
-            *until = (*until).min(now);
-        }
-    }
 }
 
 impl MonitorTable {

@@ -1,1 +1,261 @@
-//! To be written.
+//! The push service: subscriptions, messages kept until their time is over, and server push to whoever monitors.
+//!
+//! [`retention`] decides what is kept and pushed, [`routes`] decides what requests mean and how they are answered; both
+//! are pure. The rest carries it out: one task a connection, one for the timers, one thread for the disk.
+//!
+//! ```text
+//!  TCP, TLS -- ALPN h2 --------> session --+                 +--> retention (memory, timers)
+//!              ALPN http/1.1 --> http1 ----+-- routes, hub --+
+//!                                                            +--> store (disk, group commit)
+//! ```
+//!
+//! A push or subscription URI never appears in a log line; whoever knows one may use it.
+//!
+//! Source: RFC 8030, RFC 9113 §8.4 (server push), RFC 9325 (TLS).
+
+pub mod certificate;
+pub mod clock;
+mod http1;
+mod hub;
+mod listener;
+mod parcel;
+pub mod retention;
+pub mod routes;
+mod session;
+pub mod store;
+pub mod token;
+mod wire;
+
+use std::fmt;
+use std::fs::DirBuilder;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::limits::{SERVICE_STOP_MS_MAX, TTL_S_MAX};
+use crate::random::SystemRandom;
+use crate::time::Duration;
+use crate::webpush::headers::Ttl;
+
+use certificate::{Authority, CertificateError, CurrentCertificate};
+use clock::Clock;
+use hub::Hub;
+use listener::Listener;
+use retention::{Input, Retention};
+use routes::SUBSCRIBE_PATH;
+use store::{Closed, OpenError, Store};
+
+/// Default port of the service, as for https (RFC 8030 §3).
+pub const PORT: u16 = 443;
+
+/// How to run a push service.
+#[derive(Clone, Debug)]
+pub struct ServiceOptions {
+    /// Address and port to listen on; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Folder of the service's state, created if needed.
+    pub state: PathBuf,
+    /// Host name under which user agents and application servers reach it; the address listened on if there is none.
+    pub name: Option<String>,
+    /// No message is kept longer; senders learn the time their message really has.
+    pub ttl_max: Ttl,
+}
+
+impl ServiceOptions {
+    /// A service on `listen` with its state in `state`.
+    pub fn new(listen: SocketAddr, state: impl Into<PathBuf>) -> Self {
+        Self { listen, state: state.into(), name: None, ttl_max: Ttl::from_secs(TTL_S_MAX) }
+    }
+}
+
+/// Why a service does not start. Each says what to do.
+#[derive(Debug)]
+pub enum StartError {
+    /// The state folder cannot be made or used.
+    Folder(PathBuf, io::Error),
+    /// The store in the state folder cannot be opened.
+    Store(PathBuf, OpenError),
+    /// There is no certificate.
+    Certificate(CertificateError),
+    /// The address cannot be listened on.
+    Listen(SocketAddr, io::Error),
+}
+
+/// A way to start a push service.
+#[derive(Debug)]
+pub struct Service;
+
+impl Service {
+    /// Starts a push service on tasks of the current local task set or runtime, ready when this returns.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(options: ServiceOptions) -> Result<Running, StartError> {
+        let clock = Rc::new(Clock::default());
+        let folder = open_folder(&options.state)?;
+        let given: Vec<String> = options.name.iter().cloned().collect();
+        let names = certificate::names(&given, options.listen.ip());
+        let authority = Authority::open(&folder, names, clock.now().wall).map_err(StartError::Certificate)?;
+        let certificate = CurrentCertificate::new(&authority, clock.now().wall).map_err(StartError::Certificate)?;
+
+        let listen_failed = |error| StartError::Listen(options.listen, error);
+        let listener = TcpListener::bind(options.listen).await.map_err(listen_failed)?;
+        let address = listener.local_addr().map_err(listen_failed)?;
+
+        let mut retention = Retention::new(options.ttl_max);
+        let path = folder.join("service.redb");
+        let (store, closed) = Store::open(&path, |record| retention.restore(record, clock.now()))
+            .map_err(|error| StartError::Store(path.clone(), error))?;
+        let hub = Rc::new(Hub::new(retention, Box::new(SystemRandom::default()), Rc::clone(&clock), store));
+
+        let (stop, stopping) = watch::channel(false);
+        let config = Arc::new(certificate::server_config(Arc::clone(&certificate)));
+        let listener = Listener::new(listener, config, Rc::clone(&hub), stopping);
+        let host = options.name.unwrap_or_else(|| host(address.ip()));
+        let url = format!("https://{host}{}{SUBSCRIBE_PATH}", port(address.port()));
+        let ca_file = authority.ca_file().to_owned();
+        tracing::info!(%address, "push service listens");
+
+        let (mut serving, mut helpers) = (JoinSet::new(), JoinSet::new());
+        serving.spawn_local(listener.run());
+        helpers.spawn_local(run_timers(Rc::clone(&hub)));
+        helpers.spawn_local(renew(authority, certificate, Rc::clone(&clock)));
+        Ok(Running { url, address, ca_file, clock, hub, stop, serving, helpers, closed })
+    }
+}
+
+/// A push service that runs. Dropping it stops it at once; [`stop`](Self::stop) lets monitors end first.
+pub struct Running {
+    /// The push service resource, where subscriptions are made.
+    pub url: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The certificate that clients have to trust.
+    pub ca_file: PathBuf,
+    /// The service's clock.
+    pub clock: Rc<Clock>,
+    hub: Rc<Hub>,
+    stop: watch::Sender<bool>,
+    serving: JoinSet<()>,
+    helpers: JoinSet<()>,
+    closed: Closed,
+}
+
+impl Running {
+    /// Ends every monitoring request with 200, then every connection, and closes the store.
+    ///
+    /// Units: takes at most [`SERVICE_STOP_MS_MAX`], and what the disk needs for the last commit.
+    pub async fn stop(self) {
+        let Self { hub, stop, mut serving, mut helpers, closed, .. } = self;
+        hub.input(Input::Stop);
+        stop.send_replace(true);
+        let patience = Duration::from_millis(SERVICE_STOP_MS_MAX);
+        if timeout(patience, serving.join_next()).await.is_err() {
+            serving.shutdown().await;
+        }
+        helpers.shutdown().await;
+        drop(hub);
+        // The store is closed when the last holder is gone, and its thread has written what it was given.
+        if timeout(patience, closed).await.is_err() {
+            tracing::warn!("the store of the push service is still writing");
+        }
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("url", &self.url).field("ca_file", &self.ca_file).finish_non_exhaustive()
+    }
+}
+
+async fn run_timers(hub: Rc<Hub>) {
+    hub.run_timers().await;
+}
+
+/// Replaces the certificate after two thirds of its life, for ever.
+async fn renew(authority: Authority, certificate: Arc<CurrentCertificate>, clock: Rc<Clock>) {
+    loop {
+        tokio::time::sleep(Authority::renewal()).await;
+        match authority.issue(clock.now().wall) {
+            Ok(key) => {
+                certificate.replace(key);
+                tracing::info!("certificate of the push service renewed");
+            }
+            Err(error) => tracing::error!(?error, "certificate of the push service cannot be renewed"),
+        }
+    }
+}
+
+/// Makes the state folder if needed, for its owner alone, and returns its absolute path.
+fn open_folder(path: &Path) -> Result<PathBuf, StartError> {
+    let failed = |error| StartError::Folder(path.to_owned(), error);
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    std::fs::canonicalize(path).map_err(failed)
+}
+
+fn host(address: IpAddr) -> String {
+    match address {
+        address if address.is_unspecified() => "localhost".to_owned(),
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+fn port(port: u16) -> String {
+    if port == PORT { String::new() } else { format!(":{port}") }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path, error) => {
+                write!(f, "state folder {}: {error}; choose another with --state or make it writable", path.display())
+            }
+            Self::Store(path, OpenError::InUse) => {
+                write!(f, "{}: another service uses it; stop that one or give --state another folder", path.display())
+            }
+            Self::Store(path, OpenError::Version(version)) => write!(
+                f,
+                "{}: its format has version {version}, this program knows 1; use the program that wrote it",
+                path.display()
+            ),
+            Self::Store(path, OpenError::Damaged(what)) => write!(
+                f,
+                "{}: damaged ({what}); restore it from a backup, or move it away to start without subscriptions",
+                path.display()
+            ),
+            Self::Store(path, OpenError::Io(error)) => {
+                write!(f, "{}: {error}; check the disk and the owner of the file", path.display())
+            }
+            Self::Certificate(CertificateError::Io(path, error)) => {
+                write!(f, "{}: {error}; check the disk and the owner of the file", path.display())
+            }
+            Self::Certificate(CertificateError::Damaged(path)) => write!(
+                f,
+                "{}: not a private key; restore it from a backup, or move it away with ca.pem to found a new authority, \
+                 which every gateway and sender must then be given",
+                path.display()
+            ),
+            Self::Certificate(CertificateError::Name(names)) => {
+                write!(f, "no certificate can be issued for {names}; give --name a host name in ASCII")
+            }
+            Self::Certificate(CertificateError::ClockUnset) => {
+                f.write_str("the clock is not set; set it, for certificates are valid from a date")
+            }
+            Self::Listen(address, error) => {
+                write!(f, "cannot listen on {address}: {error}; choose another address or port with --listen")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

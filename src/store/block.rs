@@ -2,7 +2,7 @@
 
 use crc::{CRC_32_ISCSI, Crc};
 
-use super::log::Change;
+use super::change::Change;
 use crate::limits::{STORE_BLOCK_BYTES, STORE_KEY_BYTES_MAX};
 
 /// The only version of the format so far.

@@ -18,7 +18,8 @@ use crate::limits::STORE_BLOCK_BYTES;
 
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-const OTHERS: u32 = 0o077;
+/// The permission bits that must not be set: those of everybody but the owner.
+pub const OTHERS: u32 = 0o077;
 
 /// A state folder, locked.
 #[derive(Debug)]
@@ -38,8 +39,11 @@ impl FileFlash {
         let failed = |error: io::Error| StoreError::Folder { folder: folder.to_owned(), kind: error.kind() };
         create_folder(folder).map_err(failed)?;
         let mode = mode(folder).map_err(failed)?;
-        if mode & OTHERS != 0 && !close_to_others(folder).map_err(failed)? {
-            return Err(StoreError::Exposed { folder: folder.to_owned(), mode });
+        if mode & OTHERS != 0 {
+            if !may_close(folder).map_err(failed)? {
+                return Err(StoreError::Exposed { folder: folder.to_owned(), mode });
+            }
+            fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE)).map_err(failed)?;
         }
         let lock = open_private(&folder.join("lock")).map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
@@ -81,14 +85,13 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
     folder.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_folder)
 }
 
-/// Takes an empty folder, or one that was ours before, from others; false when it holds anything else, since closing
-/// `/var/lib` would close it for the whole system.
-fn close_to_others(folder: &Path) -> io::Result<bool> {
-    let is_ours = folder.join(file_name(Region::A)).exists() || fs::read_dir(folder)?.next().is_none();
-    if is_ours {
-        fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE))?;
-    }
-    Ok(is_ours)
+/// Whether opening a folder may take it from others: it is empty, or was a state folder before. Closing any other,
+/// `/var/lib` for one, would close it for the whole system.
+///
+/// # Errors
+/// What the file system says.
+pub fn may_close(folder: &Path) -> io::Result<bool> {
+    Ok(folder.join(file_name(Region::A)).exists() || fs::read_dir(folder)?.next().is_none())
 }
 
 /// The permission bits of a file or folder.

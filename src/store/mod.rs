@@ -50,6 +50,7 @@ pub mod flash;
 pub mod log;
 
 mod block;
+mod change;
 mod replay;
 mod writer;
 
@@ -57,7 +58,8 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-pub use log::{Change, Damage, LogError};
+pub use change::{Change, LogError};
+pub use log::Damage;
 pub use writer::{Full, Persisted, Store};
 
 use crate::limits::STORE_CLOSE_MS_MAX;

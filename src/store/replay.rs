@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::block::{self, Block, RegionHeader};
+use super::change::{Change, LogError};
 use super::flash::{Flash, FlashError, Region};
-use super::log::{Change, LogError};
 use crate::limits::STORE_BLOCK_BYTES;
 
 /// The facts of a log: the last value of each key.

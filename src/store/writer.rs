@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_sync_that_never_returns_does_not_hold_up_closing_for_ever() {
-        let (_test, test_ended) = sync::channel();
+        let (_test, test_ended) = sync::sync_channel(1);
         // A new log takes four syncs.
         let flash = StuckFlash { regions: [Vec::new(), Vec::new()], syncs_left: 4, test_ended };
         let (mut store, _) = Store::open_on(flash, Capacity::default()).expect("it opens");

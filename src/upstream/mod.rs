@@ -127,6 +127,11 @@ impl Upstream {
         }
     }
 
+    /// The push service.
+    pub fn service(&self) -> &PushServiceUri {
+        &self.service
+    }
+
     /// The address of the service, while connected.
     pub fn remote(&self) -> Option<SocketAddr> {
         self.remote

@@ -5,6 +5,8 @@ mod device;
 #[path = "../common/flash.rs"]
 mod flash;
 
+mod config_commands;
+mod config_text;
 mod link_ports;
 mod link_pump;
 mod simulate_process;

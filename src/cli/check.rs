@@ -1,0 +1,143 @@
+//! `fieldgate check`: says what is wrong with a configuration, and with the files it names, before anything starts.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::{Failure, Outcome};
+use crate::config::{self, Config, ConfigError, Problem};
+use crate::limits::{CA_FILE_BYTES_MAX, CONFIG_BYTES_MAX};
+use crate::store::file;
+use crate::transport::endpoint::LinkEndpoint;
+
+/// The configuration file when none is named.
+pub const CONFIG_FILE: &str = "fieldgate.toml";
+
+/// Arguments of `fieldgate check`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Configuration file
+    #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
+    config: PathBuf,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The configuration or a file that it names cannot be used.
+pub fn run(args: Args) -> Outcome {
+    let text = read_text(&args.config)?;
+    let config = parse(&args.config, &text)?;
+    let place = |key: &str| format!("{}:{}: {key}", args.config.display(), config::line_of(&text, key));
+    for (key, warning) in warnings(&config) {
+        eprintln!("warning: {}: {warning}", place(&key));
+    }
+    let errors: Vec<String> =
+        file_errors(&config).into_iter().map(|(key, error)| format!("{}: {error}", place(key))).collect();
+    if !errors.is_empty() {
+        return Err(unusable(&errors));
+    }
+    println!("ok");
+    Ok(())
+}
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// It cannot be read, or something in it is wrong; everything that is, with its line.
+pub fn load(path: &Path) -> Result<Config, Failure> {
+    parse(path, &read_text(path)?)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Config, Failure> {
+    let place = |error: &ConfigError| format!("{}:{error}", path.display());
+    Config::parse(text).map_err(|errors| unusable(&errors.iter().map(place).collect::<Vec<_>>()))
+}
+
+fn unusable(errors: &[String]) -> Failure {
+    let count = if errors.len() == 1 { "an error".to_owned() } else { format!("{} errors", errors.len()) };
+    Failure::usage(format_args!("the configuration has {count}\n{}", errors.join("\n")))
+}
+
+fn read_text(path: &Path) -> Result<String, Failure> {
+    let octets = read_bounded(path, CONFIG_BYTES_MAX).map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::NotFound => "name another file with --config, or make one with: fieldgate init",
+            io::ErrorKind::PermissionDenied => "let this user read it",
+            _ => "it must be a file that this user may read",
+        };
+        Failure::usage(format_args!("cannot read the configuration {}: {error}; {advice}", path.display()))
+    })?;
+    String::from_utf8(octets).map_err(|error| {
+        let line =
+            1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&octet| octet == b'\n').count();
+        let problem = Problem::Syntax("octets that are not UTF-8".to_owned());
+        unusable(&[format!("{}:{}", path.display(), ConfigError { line, key: String::new(), problem })])
+    })
+}
+
+/// Reads a file, or one octet more than `bytes_max` of it, which whoever parses it then refuses.
+fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut octets = Vec::new();
+    File::open(path)?.take(bytes_max as u64 + 1).read_to_end(&mut octets)?;
+    Ok(octets)
+}
+
+fn file_errors(config: &Config) -> Vec<(&'static str, String)> {
+    let mut errors = Vec::new();
+    if let Err(error) = check_state(&config.state) {
+        errors.push(("state", error));
+    }
+    if let Some(Err(error)) = config.push_service.ca_file.as_deref().map(check_ca_file) {
+        errors.push(("push_service.ca_file", error));
+    }
+    errors
+}
+
+/// A folder that is missing will be made; one that is there must be writable, and closed to others.
+fn check_state(folder: &Path) -> Result<(), String> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    if !folder.is_dir() {
+        return Err(format!("{} is no folder; name another one", folder.display()));
+    }
+    let unusable =
+        |error: io::Error| format!("{} cannot be used: {error}; let this user write there", folder.display());
+    let mode = file::mode(folder).map_err(unusable)?;
+    if !file::may_close(folder).map_err(unusable)? && mode & file::OTHERS != 0 {
+        return Err(format!("{} has mode {mode:04o} and would hold secrets; run: chmod 700 {0}", folder.display()));
+    }
+    let probe = folder.join(".fieldgate-check");
+    OpenOptions::new().write(true).create(true).truncate(true).open(&probe).map_err(unusable)?;
+    fs::remove_file(&probe).map_err(unusable)
+}
+
+fn check_ca_file(path: &Path) -> Result<(), String> {
+    let unusable = |what: String| format!("{} {what}; it must hold certificates in PEM", path.display());
+    let pem = read_bounded(path, CA_FILE_BYTES_MAX).map_err(|error| unusable(format!("cannot be read: {error}")))?;
+    if pem.len() > CA_FILE_BYTES_MAX {
+        return Err(unusable(format!("is larger than {CA_FILE_BYTES_MAX} octets")));
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| unusable(format!("is damaged: {error}")))?;
+        roots.add(certificate).map_err(|error| unusable(format!("holds something that is no certificate: {error}")))?;
+    }
+    if roots.is_empty() { Err(unusable("holds no certificate".to_owned())) } else { Ok(()) }
+}
+
+/// What may well be right later: devices come and go.
+fn warnings(config: &Config) -> Vec<(String, String)> {
+    let missing = config.devices.iter().enumerate().filter_map(|(index, device)| match &device.link {
+        LinkEndpoint::Serial { path, .. } if !path.exists() => {
+            Some((format!("device[{index}].link"), format!("there is no {} now; is it plugged in?", path.display())))
+        }
+        _ => None,
+    });
+    missing.collect()
+}

@@ -1,0 +1,145 @@
+//! `fieldgate device`: the devices of a running gateway.
+
+use std::time::{Duration, Instant};
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::control::Socket;
+use super::{Failure, Outcome};
+use crate::config::MTU_DEFAULT;
+use crate::control::Request;
+
+/// How often a subscription that is not there yet is asked for.
+const SHOW_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Arguments of `fieldgate device`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    fieldgate device add meter-7 --link 'serial:/dev/ttyUSB0?baud=115200'\n  \
+    fieldgate device show meter-7 --json > meter-7.json\n  \
+    fieldgate device list\n  \
+    fieldgate device remove meter-7")]
+pub struct Args {
+    #[command(flatten)]
+    socket: Socket,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Take up a device for good
+    Add {
+        /// Its id: 1 to 32 characters of A-Z a-z 0-9 . _ -
+        id: String,
+        /// Its link: serial:/dev/PORT?baud=N, unix:/PATH or tcp:127.0.0.1:PORT
+        #[arg(long)]
+        link: String,
+        /// A channel, a subscription of its own; may be given several times
+        #[arg(long, value_name = "N", default_value = "1")]
+        channel: Vec<u16>,
+        /// Octets of the largest frame on its link
+        #[arg(long, value_name = "OCTETS", default_value_t = MTU_DEFAULT)]
+        mtu: u16,
+    },
+    /// List the devices
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what an application server needs to send to a device: a capability, keep it secret
+    Show {
+        /// The id of the device
+        id: String,
+        /// The channel; its first one if none is named
+        #[arg(long, value_name = "N")]
+        channel: Option<u16>,
+        /// Print the PushSubscription as JSON, for Web Push libraries
+        #[arg(long)]
+        json: bool,
+        /// Wait so many seconds for a subscription that is yet to be made
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u64,
+    },
+    /// Remove a device and its subscriptions
+    Remove {
+        /// The id of the device
+        id: String,
+    },
+    /// Ask the push service for what it stores for a device
+    Fetch {
+        /// The id of the device
+        id: String,
+    },
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What the gateway says, or that it cannot be asked.
+pub fn run(args: Args) -> Outcome {
+    let Args { socket, action } = args;
+    match action {
+        Action::Add { id, link, channel, mtu } => {
+            socket.ask(&Request::DeviceAdd { id: id.clone(), link, channels: channel, mtu })?;
+            println!("added {id}");
+        }
+        Action::List { json } => list(&socket.ask(&Request::DeviceList)?, json),
+        Action::Show { id, channel, json, wait } => {
+            let subscription = show(&socket, &id, channel, Duration::from_secs(wait))?;
+            if json {
+                println!("{subscription}");
+            } else {
+                println!("endpoint  {}", text(&subscription["endpoint"]));
+                println!("p256dh    {}", text(&subscription["keys"]["p256dh"]));
+                println!("auth      {}", text(&subscription["keys"]["auth"]));
+            }
+        }
+        Action::Remove { id } => {
+            socket.ask(&Request::DeviceRemove { id: id.clone() })?;
+            println!("removed {id}");
+        }
+        Action::Fetch { id } => {
+            socket.ask(&Request::DeviceFetch { id })?;
+        }
+    }
+    Ok(())
+}
+
+#[allow(clippy::disallowed_methods)] // a command that a person waits for
+fn show(socket: &Socket, id: &str, channel: Option<u16>, wait: Duration) -> Result<Value, Failure> {
+    let start = Instant::now();
+    loop {
+        let subscription = socket.ask(&Request::DeviceShow { id: id.to_owned(), channel })?;
+        if !subscription.is_null() {
+            return Ok(subscription);
+        }
+        if start.elapsed() >= wait {
+            let advice = "see fieldgate status, or wait with --wait SECONDS";
+            return Err(Failure::failed(format_args!("{id} has no subscription yet; {advice}")));
+        }
+        std::thread::sleep(SHOW_INTERVAL);
+    }
+}
+
+fn list(devices: &Value, json: bool) {
+    if json {
+        return println!("{devices}");
+    }
+    for device in devices.as_array().into_iter().flatten() {
+        let channels: Vec<String> = device["channels"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|channel| format!("{} {}", channel["channel"], text(&channel["state"])))
+            .collect();
+        let (id, presence, link) = (text(&device["id"]), text(&device["presence"]), text(&device["link"]));
+        println!("{id:<16} {presence:<8} {link:<40} {}", channels.join(", "));
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

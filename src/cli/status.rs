@@ -1,0 +1,72 @@
+//! `fieldgate status` and `fieldgate connections`: a running gateway at a glance.
+
+use serde_json::Value;
+
+use super::Outcome;
+use super::control::Socket;
+use crate::control::Request;
+
+/// Arguments of `fieldgate status` and `fieldgate connections`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  fieldgate status\n  fieldgate status --json | jq .counters")]
+pub struct Args {
+    #[command(flatten)]
+    socket: Socket,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `fieldgate status`.
+///
+/// # Errors
+/// The gateway cannot be asked.
+pub fn run(args: Args) -> Outcome {
+    let status = args.socket.ask(&Request::Status)?;
+    if args.json {
+        println!("{status}");
+        return Ok(());
+    }
+    println!("push service  {} ({})", text(&status["service"]), text(&status["uplink"]));
+    for (key, label) in [("last_error", "last error"), ("state_warning", "state")] {
+        if let Some(reason) = status[key].as_str() {
+            println!("{label:<13} {reason}");
+        }
+    }
+    println!("running       {} s, {} messages in flight", status["uptime_s"], status["in_flight"]);
+    for device in status["devices"].as_array().into_iter().flatten() {
+        println!("device        {:<16} {}", text(&device["id"]), text(&device["presence"]));
+    }
+    for (name, count) in status["counters"].as_object().into_iter().flatten() {
+        println!("{name:<13} {count}");
+    }
+    Ok(())
+}
+
+/// Runs `fieldgate connections`.
+///
+/// # Errors
+/// The gateway cannot be asked.
+pub fn connections(args: Args) -> Outcome {
+    let connections = args.socket.ask(&Request::Connections)?;
+    if args.json {
+        println!("{connections}");
+        return Ok(());
+    }
+    let upstream = &connections["upstream"];
+    let remote = upstream["remote"].as_str().unwrap_or("-");
+    println!(
+        "{:<40} {:<14} {:<12} {remote}",
+        text(&upstream["service"]),
+        text(&upstream["stack"]),
+        text(&upstream["state"])
+    );
+    for link in connections["links"].as_array().into_iter().flatten() {
+        println!("{:<40} {:<14} {}", text(&link["endpoint"]), text(&link["device"]), text(&link["state"]));
+    }
+    Ok(())
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

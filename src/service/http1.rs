@@ -1,0 +1,76 @@
+//! HTTP/1.1 connections: most libraries of application servers speak it, and it is enough for all but receiving.
+
+use std::pin::pin;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+use crate::limits::{PUSH_BODY_BYTES_MAX, SERVICE_BODY_MS_MAX, SERVICE_HEADER_LIST_BYTES_MAX, SERVICE_IDLE_MS};
+use crate::time::Duration;
+
+use super::hub::{BodyError, Hub};
+use super::routes::{self, PushSupport};
+
+/// Serves one connection until it ends or the service stops.
+pub(super) async fn serve<T>(io: T, hub: Rc<Hub>, mut stop: watch::Receiver<bool>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(SERVICE_IDLE_MS))
+        .max_buf_size(SERVICE_HEADER_LIST_BYTES_MAX as usize);
+    let service = service_fn(|request| respond(request, &hub));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = stop.wait_for(|stop| *stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP/1.1 connection ended");
+    }
+}
+
+/// An error closes the connection; it is returned when the client broke off.
+async fn respond(request: Request<Incoming>, hub: &Hub) -> Result<Response<Full<Bytes>>, BrokenOff> {
+    let (head, body) = request.into_parts();
+    let route = routes::route(&head, PushSupport::None, |token| hub.kind(token));
+    let mut response = hub.perform(route, read(body)).await.ok_or(BrokenOff)?;
+    response.headers_mut().insert(http::header::DATE, hub.date());
+    Ok(response.map(Full::new))
+}
+
+async fn read(body: Incoming) -> Result<Bytes, BodyError> {
+    let collected = Limited::new(body, PUSH_BODY_BYTES_MAX).collect();
+    let deadline = Duration::from_millis(SERVICE_BODY_MS_MAX);
+    match tokio::time::timeout(deadline, collected).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge),
+        Ok(Err(_)) => Err(BodyError::Broken),
+        Err(_) => Err(BodyError::TooSlow),
+    }
+}
+
+/// The client broke off in the middle of a request.
+#[derive(Debug)]
+struct BrokenOff;
+
+impl std::fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the client broke off in the middle of a request")
+    }
+}
+
+impl std::error::Error for BrokenOff {}

@@ -1,0 +1,96 @@
+//! The accept loop: TCP, TLS, and which protocol comes after.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::limits::{SERVICE_CONNECTION_COUNT_MAX, SERVICE_HANDSHAKE_MS_MAX};
+use crate::time::Duration;
+
+use super::hub::Hub;
+use super::{http1, session};
+
+/// Pause after the operating system refused to accept, which it does when it is out of files.
+const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections and serves each on a task of its own.
+pub(super) struct Listener {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    hub: Rc<Hub>,
+    stop: watch::Receiver<bool>,
+    connections: JoinSet<()>,
+}
+
+impl Listener {
+    pub(super) fn new(
+        listener: TcpListener,
+        config: Arc<ServerConfig>,
+        hub: Rc<Hub>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self { listener, acceptor: TlsAcceptor::from(config), hub, stop, connections: JoinSet::new() }
+    }
+
+    /// Serves until the service stops, and then until every connection has ended. No error of a connection or of the
+    /// listener ends it.
+    ///
+    /// Beyond [`SERVICE_CONNECTION_COUNT_MAX`] connections the operating system queues and then refuses new ones.
+    pub(super) async fn run(mut self) {
+        let mut stop = self.stop.clone();
+        loop {
+            let has_room = self.connections.len() < SERVICE_CONNECTION_COUNT_MAX;
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                accepted = self.listener.accept(), if has_room => self.accepted(accepted.map(|(stream, _)| stream)).await,
+                Some(ended) = self.connections.join_next() => report(ended),
+            }
+        }
+        drop(self.listener);
+        while let Some(ended) = self.connections.join_next().await {
+            report(ended);
+        }
+    }
+
+    async fn accepted(&mut self, stream: io::Result<TcpStream>) {
+        match stream {
+            Ok(stream) => {
+                let serving = serve(stream, self.acceptor.clone(), Rc::clone(&self.hub), self.stop.clone());
+                self.connections.spawn_local(serving);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(REFUSED_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, acceptor: TlsAcceptor, hub: Rc<Hub>, stop: watch::Receiver<bool>) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "small writes of a connection may be held back");
+    }
+    let deadline = Duration::from_millis(SERVICE_HANDSHAKE_MS_MAX);
+    let stream = match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => return tracing::debug!("a TLS handshake took too long"),
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        session::serve(stream, hub, stop).await;
+    } else {
+        http1::serve(stream, hub, stop).await;
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}

@@ -1,0 +1,303 @@
+//! Requests into actions, outcomes into answers.
+//!
+//! Pure: a request's head and what is known about its path decide what to do, and a [`Reply`] decides status and
+//! fields. Everything about HTTP that the service promises is here; connections only carry it.
+//!
+//! Dead and unknown paths are told apart from nothing: they are checked first and answered alike (404, no content).
+//!
+//! Source: RFC 8030 §4 to §7, RFC 9110 §15.
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LAST_MODIFIED, LINK, LOCATION,
+    RETRY_AFTER,
+};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, request};
+
+use crate::limits::{PUSH_BODY_BYTES_MAX, SERVICE_RETRY_AFTER_S};
+use crate::time::UnixTime;
+use crate::webpush::headers::{InvalidTtl, Preferences, Ttl, http_date};
+use crate::webpush::link;
+
+use super::retention::{Content, Ending, Kind, Push, Reply};
+use super::token::Token;
+
+/// Path of the push service resource, where subscriptions are made.
+pub const SUBSCRIBE_PATH: &str = "/subscribe";
+
+/// Whether the connection of a request can carry pushes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushSupport {
+    /// HTTP/2 with server push.
+    Available,
+    /// HTTP/2, and the client switched server push off.
+    Disabled,
+    /// HTTP/1.1 has none.
+    None,
+}
+
+/// What to do with a request.
+#[derive(Debug)]
+pub enum Route {
+    /// Answer it, whatever its content.
+    Answer(Response<Bytes>),
+    /// Make a subscription, in the set presented if there is one.
+    Subscribe {
+        /// The set.
+        set: Option<Token>,
+    },
+    /// Read the content, at most [`PUSH_BODY_BYTES_MAX`] octets, and accept the message.
+    Send {
+        /// The push resource.
+        push: Token,
+        /// How long to keep it.
+        ttl: Ttl,
+        /// The message, its octets still missing.
+        content: Content,
+    },
+    /// Show a message.
+    Read {
+        /// The push message.
+        message: Token,
+    },
+    /// Acknowledge a message, end a subscription or a set.
+    Remove {
+        /// The resource.
+        resource: Token,
+    },
+    /// Keep the request open and push.
+    Monitor {
+        /// The subscription or set.
+        resource: Token,
+        /// The preference for an answer after so many seconds.
+        wait_s: Option<u64>,
+    },
+}
+
+/// Decides what to do with a request, given what its path names.
+pub fn route(head: &request::Parts, push: PushSupport, kind: impl Fn(Token) -> Option<Kind>) -> Route {
+    let path = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    if path == SUBSCRIBE_PATH {
+        return match head.method {
+            Method::POST => subscribe(head),
+            _ => Route::Answer(not_allowed("POST")),
+        };
+    }
+    let Some((token, kind)) = Token::from_path(path).and_then(|token| Some((token, kind(token)?))) else {
+        return Route::Answer(empty(StatusCode::NOT_FOUND));
+    };
+    match (kind, &head.method) {
+        (Kind::Push, &Method::POST) => send(token, &head.headers),
+        (Kind::Push, _) => Route::Answer(not_allowed("POST")),
+        (Kind::Message, &Method::GET) => Route::Read { message: token },
+        (Kind::Subscription | Kind::Set, &Method::GET) => monitor(token, &head.headers, push),
+        (_, &Method::DELETE) => Route::Remove { resource: token },
+        _ => Route::Answer(not_allowed("GET, DELETE")),
+    }
+}
+
+/// The answer to a reply; none while a monitoring request stays open.
+pub fn answer(reply: Reply) -> Option<Response<Bytes>> {
+    Some(match reply {
+        Reply::Monitoring => return None,
+        Reply::Subscribed { subscription, push, set } => {
+            let mut response = empty(StatusCode::CREATED);
+            let fields = response.headers_mut();
+            fields.insert(LOCATION, path_value(subscription));
+            fields.append(LINK, link::value(&push.path(), link::PUSH));
+            fields.append(LINK, link::value(&set.path(), link::SET));
+            response
+        }
+        Reply::Accepted { message, ttl } => {
+            let mut response = empty(StatusCode::CREATED);
+            response.headers_mut().insert(LOCATION, path_value(message));
+            response.headers_mut().insert("ttl", HeaderValue::from(ttl.as_secs()));
+            response
+        }
+        Reply::Content { content, accepted, max_age_s } => {
+            let mut response = Response::new(content.body.clone());
+            describe(response.headers_mut(), &content, Some(accepted), max_age_s);
+            response
+        }
+        Reply::Removed => empty(StatusCode::NO_CONTENT),
+        Reply::Gone => empty(StatusCode::NOT_FOUND),
+        Reply::InvalidSet => {
+            reason(StatusCode::BAD_REQUEST, "the subscription set in the link is not one of this service")
+        }
+        Reply::Full => unavailable("the service is full; try again later"),
+    })
+}
+
+/// The answer when the outcome could not be stored.
+pub fn not_stored() -> Response<Bytes> {
+    unavailable("the service cannot store this now; try again later")
+}
+
+/// The answer to content of more than [`PUSH_BODY_BYTES_MAX`] octets.
+pub fn too_large() -> Response<Bytes> {
+    reason(StatusCode::PAYLOAD_TOO_LARGE, "a message is at most 4096 octets")
+}
+
+/// The answer to content that did not arrive in time.
+pub fn too_slow() -> Response<Bytes> {
+    reason(StatusCode::REQUEST_TIMEOUT, "the content did not arrive in time")
+}
+
+/// Whether a request announces more content than a message may have.
+pub fn announces_too_much(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    length.is_some_and(|length| length > PUSH_BODY_BYTES_MAX as u64)
+}
+
+/// The final answer to a monitoring request.
+pub fn ended(ending: Ending) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = match ending {
+        Ending::Pushed => StatusCode::OK,
+        Ending::Nothing => StatusCode::NO_CONTENT,
+        Ending::Gone => StatusCode::NOT_FOUND,
+    };
+    response
+}
+
+/// The request that a push promises: GET on the message, with the push resource in a link.
+///
+/// Source: RFC 8030 §6.1, RFC 9113 §8.4.1.
+pub fn promise(push: &Push, authority: &Authority) -> Request<()> {
+    let path = PathAndQuery::try_from(push.message.path()).expect("a slash and base64url are a path");
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(Scheme::HTTPS);
+    uri.authority = Some(authority.clone());
+    uri.path_and_query = Some(path);
+    let mut request = Request::new(());
+    *request.uri_mut() = Uri::from_parts(uri).expect("all three parts are there");
+    request.headers_mut().insert(LINK, link::value(&push.push.path(), link::PUSH));
+    request
+}
+
+/// The head of a pushed response: what the sender said about the content, and nothing else of its fields.
+///
+/// Source: RFC 8030 §6, §7.2.
+pub fn pushed(push: &Push) -> Response<()> {
+    let mut response = Response::new(());
+    let fields = response.headers_mut();
+    fields.insert(LINK, link::value(&push.push.path(), link::PUSH));
+    describe(fields, &push.content, push.last_modified, push.max_age_s);
+    response
+}
+
+/// The host of a request, from its target or its Host field.
+pub fn authority(head: &request::Parts) -> Option<Authority> {
+    let from_host = || head.headers.get(HOST)?.to_str().ok()?.parse().ok();
+    head.uri.authority().cloned().or_else(from_host).filter(|authority| !authority.as_str().contains('@'))
+}
+
+fn subscribe(head: &request::Parts) -> Route {
+    let invalid = || Route::Answer(answer(Reply::InvalidSet).expect("only an open monitor has no answer"));
+    let Some(authority) = authority(head) else {
+        return Route::Answer(reason(StatusCode::BAD_REQUEST, "the request names no host"));
+    };
+    let Ok(base) = format!("https://{authority}{SUBSCRIBE_PATH}").parse::<Uri>() else { return invalid() };
+    match link::find(&head.headers, link::SET, &base) {
+        None => Route::Subscribe { set: None },
+        Some(Ok(target)) if is_same_origin(&target, &base) => {
+            let path = target.path_and_query().map_or("", PathAndQuery::as_str);
+            Token::from_path(path).map_or_else(invalid, |set| Route::Subscribe { set: Some(set) })
+        }
+        Some(_) => invalid(),
+    }
+}
+
+fn send(push: Token, headers: &HeaderMap) -> Route {
+    match Ttl::from_headers(headers) {
+        Ok(_) if announces_too_much(headers) => Route::Answer(too_large()),
+        Ok(ttl) => {
+            let content_type = headers.get(CONTENT_TYPE).cloned();
+            let content_encoding = headers.get(CONTENT_ENCODING).cloned();
+            Route::Send { push, ttl, content: Content { body: Bytes::new(), content_type, content_encoding } }
+        }
+        Err(invalid) => Route::Answer(reason(
+            StatusCode::BAD_REQUEST,
+            match invalid {
+                InvalidTtl::Missing => "the TTL field is missing",
+                InvalidTtl::Malformed => "the TTL field is not a number of seconds",
+                InvalidTtl::Repeated => "there is more than one TTL field",
+            },
+        )),
+    }
+}
+
+fn monitor(resource: Token, headers: &HeaderMap, push: PushSupport) -> Route {
+    match push {
+        PushSupport::Available => Route::Monitor { resource, wait_s: Preferences::from_headers(headers).wait_s },
+        PushSupport::Disabled => Route::Answer(reason(
+            StatusCode::BAD_REQUEST,
+            "messages come by server push, which this client switched off",
+        )),
+        PushSupport::None => Route::Answer(reason(
+            StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            "messages come by server push, which needs HTTP/2",
+        )),
+    }
+}
+
+fn is_same_origin(target: &Uri, base: &Uri) -> bool {
+    let port = |uri: &Uri| uri.port_u16().unwrap_or(443);
+    let host = |uri: &Uri| uri.host().unwrap_or_default().to_ascii_lowercase();
+    target.scheme() == base.scheme() && host(target) == host(base) && port(target) == port(base)
+}
+
+/// The fields that describe a message. They vary with it, so that HPACK tables are better off without the rarer ones.
+fn describe(fields: &mut HeaderMap, content: &Content, last_modified: Option<UnixTime>, max_age_s: u64) {
+    if let Some(content_type) = &content.content_type {
+        fields.insert(CONTENT_TYPE, content_type.clone());
+    }
+    if let Some(content_encoding) = &content.content_encoding {
+        fields.insert(CONTENT_ENCODING, content_encoding.clone());
+    }
+    let mut max_age = value(&format!("private, max-age={max_age_s}"));
+    if let Some(accepted) = last_modified {
+        fields.insert(LAST_MODIFIED, value(&http_date(accepted)));
+        // What is left of a lifetime after waiting is a new number each time.
+        max_age.set_sensitive(true);
+    }
+    fields.insert(CACHE_CONTROL, max_age);
+}
+
+fn empty(status: StatusCode) -> Response<Bytes> {
+    reason(status, "")
+}
+
+fn not_allowed(methods: &'static str) -> Response<Bytes> {
+    let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+fn unavailable(text: &'static str) -> Response<Bytes> {
+    let mut response = reason(StatusCode::SERVICE_UNAVAILABLE, text);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(SERVICE_RETRY_AFTER_S));
+    response
+}
+
+/// An answer with one line for a person.
+fn reason(status: StatusCode, text: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+    *response.status_mut() = status;
+    if !text.is_empty() {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    }
+    response
+}
+
+fn path_value(token: Token) -> HeaderValue {
+    value(&token.path())
+}
+
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("tokens, numbers and dates are visible ASCII")
+}
+
+#[cfg(test)]
+mod tests;

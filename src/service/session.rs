@@ -1,0 +1,430 @@
+//! One HTTP/2 connection: requests in, answers and pushes out.
+//!
+//! It holds no decisions. [`Hub::poll_output`] says what to push and which monitor to end; this module turns it into
+//! promises and answers within the client's limits, and reports what became of each push:
+//!
+//! ```text
+//! poll_output -> PUSH_PROMISE, HEADERS -> window? -> DATA with END_STREAM -> written: Delivered
+//!                        |                   |                                     |
+//!                        +----- reset by the client: Refused ----------------------+
+//! ```
+//!
+//! Rules that the HTTP/2 library leaves to its user: the handle of a monitoring request is kept until it is answered;
+//! nothing is promised on it afterwards; promises name their scheme and authority; no more promises are un-ended than
+//! the client allows, a client that states no limit included.
+//!
+//! Source: RFC 9113 §8.4, RFC 8030 §6.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::server::{Connection, SendPushedResponse, SendResponse};
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use http::uri::Authority;
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::limits::{
+    PUSH_BODY_BYTES_MAX, SERVICE_BODY_MS_MAX, SERVICE_DATA_FRAME_BUDGET_BYTES, SERVICE_ERROR_RESETS_MAX,
+    SERVICE_HANDSHAKE_MS_MAX, SERVICE_HEADER_LIST_BYTES_MAX, SERVICE_IDLE_MS, SERVICE_LATE_REFUSALS_COUNT,
+    SERVICE_PING_MS, SERVICE_PONG_MS, SERVICE_PROMISES_UNENDED_MAX, SERVICE_PUSH_MS_MAX, SERVICE_RESETS_UNSEEN_MAX,
+    SERVICE_STREAM_COUNT_MAX,
+};
+use crate::time::Duration;
+
+use super::hub::{BodyError, Hub};
+use super::parcel::{Parcel, Written};
+use super::retention::{ConnectionId, DeliveryId, Ending, Input, MonitorId, Output, Push};
+use super::routes::{self, PushSupport, Route};
+use super::token::Token;
+use super::wire::{Sightings, Wire};
+
+/// Serves one connection until it ends.
+pub(super) async fn serve<T>(io: T, hub: Rc<Hub>, stop: watch::Receiver<bool>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let sightings = Rc::new(Sightings::default());
+    let handshake = builder().handshake::<_, Parcel>(Wire::new(io, Rc::clone(&sightings)));
+    match timeout(Duration::from_millis(SERVICE_HANDSHAKE_MS_MAX), handshake).await {
+        Ok(Ok(connection)) => Session::new(hub, sightings).run(connection, stop).await,
+        Ok(Err(error)) => tracing::debug!(%error, "an HTTP/2 handshake failed"),
+        Err(_) => tracing::debug!("an HTTP/2 handshake took too long"),
+    }
+}
+
+/// The library's bounds against floods, each set knowingly.
+fn builder() -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(SERVICE_STREAM_COUNT_MAX)
+        .max_header_list_size(SERVICE_HEADER_LIST_BYTES_MAX)
+        .initial_connection_window_size(1 << 20)
+        .max_concurrent_reset_streams(SERVICE_RESETS_UNSEEN_MAX)
+        .max_pending_accept_reset_streams(SERVICE_RESETS_UNSEEN_MAX)
+        .max_local_error_reset_streams(Some(SERVICE_ERROR_RESETS_MAX))
+        .data_frame_budget(SERVICE_DATA_FRAME_BUDGET_BYTES);
+    builder
+}
+
+struct Session {
+    hub: Rc<Hub>,
+    id: ConnectionId,
+    wake: Rc<Notify>,
+    sightings: Rc<Sightings>,
+    written: Written,
+    /// Open monitoring requests by stream, with the authority they named: promises name the same.
+    monitors: BTreeMap<u32, (SendResponse<Parcel>, Authority)>,
+    /// Promises that are not ended, by promised stream.
+    sending: BTreeMap<u32, Sending>,
+    /// The latest promises that are ended: their refusal may still come.
+    ended: VecDeque<(u32, DeliveryId)>,
+    requests: JoinSet<()>,
+    /// When the peer was last asked whether it is there, and did not answer since.
+    pinged: Option<Instant>,
+    /// When the connection was said goodbye to, for want of use.
+    closing: Option<Instant>,
+}
+
+struct Sending {
+    delivery: DeliveryId,
+    /// Dropped before its promise is written, the promise would never end.
+    _promise: SendPushedResponse<Parcel>,
+    stream: SendStream<Parcel>,
+    /// What the client's window had no room for yet; empty when all is handed over.
+    rest: Bytes,
+    deadline: Instant,
+}
+
+/// The connection cannot be used any more.
+struct Broken;
+
+/// What a deadline asks for.
+enum Overdue {
+    Nothing,
+    /// Nothing is open here: say goodbye.
+    Close,
+    /// The peer does not answer.
+    Gone,
+}
+
+const IDLE: Duration = Duration::from_millis(SERVICE_IDLE_MS);
+const PING: Duration = Duration::from_millis(SERVICE_PING_MS);
+const PONG: Duration = Duration::from_millis(SERVICE_PONG_MS);
+
+impl Session {
+    fn new(hub: Rc<Hub>, sightings: Rc<Sightings>) -> Self {
+        let (id, wake) = hub.connect();
+        Self {
+            hub,
+            id,
+            wake,
+            sightings,
+            written: Written::default(),
+            monitors: BTreeMap::new(),
+            sending: BTreeMap::new(),
+            ended: VecDeque::new(),
+            requests: JoinSet::new(),
+            pinged: None,
+            closing: None,
+        }
+    }
+
+    async fn run<T>(mut self, mut connection: Connection<Wire<T>, Parcel>, mut stop: watch::Receiver<bool>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut ping = connection.ping_pong().expect("nobody took it before");
+        let mut is_stopping = false;
+        loop {
+            if self.pump(&connection).is_err() {
+                connection.abrupt_shutdown(Reason::INTERNAL_ERROR);
+            }
+            let (wake, deadline) = (Rc::clone(&self.wake), self.deadline());
+            // The connection comes first: it reads and writes for everyone else, and what it saw is looked at next.
+            tokio::select! { biased;
+                accepted = connection.accept() => match accepted {
+                    Some(Ok((request, respond))) => self.accept(request, respond),
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, "an HTTP/2 connection failed");
+                        return;
+                    }
+                    None => return,
+                },
+                () = self.news() => {}
+                () = wake.notified() => {}
+                _ = stop.wait_for(|stop| *stop), if !is_stopping => {
+                    is_stopping = true;
+                    // The machine was told; monitors are answered before the connection says goodbye.
+                    if self.pump(&connection).is_ok() {
+                        connection.graceful_shutdown();
+                    }
+                }
+                () = sleep_until(deadline) => match self.overdue(&mut ping).await {
+                    Overdue::Nothing => {}
+                    Overdue::Close => connection.graceful_shutdown(),
+                    Overdue::Gone => return tracing::debug!("an HTTP/2 connection is silent"),
+                },
+            }
+        }
+    }
+
+    fn accept(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Parcel>) {
+        let (head, body) = request.into_parts();
+        let push = match self.sightings.push_disabled() {
+            true => PushSupport::Disabled,
+            false => PushSupport::Available,
+        };
+        match routes::route(&head, push, |token| self.hub.kind(token)) {
+            Route::Monitor { resource, wait_s } => self.monitor(resource, wait_s, routes::authority(&head), respond),
+            Route::Answer(response) => send(&mut respond, response, &self.hub),
+            route => {
+                let hub = Rc::clone(&self.hub);
+                self.requests.spawn_local(async move {
+                    match hub.perform(route, read(body)).await {
+                        Some(response) => send(&mut respond, response, &hub),
+                        None => respond.send_reset(Reason::CANCEL),
+                    }
+                });
+            }
+        }
+    }
+
+    fn monitor(
+        &mut self,
+        resource: Token,
+        wait_s: Option<u64>,
+        authority: Option<Authority>,
+        mut respond: SendResponse<Parcel>,
+    ) {
+        let stream = respond.stream_id().as_u32();
+        let Some(authority) = authority else {
+            let mut response = Response::new(Bytes::from_static(b"the request names no host"));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            return send(&mut respond, response, &self.hub);
+        };
+        // Known before the machine is asked, for its answer may be to push at once.
+        self.sightings.watch(stream);
+        match routes::answer(self.hub.monitor(resource, MonitorId { connection: self.id, stream }, wait_s)) {
+            None => drop(self.monitors.insert(stream, (respond, authority))),
+            Some(response) => {
+                self.sightings.unwatch(stream);
+                send(&mut respond, response, &self.hub);
+            }
+        }
+    }
+
+    /// Resolves when a request's task has ended, or something was seen that [`pump`](Self::pump) should look at.
+    ///
+    /// Cancel safety: it only looks, and forgets tasks that have ended.
+    async fn news(&mut self) {
+        poll_fn(|cx| {
+            let mut has_news = self.sightings.has_resets() || !self.written.borrow().is_empty();
+            for sending in self.sending.values_mut().filter(|sending| !sending.rest.is_empty()) {
+                has_news |= sending.stream.poll_capacity(cx).is_ready();
+            }
+            while let Poll::Ready(Some(ended)) = self.requests.poll_join_next(cx) {
+                has_news = true;
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a request's task failed");
+                }
+            }
+            if has_news { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Reports what happened, goes on with what waits, and takes new outputs while there is room.
+    fn pump<T>(&mut self, connection: &Connection<Wire<T>, Parcel>) -> Result<(), Broken>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        for stream in self.written.take() {
+            if let Some(sending) = self.sending.remove(&stream) {
+                self.delivered(stream, sending.delivery);
+            }
+        }
+        for stream in self.sightings.take_resets() {
+            self.reset(stream);
+        }
+        for stream in self.sending.keys().copied().collect::<Vec<_>>() {
+            self.progress(stream)?;
+        }
+        let limit = connection.max_concurrent_send_streams().min(SERVICE_PROMISES_UNENDED_MAX);
+        loop {
+            let is_held_up = self.sending.values().any(|sending| !sending.rest.is_empty());
+            match self.hub.poll_output(self.id, self.sending.len() < limit && !is_held_up) {
+                Some(Output::Push(push)) => self.push(push)?,
+                Some(Output::End(monitor, ending)) => self.end(monitor, ending)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn push(&mut self, push: Push) -> Result<(), Broken> {
+        let (monitor, authority) = self.monitors.get_mut(&push.monitor.stream).ok_or(Broken)?;
+        let request = routes::promise(&push, authority);
+        let mut promise = monitor.push_request(request).map_err(|_| Broken)?;
+        let mut head = routes::pushed(&push);
+        head.headers_mut().insert(http::header::DATE, self.hub.date());
+
+        let stream = promise.stream_id().as_u32();
+        self.sightings.watch(stream);
+        let rest = push.content.body;
+        let mut body = promise.send_response(head, rest.is_empty()).map_err(|_| Broken)?;
+        if rest.is_empty() {
+            // There is no frame whose writing could be noticed; the next flush takes it.
+            self.delivered(stream, push.delivery);
+            return Ok(());
+        }
+        body.reserve_capacity(rest.len());
+        let deadline = Instant::now() + Duration::from_millis(SERVICE_PUSH_MS_MAX);
+        let sending = Sending { delivery: push.delivery, _promise: promise, stream: body, rest, deadline };
+        self.sending.insert(stream, sending);
+        self.progress(stream)
+    }
+
+    /// Sends as much of a message as the client's window takes: all of it in one frame, unless the window is small.
+    fn progress(&mut self, stream: u32) -> Result<(), Broken> {
+        let Some(sending) = self.sending.get_mut(&stream).filter(|sending| !sending.rest.is_empty()) else {
+            return Ok(());
+        };
+        let is_late = Instant::now() >= sending.deadline;
+        if is_late || !self.hub.is_live(sending.delivery) {
+            let delivery = sending.delivery;
+            sending.stream.send_reset(Reason::CANCEL);
+            self.sending.remove(&stream);
+            self.sightings.unwatch(stream);
+            // A receiver that opens no window is as good as one that refuses.
+            self.hub.input(if is_late { Input::Refused(delivery) } else { Input::Dropped(delivery) });
+            return Ok(());
+        }
+        let taken = sending.stream.capacity().min(sending.rest.len());
+        if taken == 0 {
+            return Ok(());
+        }
+        let octets = sending.rest.split_to(taken);
+        let is_last = sending.rest.is_empty();
+        let parcel = if is_last { Parcel::last_of(octets, &self.written, stream) } else { Parcel::plain(octets) };
+        sending.stream.send_data(parcel, is_last).map_err(|_| Broken)?;
+        sending.stream.reserve_capacity(sending.rest.len());
+        Ok(())
+    }
+
+    fn delivered(&mut self, stream: u32, delivery: DeliveryId) {
+        self.ended.push_back((stream, delivery));
+        if self.ended.len() > SERVICE_LATE_REFUSALS_COUNT
+            && let Some((forgotten, _)) = self.ended.pop_front()
+        {
+            self.sightings.unwatch(forgotten);
+        }
+        self.hub.input(Input::Delivered(delivery));
+    }
+
+    fn reset(&mut self, stream: u32) {
+        if let Some(sending) = self.sending.remove(&stream) {
+            self.hub.input(Input::Refused(sending.delivery));
+        } else if let Some(index) = self.ended.iter().position(|(ended, _)| *ended == stream) {
+            if let Some((_, delivery)) = self.ended.remove(index) {
+                self.hub.input(Input::Refused(delivery));
+            }
+        } else if self.monitors.remove(&stream).is_some() {
+            self.hub.input(Input::MonitorClosed(MonitorId { connection: self.id, stream }));
+        }
+    }
+
+    fn end(&mut self, monitor: MonitorId, ending: Ending) -> Result<(), Broken> {
+        let (mut respond, _) = self.monitors.remove(&monitor.stream).ok_or(Broken)?;
+        self.sightings.unwatch(monitor.stream);
+        let mut response = routes::ended(ending);
+        response.headers_mut().insert(http::header::DATE, self.hub.date());
+        respond.send_response(response, true).map(drop).map_err(|_| Broken)
+    }
+
+    /// When something is overdue unless anything happens before.
+    fn deadline(&self) -> Instant {
+        let heard = self.sightings.heard();
+        let liveness = match (self.closing, self.pinged) {
+            (Some(closing), _) => closing + PONG,
+            _ if self.is_idle() => heard + IDLE,
+            (None, Some(pinged)) => pinged + PONG,
+            (None, None) => heard + PING,
+        };
+        let held_up = self.sending.values().filter(|sending| !sending.rest.is_empty());
+        held_up.map(|sending| sending.deadline).fold(liveness, Instant::min)
+    }
+
+    /// Decides what to do at the deadline: close a connection that is of no use, ask a silent peer whether it is there.
+    async fn overdue(&mut self, ping: &mut PingPong) -> Overdue {
+        let (now, heard) = (Instant::now(), self.sightings.heard());
+        match (self.closing, self.pinged) {
+            (Some(closing), _) if now >= closing + PONG => return Overdue::Gone,
+            (Some(_), _) => {}
+            (None, _) if self.is_idle() && now >= heard + IDLE => {
+                self.closing = Some(now);
+                return Overdue::Close;
+            }
+            (None, Some(pinged)) if heard > pinged => {
+                self.pinged = None;
+                // Takes the answer, so that the next question may be asked.
+                poll_fn(|cx| Poll::Ready(drop(ping.poll_pong(cx)))).await;
+            }
+            (None, Some(pinged)) if now >= pinged + PONG => return Overdue::Gone,
+            (None, None) if now >= heard + PING => {
+                // An answer still under way to an earlier question does as well.
+                ping.send_ping(Ping::opaque()).ok();
+                self.pinged = Some(now);
+            }
+            // Something else was due: a message that waited too long.
+            (None, _) => {}
+        }
+        Overdue::Nothing
+    }
+
+    /// Whether no request is open. A connection with an open monitor is never idle.
+    fn is_idle(&self) -> bool {
+        self.monitors.is_empty() && self.requests.is_empty() && self.sending.is_empty()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.hub.disconnect(self.id);
+    }
+}
+
+/// Answers a request. A client that is gone gets nothing.
+fn send(respond: &mut SendResponse<Parcel>, response: Response<Bytes>, hub: &Hub) {
+    let (mut head, body) = response.into_parts();
+    head.headers.insert(http::header::DATE, hub.date());
+    let is_empty = body.is_empty();
+    let sent = respond
+        .send_response(Response::from_parts(head, ()), is_empty)
+        .and_then(|mut stream| if is_empty { Ok(()) } else { stream.send_data(Parcel::plain(body), true) });
+    if let Err(error) = sent {
+        tracing::debug!(%error, "a client did not wait for its answer");
+    }
+}
+
+/// Reads the content of a request, at most [`PUSH_BODY_BYTES_MAX`] octets of it.
+async fn read(mut body: RecvStream) -> Result<Bytes, BodyError> {
+    let whole = async {
+        let mut octets = Vec::new();
+        while let Some(chunk) = body.data().await {
+            let chunk = chunk.map_err(|_| BodyError::Broken)?;
+            body.flow_control().release_capacity(chunk.len()).map_err(|_| BodyError::Broken)?;
+            if octets.len() + chunk.len() > PUSH_BODY_BYTES_MAX {
+                return Err(BodyError::TooLarge);
+            }
+            octets.extend_from_slice(&chunk);
+        }
+        Ok(Bytes::from(octets))
+    };
+    timeout(Duration::from_millis(SERVICE_BODY_MS_MAX), whole).await.unwrap_or(Err(BodyError::TooSlow))
+}

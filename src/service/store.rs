@@ -1,0 +1,227 @@
+//! The service's memory on disk: one database file, one thread that writes it.
+//!
+//! A write is a list of records. Writes that wait are committed together (group commit), in the order they were handed
+//! over, and each learns the outcome; so an answer that waits for its write promises what is on the disk.
+//!
+//! Layout of `service.redb`, version 1 (integers little-endian, tokens 16 octets):
+//!
+//! ```text
+//! meta           "version"                  -> 1
+//! sets           set                        -> token
+//! subscriptions  subscription               -> set u64, token, token of the push resource
+//! messages       (subscription, sequence)   -> token, accepted u64 (seconds since 1970), ttl u64 (seconds),
+//!                                              length u16 and octets of Content-Type, the same of Content-Encoding,
+//!                                              content
+//! ```
+//!
+//! A length of 65535 stands for an absent field.
+
+mod record;
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::limits::{SERVICE_STORE_CACHE_BYTES, SERVICE_STORE_QUEUE_COUNT};
+
+use super::retention::{Record, SetId, SubscriptionId};
+
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const SETS: TableDefinition<u64, &[u8]> = TableDefinition::new("sets");
+const SUBSCRIPTIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("subscriptions");
+const MESSAGES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("messages");
+const VERSION: u64 = 1;
+
+/// Why a store cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Another process has it open.
+    InUse,
+    /// Another version of the program wrote it.
+    Version(u64),
+    /// What is in it cannot be read.
+    Damaged(String),
+    /// The operating system refused.
+    Io(io::Error),
+}
+
+/// The records could not be written. What they say did not happen, as far as the disk goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotStored;
+
+/// The handle that requests hold.
+#[derive(Debug)]
+pub(super) struct Store {
+    writes: mpsc::Sender<Write>,
+}
+
+/// Resolves when the store's file is closed.
+pub(super) type Closed = oneshot::Receiver<()>;
+
+/// A reserved place in the queue of writes.
+pub(super) struct Permit(mpsc::OwnedPermit<Write>);
+
+struct Write {
+    records: Vec<Record>,
+    done: oneshot::Sender<Result<(), NotStored>>,
+}
+
+impl Store {
+    /// Opens or creates the store, hands every record in it to `restore`, and starts the writing thread.
+    ///
+    /// # Errors
+    /// [`OpenError`] says why it cannot be used; nothing in it was changed then.
+    pub(super) fn open(path: &Path, restore: impl FnMut(Record)) -> Result<(Self, Closed), OpenError> {
+        // Created by us so that only its owner may read it.
+        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(OpenError::Io)?;
+        let mut builder = Database::builder();
+        builder.set_cache_size(SERVICE_STORE_CACHE_BYTES);
+        let database = builder.create(path).map_err(open_error)?;
+        prepare(&database)?;
+        load(&database, restore)?;
+
+        let (writes, queue) = mpsc::channel(SERVICE_STORE_QUEUE_COUNT);
+        let (closing, closed) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("service-store".to_owned())
+            .spawn(move || {
+                write_until_closed(&database, queue);
+                drop(database);
+                // Nobody may be waiting any more.
+                closing.send(()).ok();
+            })
+            .map_err(OpenError::Io)?;
+        Ok((Self { writes }, closed))
+    }
+
+    /// Waits for a place in the queue.
+    ///
+    /// Cancel safety: a place that was waited for in vain is nobody's.
+    pub(super) async fn permit(&self) -> Result<Permit, NotStored> {
+        self.writes.clone().reserve_owned().await.map(Permit).map_err(|_| NotStored)
+    }
+}
+
+impl Permit {
+    /// Hands records over; the result resolves once they are on the disk.
+    pub(super) fn write(self, records: Vec<Record>) -> impl Future<Output = Result<(), NotStored>> {
+        let (done, outcome) = oneshot::channel();
+        self.0.send(Write { records, done });
+        async { outcome.await.unwrap_or(Err(NotStored)) }
+    }
+}
+
+/// Commits what waits, as much as there is, until every [`Store`] and [`Permit`] is gone.
+fn write_until_closed(database: &Database, mut queue: mpsc::Receiver<Write>) {
+    let mut batch = Vec::new();
+    while queue.blocking_recv_many(&mut batch, SERVICE_STORE_QUEUE_COUNT) > 0 {
+        let outcome = commit(database, batch.iter().flat_map(|write| &write.records)).map_err(|error| {
+            tracing::error!(%error, "the service's store cannot be written");
+            NotStored
+        });
+        for write in batch.drain(..) {
+            // Whoever asked may have gone away.
+            write.done.send(outcome).ok();
+        }
+    }
+}
+
+fn commit<'a>(database: &Database, records: impl Iterator<Item = &'a Record>) -> Result<(), Box<redb::Error>> {
+    let transaction = database.begin_write().map_err(boxed)?;
+    {
+        let mut sets = transaction.open_table(SETS).map_err(boxed)?;
+        let mut subscriptions = transaction.open_table(SUBSCRIPTIONS).map_err(boxed)?;
+        let mut messages = transaction.open_table(MESSAGES).map_err(boxed)?;
+        for record in records {
+            match record {
+                Record::Set { id, token } => {
+                    sets.insert(id.0, token.as_bytes().as_slice()).map_err(boxed)?;
+                }
+                Record::SetEnded(id) => drop(sets.remove(id.0).map_err(boxed)?),
+                Record::Subscription { id, set, token, push } => {
+                    let value = record::subscription(*set, *token, *push);
+                    subscriptions.insert(id.0, value.as_slice()).map_err(boxed)?;
+                }
+                Record::SubscriptionEnded(id) => {
+                    subscriptions.remove(id.0).map_err(boxed)?;
+                    messages.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false).map_err(boxed)?;
+                }
+                Record::Message(message) => {
+                    let key = (message.subscription.0, message.sequence);
+                    messages.insert(key, record::message(message).as_slice()).map_err(boxed)?;
+                }
+                Record::MessageEnded { subscription, sequence } => {
+                    messages.remove((subscription.0, *sequence)).map_err(boxed)?;
+                }
+            }
+        }
+    }
+    transaction.commit().map_err(boxed)
+}
+
+/// Makes sure that the tables exist and are of this version.
+fn prepare(database: &Database) -> Result<(), OpenError> {
+    let transaction = database.begin_write().map_err(damaged)?;
+    let version = {
+        let mut meta = transaction.open_table(META).map_err(damaged)?;
+        let found = meta.get("version").map_err(damaged)?.map(|version| version.value());
+        if found.is_none() {
+            meta.insert("version", VERSION).map_err(damaged)?;
+        }
+        found.unwrap_or(VERSION)
+    };
+    if version != VERSION {
+        transaction.abort().map_err(damaged)?;
+        return Err(OpenError::Version(version));
+    }
+    transaction.open_table(SETS).map_err(damaged)?;
+    transaction.open_table(SUBSCRIPTIONS).map_err(damaged)?;
+    transaction.open_table(MESSAGES).map_err(damaged)?;
+    transaction.commit().map_err(damaged)
+}
+
+fn load(database: &Database, mut restore: impl FnMut(Record)) -> Result<(), OpenError> {
+    let transaction = database.begin_read().map_err(damaged)?;
+    for entry in transaction.open_table(SETS).map_err(damaged)?.iter().map_err(damaged)? {
+        let (id, value) = entry.map_err(damaged)?;
+        restore(record::read_set(SetId(id.value()), value.value()).ok_or_else(malformed)?);
+    }
+    for entry in transaction.open_table(SUBSCRIPTIONS).map_err(damaged)?.iter().map_err(damaged)? {
+        let (id, value) = entry.map_err(damaged)?;
+        restore(record::read_subscription(SubscriptionId(id.value()), value.value()).ok_or_else(malformed)?);
+    }
+    for entry in transaction.open_table(MESSAGES).map_err(damaged)?.iter().map_err(damaged)? {
+        let (key, value) = entry.map_err(damaged)?;
+        let (subscription, sequence) = key.value();
+        restore(record::read_message(SubscriptionId(subscription), sequence, value.value()).ok_or_else(malformed)?);
+    }
+    Ok(())
+}
+
+fn open_error(error: redb::DatabaseError) -> OpenError {
+    match error {
+        redb::DatabaseError::DatabaseAlreadyOpen | redb::DatabaseError::LockProtocolMismatch => OpenError::InUse,
+        redb::DatabaseError::Storage(redb::StorageError::Io(error)) => OpenError::Io(error),
+        // A newer file format, a failed repair, a damaged page: none can be mended from here.
+        error => OpenError::Damaged(error.to_string()),
+    }
+}
+
+fn damaged(error: impl std::fmt::Display) -> OpenError {
+    OpenError::Damaged(error.to_string())
+}
+
+fn malformed() -> OpenError {
+    damaged("a record has the wrong length")
+}
+
+fn boxed(error: impl Into<redb::Error>) -> Box<redb::Error> {
+    Box::new(error.into())
+}
+
+#[cfg(test)]
+mod tests;

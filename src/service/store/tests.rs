@@ -1,0 +1,116 @@
+#![allow(clippy::unwrap_used)]
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use super::*;
+use crate::random::SeededRandom;
+use crate::service::retention::{Content, StoredMessage};
+use crate::service::token::Token;
+use crate::time::UnixTime;
+use crate::webpush::headers::Ttl;
+
+fn message(sequence: u64, body: &'static [u8]) -> Record {
+    Record::Message(StoredMessage {
+        subscription: SubscriptionId(2),
+        sequence,
+        token: Token::random(&mut SeededRandom::new(sequence)),
+        accepted: UnixTime(1_700_000_000),
+        ttl: Ttl::from_secs(60),
+        content: Content {
+            body: Bytes::from_static(body),
+            content_type: Some(HeaderValue::from_static("")),
+            content_encoding: None,
+        },
+    })
+}
+
+fn subscription() -> [Record; 2] {
+    let token = |seed| Token::random(&mut SeededRandom::new(seed));
+    let set = SetId(1);
+    [
+        Record::Set { id: set, token: token(100) },
+        Record::Subscription { id: SubscriptionId(2), set, token: token(101), push: token(102) },
+    ]
+}
+
+async fn write(store: &Store, records: impl Into<Vec<Record>>) {
+    store.permit().await.unwrap().write(records.into()).await.unwrap();
+}
+
+async fn reopen(path: &Path, store: Store, closed: Closed) -> (Store, Closed, Vec<Record>) {
+    drop(store);
+    closed.await.unwrap();
+    let mut records = Vec::new();
+    let (store, closed) = Store::open(path, |record| records.push(record)).unwrap();
+    (store, closed, records)
+}
+
+/// A-GAP-10: what was written comes back, in the order in which it can be restored; what ended does not.
+#[tokio::test]
+async fn a_gap_10_records_survive_until_they_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.redb");
+    let (store, closed) = Store::open(&path, |_| panic!("it is empty")).unwrap();
+    write(&store, [message(9, b""), message(7, &[0, 255]), message(8, b"x")]).await;
+    write(&store, subscription()).await;
+    write(&store, [Record::MessageEnded { subscription: SubscriptionId(2), sequence: 8 }]).await;
+    let (store, closed, records) = reopen(&path, store, closed).await;
+    let [set, member] = subscription();
+    assert_eq!(records, [set.clone(), member, message(7, &[0, 255]), message(9, b"")]);
+
+    write(&store, [Record::SubscriptionEnded(SubscriptionId(2))]).await;
+    let (store, closed, records) = reopen(&path, store, closed).await;
+    assert_eq!(records, [set]);
+    write(&store, [Record::SetEnded(SetId(1))]).await;
+    let (_store, _closed, records) = reopen(&path, store, closed).await;
+    assert_eq!(records, []);
+}
+
+#[tokio::test]
+async fn many_writes_at_once_are_all_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.redb");
+    let (store, closed) = Store::open(&path, |_| {}).unwrap();
+    let mut outcomes = Vec::new();
+    for sequence in 0..SERVICE_STORE_QUEUE_COUNT as u64 {
+        outcomes.push(store.permit().await.unwrap().write(vec![message(sequence, b"m")]));
+    }
+    for outcome in outcomes {
+        outcome.await.unwrap();
+    }
+    let (_store, _closed, records) = reopen(&path, store, closed).await;
+    assert_eq!(records.len(), SERVICE_STORE_QUEUE_COUNT);
+}
+
+#[tokio::test]
+async fn a_store_in_use_of_another_version_or_damaged_is_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.redb");
+    let (store, closed) = Store::open(&path, |_| {}).unwrap();
+    assert!(matches!(Store::open(&path, |_| {}), Err(OpenError::InUse)));
+    drop(store);
+    closed.await.unwrap();
+
+    let database = Database::create(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(META).unwrap().insert("version", 2).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    assert!(matches!(Store::open(&path, |_| {}), Err(OpenError::Version(2))));
+
+    std::fs::write(&path, b"not a database at all").unwrap();
+    assert!(matches!(Store::open(&path, |_| {}), Err(OpenError::Damaged(_) | OpenError::Io(_))));
+}
+
+#[test]
+fn cut_values_are_not_read() {
+    let Record::Message(stored) = message(1, b"") else { panic!("it is one") };
+    let octets = record::message(&stored);
+    for end in 0..octets.len() {
+        assert!(record::read_message(SubscriptionId(2), 1, &octets[..end]).is_none(), "{end}");
+    }
+    assert_eq!(record::read_message(SubscriptionId(2), 1, &octets), Some(message(1, b"")));
+    assert!(record::read_set(SetId(1), &[0; 15]).is_none());
+    assert!(record::read_subscription(SubscriptionId(1), &[0; 41]).is_none());
+}

@@ -1,0 +1,318 @@
+//! The octets of an HTTP/2 connection, between TLS and the HTTP/2 library.
+//!
+//! Outgoing, it gathers what is written until the flush, so that promise, head and message of a push leave in one TLS
+//! record, and a burst of answers in few.
+//!
+//! Incoming, it looks at frame headers for two facts the library keeps to itself: whether the client switched server
+//! push off, and which streams it reset, for a stream that we have ended is forgotten there although the client may
+//! still refuse it. The octets pass unchanged; a malformed frame is the library's to judge.
+//!
+//! ```text
+//! +-----------------------------------------------+
+//! | length (24) | type (8) | flags (8) | stream (32) |   RST_STREAM: 4 octets follow, SETTINGS: 6 for each parameter
+//! +-----------------------------------------------+
+//! ```
+//!
+//! Source: RFC 9113 §3.4 (preface), §4.1 (frames), §6.4 (RST_STREAM), §6.5 (SETTINGS).
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::limits::SERVICE_WRITE_BYTES;
+
+const PREFACE_BYTES: usize = 24;
+const FRAME_HEADER_BYTES: usize = 9;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const ACK: u8 = 1;
+const ENABLE_PUSH: u16 = 2;
+
+/// What was seen on the way in.
+#[derive(Debug)]
+pub(super) struct Sightings {
+    push_disabled: Cell<bool>,
+    heard: Cell<Instant>,
+    /// Streams whose reset is of interest. Whoever watches bounds this, and with it `reset`.
+    watched: RefCell<BTreeSet<u32>>,
+    reset: RefCell<Vec<u32>>,
+}
+
+impl Default for Sightings {
+    fn default() -> Self {
+        Self {
+            push_disabled: Cell::new(false),
+            heard: Cell::new(Instant::now()),
+            watched: RefCell::default(),
+            reset: RefCell::default(),
+        }
+    }
+}
+
+impl Sightings {
+    /// Whether the client's last word is that it takes no pushes.
+    pub(super) fn push_disabled(&self) -> bool {
+        self.push_disabled.get()
+    }
+
+    /// When anything last came from the client.
+    pub(super) fn heard(&self) -> Instant {
+        self.heard.get()
+    }
+
+    pub(super) fn watch(&self, stream: u32) {
+        self.watched.borrow_mut().insert(stream);
+    }
+
+    pub(super) fn unwatch(&self, stream: u32) {
+        self.watched.borrow_mut().remove(&stream);
+    }
+
+    pub(super) fn has_resets(&self) -> bool {
+        !self.reset.borrow().is_empty()
+    }
+
+    /// The watched streams that were reset since the last call; they are watched no more.
+    pub(super) fn take_resets(&self) -> Vec<u32> {
+        self.reset.take()
+    }
+
+    fn saw_reset(&self, stream: u32) {
+        if self.watched.borrow_mut().remove(&stream) {
+            self.reset.borrow_mut().push(stream);
+        }
+    }
+}
+
+/// A byte stream that gathers writes and takes note of incoming frames.
+pub(super) struct Wire<T> {
+    inner: T,
+    frames: Frames,
+    sightings: Rc<Sightings>,
+    out: BytesMut,
+}
+
+impl<T> Wire<T> {
+    pub(super) fn new(inner: T, sightings: Rc<Sightings>) -> Self {
+        Self { inner, frames: Frames::default(), sightings, out: BytesMut::new() }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Wire<T> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            match ready!(Pin::new(&mut self.inner).poll_write(cx, &self.out))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.out.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+        let new = &buffer.filled()[before..];
+        if !new.is_empty() {
+            this.sightings.heard.set(Instant::now());
+            this.frames.read(new, &this.sightings);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.out.len() >= SERVICE_WRITE_BYTES {
+            ready!(this.poll_drain(cx))?;
+        }
+        let taken = octets.len().min(SERVICE_WRITE_BYTES - this.out.len());
+        this.out.extend_from_slice(&octets[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        Pin::new(&mut this.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        Pin::new(&mut this.inner).poll_shutdown(cx)
+    }
+}
+
+/// Where in the incoming frames the reader is. It holds a frame header or less, never a payload.
+#[derive(Debug)]
+struct Frames {
+    state: State,
+    /// Octets gathered for the current header or parameter.
+    gathered: [u8; FRAME_HEADER_BYTES],
+    gathered_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Preface { rest: usize },
+    Header,
+    Settings { rest: usize },
+    Skip { rest: usize },
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self { state: State::Preface { rest: PREFACE_BYTES }, gathered: [0; FRAME_HEADER_BYTES], gathered_bytes: 0 }
+    }
+}
+
+impl Frames {
+    fn read(&mut self, mut octets: &[u8], sightings: &Sightings) {
+        while !octets.is_empty() {
+            match self.state {
+                State::Preface { rest } | State::Skip { rest } => {
+                    let skipped = rest.min(octets.len());
+                    octets = &octets[skipped..];
+                    self.state = match (self.state, rest - skipped) {
+                        (_, 0) => State::Header,
+                        (State::Preface { .. }, rest) => State::Preface { rest },
+                        (_, rest) => State::Skip { rest },
+                    };
+                }
+                State::Header => {
+                    if self.gather(&mut octets, FRAME_HEADER_BYTES) {
+                        self.state = self.header(sightings);
+                    }
+                }
+                State::Settings { rest } => {
+                    if self.gather(&mut octets, 6) {
+                        self.parameter(sightings);
+                        self.state = after_parameter(rest - 6);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gathers up to `wanted` octets; true when they are complete.
+    fn gather(&mut self, octets: &mut &[u8], wanted: usize) -> bool {
+        let taken = (wanted - self.gathered_bytes).min(octets.len());
+        self.gathered[self.gathered_bytes..][..taken].copy_from_slice(&octets[..taken]);
+        *octets = &octets[taken..];
+        self.gathered_bytes += taken;
+        let is_complete = self.gathered_bytes == wanted;
+        if is_complete {
+            self.gathered_bytes = 0;
+        }
+        is_complete
+    }
+
+    fn header(&self, sightings: &Sightings) -> State {
+        let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = self.gathered;
+        let bytes = usize::try_from(u32::from_be_bytes([0, l0, l1, l2])).expect("24 bits fit");
+        let stream = u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff;
+        if kind == RST_STREAM {
+            sightings.saw_reset(stream);
+        }
+        if kind == SETTINGS && flags & ACK == 0 { after_parameter(bytes) } else { skip(bytes) }
+    }
+
+    fn parameter(&self, sightings: &Sightings) {
+        let [i0, i1, v0, v1, v2, v3, ..] = self.gathered;
+        if u16::from_be_bytes([i0, i1]) == ENABLE_PUSH {
+            sightings.push_disabled.set(u32::from_be_bytes([v0, v1, v2, v3]) == 0);
+        }
+    }
+}
+
+fn after_parameter(rest: usize) -> State {
+    if rest >= 6 { State::Settings { rest } } else { skip(rest) }
+}
+
+fn skip(rest: usize) -> State {
+    if rest == 0 { State::Header } else { State::Skip { rest } }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let mut octets = u32::try_from(payload.len()).expect("short").to_be_bytes()[1..].to_vec();
+        octets.extend([kind, flags]);
+        octets.extend(stream.to_be_bytes());
+        octets.extend(payload);
+        octets
+    }
+
+    fn conversation() -> Vec<u8> {
+        let mut octets = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        octets.extend(frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9, 0, 2, 0, 0, 0, 0, 0, 4, 0, 0, 1, 0]));
+        octets.extend(frame(SETTINGS, ACK, 0, &[]));
+        octets.extend(frame(0, 1, 1, &[RST_STREAM; 40]));
+        octets.extend(frame(RST_STREAM, 0, 4, &8_u32.to_be_bytes()));
+        octets.extend(frame(RST_STREAM, 0, 4, &8_u32.to_be_bytes()));
+        octets.extend(frame(RST_STREAM, 0, 6, &8_u32.to_be_bytes()));
+        octets.extend(frame(RST_STREAM, 0, 2, &8_u32.to_be_bytes()));
+        octets
+    }
+
+    #[tokio::test]
+    async fn resets_and_the_push_setting_are_seen_however_the_octets_are_cut() {
+        let all = conversation();
+        for piece in [1, 2, 7, 9, 100, all.len()] {
+            let sightings = Rc::new(Sightings::default());
+            (2..=4).for_each(|stream| sightings.watch(stream));
+            let mut frames = Frames::default();
+            all.chunks(piece).for_each(|octets| frames.read(octets, &sightings));
+            assert!(sightings.push_disabled());
+            assert_eq!(sightings.take_resets(), [4, 2], "pieces of {piece}");
+            assert!(!sightings.has_resets());
+        }
+    }
+
+    #[tokio::test]
+    async fn push_is_on_until_it_is_switched_off_and_may_be_switched_on_again() {
+        let sightings = Rc::new(Sightings::default());
+        let mut frames = Frames { state: State::Header, ..Frames::default() };
+        assert!(!sightings.push_disabled());
+        frames.read(&frame(SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 0]), &sightings);
+        assert!(sightings.push_disabled());
+        frames.read(&frame(SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 1]), &sightings);
+        assert!(!sightings.push_disabled());
+    }
+
+    #[tokio::test]
+    async fn writes_leave_together_at_the_flush_and_nothing_is_lost_at_the_bound() {
+        let (near, mut far) = tokio::io::duplex(4 * SERVICE_WRITE_BYTES);
+        let mut wire = Wire::new(near, Rc::default());
+        wire.write_all(b"one").await.expect("it is only gathered");
+        wire.write_all(b"two").await.expect("it is only gathered");
+        let mut buffer = vec![0; 6];
+        assert!(tokio::time::timeout(std::time::Duration::ZERO, far.read(&mut buffer)).await.is_err());
+        wire.flush().await.expect("there is room");
+        far.read_exact(&mut buffer).await.expect("it was flushed");
+        assert_eq!(buffer, b"onetwo");
+
+        let long = vec![7; 2 * SERVICE_WRITE_BYTES + 1];
+        wire.write_all(&long).await.expect("there is room");
+        wire.flush().await.expect("there is room");
+        let mut read = vec![0; long.len()];
+        far.read_exact(&mut read).await.expect("all of it");
+        assert_eq!(read, long);
+    }
+}

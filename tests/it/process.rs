@@ -1,0 +1,155 @@
+//! The real binary as processes: a service, a gateway and devices in one temporary folder.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use fieldgate::webpush::subscription::PushSubscription;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_fieldgate");
+
+/// How long anything is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running process that is killed when this is dropped.
+pub struct Process(Child);
+
+impl Process {
+    /// As `kill -9` does.
+    pub fn kill(&mut self) {
+        self.0.kill().expect("it is ours");
+        self.0.wait().expect("it was killed");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A folder with everything that the processes use.
+pub struct Site {
+    folder: tempfile::TempDir,
+    /// Where subscriptions are made.
+    pub url: String,
+    /// The certification authority of the service.
+    pub ca: PathBuf,
+}
+
+impl Site {
+    /// Starts a service, and knows it from then on.
+    pub fn with_service() -> (Self, Process) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut site = Self { folder, url: String::new(), ca: PathBuf::new() };
+        let service = site.start_service("127.0.0.1:0");
+        let line = site.line_of("service.out", "listening ");
+        let (url, ca) = line.trim_start_matches("listening ").split_once(" ca=").expect("url and ca");
+        site.url = url.to_owned();
+        site.ca = ca.into();
+        (site, service)
+    }
+
+    /// Starts the service again, where it was.
+    pub fn restart_service(&self) -> Process {
+        let address = self.url.trim_start_matches("https://").trim_end_matches("/subscribe").to_owned();
+        self.start_service(&address)
+    }
+
+    fn start_service(&self, address: &str) -> Process {
+        let state = self.path("service");
+        self.spawn("service", &["service", "--listen", address, "--state", &state])
+    }
+
+    /// Writes a gateway's configuration.
+    pub fn configure(&self, devices: &[(&str, String)]) {
+        let sections: Vec<String> =
+            devices.iter().map(|(id, link)| format!("[[device]]\nid = \"{id}\"\nlink = \"{link}\"\n")).collect();
+        let text = format!(
+            "state = \"{}\"\n[push_service]\nurl = \"{}\"\nca_file = \"{}\"\n{}",
+            self.path("gateway"),
+            self.url,
+            self.ca.display(),
+            sections.join("")
+        );
+        fs::write(self.path("fieldgate.toml"), text).expect("written");
+    }
+
+    /// Starts the gateway.
+    pub fn start_gateway(&self) -> Process {
+        self.spawn("gateway", &["run", "--config", &self.path("fieldgate.toml")])
+    }
+
+    /// Starts a device on a pseudo-terminal that keeps its path.
+    pub fn start_device(&self, id: &str, more: &[&str]) -> Process {
+        let link = format!("pty:{}", self.path(&format!("{id}.tty")));
+        let name = format!("device-{id}");
+        self.spawn(&name, &[&["simulate", &link, "--id", id, "--json"], more].concat())
+    }
+
+    /// The link to such a device.
+    pub fn device_link(&self, id: &str) -> String {
+        format!("serial:{}", self.path(&format!("{id}.tty")))
+    }
+
+    /// What an application server needs to send to a device, as soon as there is a subscription.
+    pub fn subscription(&self, id: &str) -> PushSubscription {
+        await_true("a subscription", || self.command(&["status"]).status.success());
+        let shown = self.command(&["device", "show", id, "--json", "--wait", "30"]);
+        assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+        PushSubscription::from_json(&String::from_utf8_lossy(&shown.stdout)).expect("a subscription")
+    }
+
+    /// Runs a command that asks the gateway.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let (name, rest) = arguments.split_first().expect("a command");
+        let config = self.path("fieldgate.toml");
+        Command::new(BINARY).arg(name).args(["--config", &config]).args(rest).output().expect("it runs")
+    }
+
+    /// The lines that a process printed so far.
+    pub fn lines(&self, file: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.path(file)).unwrap_or_default();
+        text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
+    }
+
+    /// The first line that begins so.
+    pub fn line_of(&self, file: &str, start: &str) -> String {
+        let find = || self.lines(file).into_iter().find(|line| line.starts_with(start));
+        await_true(file, || find().is_some());
+        find().expect("it was there")
+    }
+
+    /// The texts that a device's application received, in order.
+    pub fn received(&self, id: &str) -> Vec<String> {
+        let events = self.lines(&format!("device-{id}.out"));
+        let events = events.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let texts = events.filter(|event| event["event"] == "received");
+        texts.map(|event| event["text"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
+        let open = |path: String| File::options().create(true).append(true).open(Path::new(&path)).expect("a file");
+        let (out, err) = (open(self.path(&format!("{name}.out"))), open(self.path(&format!("{name}.err"))));
+        let mut command = Command::new(BINARY);
+        command.args(arguments).stdin(Stdio::null()).stdout(out).stderr(err);
+        Process(command.spawn().expect("it starts"))
+    }
+}
+
+/// Waits until something is true; real processes have clocks of their own.
+pub fn await_true(what: &str, mut condition: impl FnMut() -> bool) {
+    #[allow(clippy::disallowed_methods)]
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "this never came true: {what}");
+        #[allow(clippy::disallowed_methods)]
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
