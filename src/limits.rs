@@ -186,21 +186,6 @@ const _: () = assert!(LINK_MESSAGE_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(LINK_MTU_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(LINK_REOPEN_MS_MIN < LINK_REOPEN_MS_MAX);
 
-// The simulated device.
-
-/// Octets of messages to the gateway that a simulated device holds until acknowledged.
-pub const SIMULATE_TX_BYTES: usize = 1024;
-/// Message ids that a simulated device remembers.
-pub const SIMULATE_SEEN_COUNT: usize = 256;
-/// Size at which the journal of a simulated device is cut to its newest half, in octets.
-pub const SIMULATE_JOURNAL_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// How long a simulated device that ends waits for its last acks to be taken, in milliseconds.
-pub const SIMULATE_LINGER_MS_MAX: u64 = 1_000;
-
-const _: () = assert!(SIMULATE_SEEN_COUNT >= DEVICE_SEEN_COUNT);
-// A body may double in a journal, as hexadecimal digits: half a journal holds every id that is remembered.
-const _: () = assert!(SIMULATE_SEEN_COUNT * (2 * LINK_MESSAGE_BYTES_MAX + 256) <= SIMULATE_JOURNAL_BYTES_MAX / 2);
-
 /// How often the wall clock is read, in milliseconds.
 pub const CLOCK_READ_MS: u64 = 3_600_000;
 
@@ -304,3 +289,18 @@ pub const DEMO_WAIT_MS_MAX: u64 = 30_000;
 pub const DEMO_LOSS_PERCENT: u8 = 5;
 /// Received messages of the demonstration that wait to be shown.
 pub const DEMO_EVENT_COUNT: usize = 4_096;
+
+// The simulated device.
+
+/// Octets of messages to the gateway that a simulated device holds until acknowledged.
+pub const SIMULATE_TX_BYTES: usize = 1024;
+/// Message ids that a simulated device remembers.
+pub const SIMULATE_SEEN_COUNT: usize = 256;
+/// Size at which the journal of a simulated device is cut to its newest half, in octets.
+pub const SIMULATE_JOURNAL_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long a simulated device that ends waits for its last acks to be taken, in milliseconds.
+pub const SIMULATE_LINGER_MS_MAX: u64 = 1_000;
+
+const _: () = assert!(SIMULATE_SEEN_COUNT >= DEVICE_SEEN_COUNT);
+// A body may double in a journal, as hexadecimal digits: half a journal holds every id that is remembered.
+const _: () = assert!(SIMULATE_SEEN_COUNT * (2 * LINK_MESSAGE_BYTES_MAX + 256) <= SIMULATE_JOURNAL_BYTES_MAX / 2);

@@ -13,6 +13,8 @@ use crate::telemetry;
 
 pub mod check;
 pub mod control;
+#[cfg(feature = "service")]
+pub mod demo;
 pub mod device;
 pub mod init;
 pub mod run;
@@ -56,6 +58,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show the whole path on this machine: service, gateway, devices and sender
+    #[cfg(feature = "service")]
+    Demo(demo::Args),
     /// Write a configuration to start from
     Init(init::Args),
     /// Say what is wrong with a configuration
@@ -93,6 +98,8 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
+        #[cfg(feature = "service")]
+        Command::Demo(args) => demo::run(args),
         Command::Init(args) => init::run(args),
         Command::Check(args) => check::run(args),
         Command::Run(args) => run::run(args),

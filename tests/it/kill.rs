@@ -126,7 +126,8 @@ impl Ledger {
     /// Looks whether one message is gone at the service: then its device must have it.
     async fn look(&mut self, site: &Site) {
         let count = self.accepted.len();
-        let Some(at) = (0..count).map(|step| (self.turn + step) % count).find(|&at| self.accepted[at].1.is_some()) else {
+        let Some(at) = (0..count).map(|step| (self.turn + step) % count).find(|&at| self.accepted[at].1.is_some())
+        else {
             return;
         };
         self.turn = at + 1;

@@ -7,8 +7,11 @@ mod flash;
 
 mod config_commands;
 mod config_text;
+
+mod kill;
 mod link_ports;
 mod link_pump;
+mod process;
 mod simulate_process;
 mod store_log;
 mod store_writer;

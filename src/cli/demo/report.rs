@@ -56,7 +56,15 @@ impl Report {
     /// A message was accepted by the push service.
     pub fn posted(&mut self, posted: Posted) {
         let Posted { device, message, posted_at, accepted_at } = posted;
-        self.journeys.push(Journey { device, message, posted_at, accepted_at, received_at: None, gone_at: None, copies: 0 });
+        self.journeys.push(Journey {
+            device,
+            message,
+            posted_at,
+            accepted_at,
+            received_at: None,
+            gone_at: None,
+            copies: 0,
+        });
         self.progress();
     }
 
@@ -138,8 +146,15 @@ impl Report {
         let (p50, p99) = (percentile(&latencies, 50), percentile(&latencies, 99));
         let doubled = self.journeys.iter().filter(|journey| journey.copies > 1).count();
         let lost = self.journeys.len() - self.received_count();
-        println!("{} sent, {} at their devices, {} acknowledged and gone", self.journeys.len(), self.received_count(), self.done());
-        println!("{lost} lost, {doubled} doubled; from the sender's last octet to the application: p50 {p50:.1} ms, p99 {p99:.1} ms");
+        println!(
+            "{} sent, {} at their devices, {} acknowledged and gone",
+            self.journeys.len(),
+            self.received_count(),
+            self.done()
+        );
+        println!(
+            "{lost} lost, {doubled} doubled; from the sender's last octet to the application: p50 {p50:.1} ms, p99 {p99:.1} ms"
+        );
         if json {
             let summary = json!({
                 "sent": self.journeys.len(),

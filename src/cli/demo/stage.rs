@@ -14,9 +14,7 @@ use crate::cli::simulate::{self, Options, Place, Report};
 use crate::config::{self, Config};
 use crate::control::{self, Request};
 use crate::gateway;
-use crate::limits::{
-    DEMO_EVENT_COUNT, DEMO_LOSS_PERCENT, DEMO_WAIT_MS_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN,
-};
+use crate::limits::{DEMO_EVENT_COUNT, DEMO_LOSS_PERCENT, DEMO_WAIT_MS_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN};
 use crate::random::{SystemRandom, array};
 use crate::sender::Sender;
 use crate::service::{Running, Service, ServiceOptions};
@@ -85,8 +83,9 @@ impl<T: 'static> Part<T> {
     }
 
     async fn stop(self) -> Option<T> {
-        // A part that has ended by itself does not listen any more.
-        drop(self.stop.send(()));
+        if self.stop.send(()).is_err() {
+            tracing::debug!("a part of the demonstration ended by itself");
+        }
         self.task.await.ok()
     }
 }
@@ -95,8 +94,9 @@ struct Shutdown(oneshot::Receiver<()>);
 
 impl Shutdown {
     async fn wait(self) {
-        // Dropping the other end says the same.
-        drop(self.0.await);
+        if self.0.await.is_err() {
+            tracing::debug!("the demonstration ended before its parts");
+        }
     }
 }
 
