@@ -128,6 +128,17 @@ async fn a_silent_device_is_reported_and_may_return() {
     assert!(next > session);
 }
 
+/// The paused clock only moves when nothing is busy, so this ends only if the pump truly waits.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_connection_that_takes_nothing_is_waited_for_without_spinning() {
+    let (mut links, plug) = links("a");
+    let stream = plug.connect(8).expect("plugged");
+    assert!(timeout(Duration::from_secs(3600), links.next()).await.is_err());
+    let device = ScriptedDevice::attached(stream, 7, "a").await;
+    assert!(matches!(links.next().await, Event::Up { boot_id: 7, .. }));
+    drop(device);
+}
+
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_newer_connection_takes_the_place_of_the_older_one() {
     let (mut links, plug) = links("a");

@@ -285,6 +285,7 @@ impl<R: FnMut(&Report<'_>) -> io::Result<()>> Application<R> {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "the one place where a simulated device reads the wall clock")]
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
