@@ -113,7 +113,7 @@ state = {state}
 # Where it is plugged in: serial:/dev/PORT?baud=N, unix:/PATH or tcp:127.0.0.1:PORT
 # link = \"serial:/dev/ttyUSB0?baud=115200\"
 #
-# Its channels, each a subscription of its own: 1 to 8 numbers from 0 to 65535. Default: [1]
+# Its channels, each a subscription of its own: 1 to 8 numbers from 1 to 65535. Default: [1]
 # channels = [1]
 #
 # The largest frame the link carries, in octets: 20 to 1024. Default: 256

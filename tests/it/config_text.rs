@@ -97,7 +97,7 @@ fn all_errors_come_at_once_each_with_its_line() {
         "10: device[0].link: a link is serial:/dev/PORT?baud=N, unix:/PATH or tcp:127.0.0.1:PORT",
         "11: device[0].mtu: out of bounds; write a number from 20 to 1024",
         "12: device[0].channels[1]: already used in line 12; choose another",
-        "12: device[0].channels[2]: out of bounds; write a number from 0 to 65535",
+        "12: device[0].channels[2]: out of bounds; write a number from 1 to 65535",
         "12: device[0].channels[3]: this is text; write a whole number",
         "13: device[0].colour: unknown key; remove it, known here: id, link, channels, mtu",
     ];

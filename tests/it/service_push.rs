@@ -83,7 +83,8 @@ async fn a_ps_51_content_is_unchanged_and_other_fields_stay_behind() {
         names.sort_unstable();
         assert_eq!(names, ["cache-control", "content-encoding", "content-type", "date", "link"]);
         assert_eq!(pushed.answer.field("content-type"), "application/x-thing");
-        assert_eq!(pushed.answer.field("cache-control"), "private, max-age=60");
+        // A second may end between acceptance and push.
+        assert!(["private, max-age=60", "private, max-age=59"].contains(&pushed.answer.field("cache-control")));
     }
 }
 

@@ -83,6 +83,9 @@ impl Retention {
         self.woken.insert(id.connection);
         for member in members {
             self.clear_pause(member);
+            if wait_s == Some(0) {
+                self.put_back_unacknowledged(member);
+            }
             self.offer(member);
         }
         Reply::Monitoring
@@ -263,6 +266,21 @@ impl Retention {
             self.end_monitor(Some(delivery.monitor), Ending::Pushed);
         }
         self.put_back(id, delivery.sequence);
+    }
+
+    /// Lets be pushed again what was written but not acknowledged.
+    ///
+    /// A receiver cannot refuse a small message: all of it is there before the receiver looks. So one that asks for what
+    /// is stored now may lack these as well, and it knows which of them it still has.
+    ///
+    /// Source: RFC 8030 §6 (`wait=0` delivers everything not yet delivered), §6.2 (delivered is what is acknowledged).
+    fn put_back_unacknowledged(&mut self, id: SubscriptionId) {
+        let Some(subscription) = self.subscriptions.get(&id) else { return };
+        let unacknowledged = |delivery| matches!(delivery, Delivery::Unacknowledged { .. });
+        let messages = subscription.messages.iter().filter(|(_, message)| unacknowledged(message.delivery));
+        for sequence in messages.map(|(sequence, _)| *sequence).collect::<Vec<_>>() {
+            self.put_back(id, sequence);
+        }
     }
 
     /// Lets a message be pushed again, except one that is pushed only once.

@@ -336,6 +336,28 @@ fn wait_zero_waits_for_acknowledgements_that_release_more() {
     assert_eq!(world.outputs(A)[..1], [Output::End(monitor, Ending::Pushed)]);
 }
 
+/// A-PS-52, A-PS-58: what was written but not acknowledged is not yet delivered; `wait=0` pushes it again, in order.
+#[test]
+fn wait_zero_pushes_again_what_was_not_acknowledged() {
+    let mut world = World::new();
+    let member = world.subscribe(None);
+    world.monitor(A, member.set, None);
+    let first = world.accept(member.push, 600, "0");
+    world.accept(member.push, 600, "1");
+    world.accept(member.push, 600, "2");
+    assert_eq!(world.delivered(A), ["0", "1", "2"]);
+    world.remove(first);
+    let monitor = world.monitor(A, member.subscription, Some(0));
+    let pushes = world.pushes(A);
+    assert_eq!(bodies(&pushes), ["1", "2"]);
+    assert!(pushes.iter().all(|push| push.monitor == monitor));
+    pushes.iter().for_each(|push| world.input(Input::Delivered(push.delivery)));
+    assert_eq!(world.outputs(A), [Output::End(monitor, Ending::Pushed)]);
+    // A new monitor without it waits for the retry time.
+    world.monitor(A, member.set, None);
+    assert_eq!(world.delivered(A), Vec::<String>::new());
+}
+
 /// A-GAP-13: `wait=n` holds the request for n seconds.
 #[test]
 fn a_gap_13_wait_n_ends_after_n_seconds() {
