@@ -32,7 +32,6 @@ pub const LOG_VARIABLE: &str = "FIELDGATE_LOG";
 
 /// The start of every target of this crate.
 const OWN_TARGET: &str = env!("CARGO_PKG_NAME");
-const LEVEL_DEFAULT: LevelFilter = LevelFilter::INFO;
 /// The most that anything but this crate may say.
 const FOREIGN_LEVEL_MAX: LevelFilter = LevelFilter::WARN;
 
@@ -63,13 +62,13 @@ impl fmt::Display for TelemetryError {
 
 impl std::error::Error for TelemetryError {}
 
-/// Sets up logging for the process, and what it says if it panics.
+/// Sets up logging for the process at a level unless [`LOG_VARIABLE`] names others, and what it says if it panics.
 ///
 /// # Errors
 /// [`LOG_VARIABLE`] is not understood, or logging is already set up.
-pub fn init() -> Result<(), TelemetryError> {
+pub fn init(level: LevelFilter) -> Result<(), TelemetryError> {
     let levels = env::var(LOG_VARIABLE).unwrap_or_default();
-    let filter = filter(&levels).ok_or(TelemetryError::InvalidLevels(levels))?;
+    let filter = filter(&levels, level).ok_or(TelemetryError::InvalidLevels(levels))?;
     let style = if is_journal_on_stderr() { Style::Journal } else { Style::Plain };
     tracing::subscriber::set_global_default(subscriber(filter, style, std::io::stderr))
         .map_err(|_| TelemetryError::AlreadySet)?;
@@ -95,7 +94,7 @@ where
 }
 
 /// Reads levels; what is not named keeps its default, and nothing foreign gets below [`FOREIGN_LEVEL_MAX`].
-fn filter(levels: &str) -> Option<Targets> {
+fn filter(levels: &str, level: LevelFilter) -> Option<Targets> {
     let is_own =
         |target: &str| target.strip_prefix(OWN_TARGET).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
     // A lone word that is no level would silently be taken for a target: most likely it is a slip.
@@ -106,7 +105,7 @@ fn filter(levels: &str) -> Option<Targets> {
         _ if levels.split(',').any(is_slip) => return None,
         _ => levels.parse().ok()?,
     };
-    let own_level = asked.default_level().unwrap_or(LEVEL_DEFAULT);
+    let own_level = asked.default_level().unwrap_or(level);
     let allowed = asked.iter().map(|(target, level)| {
         let level_max = if is_own(target) { LevelFilter::TRACE } else { FOREIGN_LEVEL_MAX };
         (target.to_owned(), level.min(level_max))
@@ -263,17 +262,17 @@ mod tests {
 
     #[test]
     fn what_is_not_named_keeps_its_default() {
-        let default = filter("").expect("nothing to misunderstand");
+        let default = filter("", LevelFilter::INFO).expect("nothing to misunderstand");
         assert!(default.would_enable("fieldgate::proto", &Level::INFO));
         assert!(!default.would_enable("fieldgate::proto", &Level::DEBUG));
         assert!(default.would_enable("h2", &Level::WARN));
-        let one = filter("fieldgate::store=debug").expect("a level");
+        let one = filter("fieldgate::store=debug", LevelFilter::INFO).expect("a level");
         assert!(one.would_enable("fieldgate::store::writer", &Level::DEBUG));
         assert!(one.would_enable("fieldgate::proto", &Level::INFO));
         assert!(!one.would_enable("fieldgate::proto", &Level::DEBUG));
-        let error = filter("error").expect("a level");
+        let error = filter("error", LevelFilter::INFO).expect("a level");
         assert!(!error.would_enable("fieldgate::proto", &Level::WARN) && !error.would_enable("h2", &Level::WARN));
-        assert!(filter("fieldgate::link").is_some_and(|filter| filter.would_enable("fieldgate::link", &Level::TRACE)));
+        assert!(filter("fieldgate::link", LevelFilter::INFO).is_some_and(|filter| filter.would_enable("fieldgate::link", &Level::TRACE)));
         for slip in ["fieldgate=loud", "debig", "info,h2"] {
             assert!(filter(slip).is_none(), "{slip}");
         }
@@ -341,7 +340,7 @@ mod tests {
     fn written(style: Style, say: impl FnOnce()) -> String {
         let buffer = Buffer::default();
         let writer = buffer.clone();
-        let filter = filter("debug").expect("a level");
+        let filter = filter("debug", LevelFilter::INFO).expect("a level");
         tracing::subscriber::with_default(subscriber(filter, style, move || writer.clone()), say);
         let octets = buffer.0.lock().expect("no test panicked").clone();
         String::from_utf8(octets).expect("text")

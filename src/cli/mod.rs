@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
 
 use crate::telemetry;
 
@@ -86,12 +87,24 @@ enum Command {
 /// Parses the command line, runs the command, prints its failure.
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let outcome = telemetry::init().map_err(Failure::usage).and_then(|()| run(command));
+    let outcome = telemetry::init(command.log_level()).map_err(Failure::usage).and_then(|()| run(command));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("fieldgate: {}", failure.message);
             ExitCode::from(failure.code)
+        }
+    }
+}
+
+impl Command {
+    /// What is worth a line: a process that runs for months says what it does, a command only what is wrong.
+    fn log_level(&self) -> LevelFilter {
+        match self {
+            Self::Run(_) => LevelFilter::INFO,
+            #[cfg(feature = "service")]
+            Self::Service(_) => LevelFilter::INFO,
+            _ => LevelFilter::WARN,
         }
     }
 }

@@ -4,9 +4,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use tokio::signal::unix::{SignalKind, signal};
-
-use super::{Failure, Outcome, block_on};
+use super::{Failure, Outcome, block_on, terminated};
 use crate::service::{PORT, Service, ServiceOptions};
 
 /// Arguments of `fieldgate service`.
@@ -29,15 +27,11 @@ pub struct Args {
 /// The service did not start, or standard output is closed.
 pub fn run(args: Args) -> Outcome {
     block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
+        let terminated = terminated()?;
         let options = ServiceOptions { name: args.name, ..ServiceOptions::new(args.listen, args.state) };
         let running = Service::start(options).await.map_err(Failure::failed)?;
         announce(&format!("listening {} ca={}", running.url, running.ca_file.display()))?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        terminated.await;
         running.stop().await;
         Ok(())
     })

@@ -67,6 +67,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScriptedDevice<S> {
         self.heard.drain(..).map(Heard).collect()
     }
 
+    /// Keeps the link for ever.
+    pub async fn keep(&mut self) {
+        loop {
+            self.idle(PATIENCE / 2).await;
+        }
+    }
+
+    /// Waits for word of a subscription; gives its push URI.
+    pub async fn hear_subscribed(&mut self, channel: u16) -> String {
+        loop {
+            let heard = self.hear().await;
+            match heard.message() {
+                ToDevice::Subscribed { channel: of, push, .. } if of.0 == channel => return push.to_owned(),
+                ToDevice::Subscribed { .. } => {}
+                other => panic!("{other:?} instead of a subscription"),
+            }
+        }
+    }
+
     pub fn into_stream(self) -> S {
         self.stream
     }

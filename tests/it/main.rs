@@ -12,9 +12,11 @@ mod kill;
 mod link_ports;
 mod link_pump;
 mod process;
+mod rig;
 mod simulate_process;
 mod store_log;
 mod store_writer;
+mod walks;
 
 #[path = "../common/raw_user_agent.rs"]
 mod raw_user_agent;

@@ -158,6 +158,7 @@ impl Stage {
             let subscription = await_subscription(&folder.path("control.sock"), &device.id).await?;
             devices.push(Device { id: device.id, link: device.link.to_string(), note: note(number), subscription });
         }
+        await_devices(&folder.path("control.sock")).await?;
         let trust = || Trust::File(service.ca_file.clone());
         let first = &devices.first().ok_or("no device")?.subscription;
         let sender = Sender::new(first, trust()).map_err(|error| error.to_string())?;
@@ -288,6 +289,21 @@ async fn await_ports(devices: &[config::Device]) -> Result<(), String> {
         }
     };
     timeout(Duration::from_millis(DEMO_WAIT_MS_MAX), all).await.map_err(|_| "no pseudo-terminal".to_owned())
+}
+
+/// Waits until every device has attached.
+async fn await_devices(control: &Path) -> Result<(), String> {
+    let attached = |status: &Value| {
+        let devices = status["devices"].as_array();
+        devices.is_some_and(|devices| devices.iter().all(|device| device["presence"] == "ready"))
+    };
+    let wait = async {
+        while !control::ask(control, &Request::Status).await.is_ok_and(|status| attached(&status)) {
+            sleep(LOOK_INTERVAL).await;
+        }
+    };
+    let waited = timeout(Duration::from_millis(DEMO_WAIT_MS_MAX), wait).await;
+    waited.map_err(|_| "a device did not attach; FIELDGATE_LOG=debug shows more".to_owned())
 }
 
 async fn await_subscription(control: &Path, id: &DeviceId) -> Result<PushSubscription, String> {

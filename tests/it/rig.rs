@@ -1,0 +1,160 @@
+//! Service, gateway and sender in this process, over real sockets and TLS; devices are scripted.
+
+use std::time::Duration;
+
+use fieldgate::config::{self, Config};
+use fieldgate::control::{self, Request};
+use fieldgate::gateway;
+use fieldgate::sender::Sender;
+use fieldgate::service::{Running, Service, ServiceOptions};
+use fieldgate::transport::endpoint::LinkEndpoint;
+use fieldgate::transport::properties::Trust;
+use fieldgate::webpush::headers::Ttl;
+use fieldgate::webpush::resource::PushMessageUri;
+use fieldgate::webpush::subscription::PushSubscription;
+use fieldgate::wire::ChannelId;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::device::ScriptedDevice;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// One of everything.
+pub struct Rig {
+    folder: tempfile::TempDir,
+    service: Option<Running>,
+    address: std::net::SocketAddr,
+    gateway: Option<(JoinHandle<Result<(), gateway::StartError>>, oneshot::Sender<()>)>,
+    config: Config,
+    sender: Option<Sender>,
+}
+
+impl Rig {
+    /// Service and gateway run; the gateway has a device `d1` on a Unix socket.
+    pub async fn start() -> Self {
+        let mut rig = Self::with_authority(None).await;
+        rig.start_gateway();
+        rig
+    }
+
+    /// The service runs; the gateway is configured, with another certification authority if one is given.
+    pub async fn with_authority(ca: Option<std::path::PathBuf>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = ServiceOptions::new(([127, 0, 0, 1], 0).into(), folder.path().join("service"));
+        let service = Service::start(options).await.expect("the service starts");
+        let authority: http::Uri = service.url.parse().expect("a URL");
+        let address = authority.authority().expect("an authority").as_str().parse().expect("an address");
+        let link = LinkEndpoint::Unix { path: folder.path().join("d1.sock") };
+        let device = config::Device { id: "d1".parse().expect("an id"), link, channels: vec![ChannelId(1)], mtu: 256 };
+        let push_service = config::PushService {
+            url: service.url.parse().expect("a URL"),
+            ca_file: Some(ca.unwrap_or_else(|| service.ca_file.clone())),
+        };
+        let (state, control) = (folder.path().join("gateway"), folder.path().join("control.sock"));
+        let config = Config { state, control, push_service, devices: vec![device] };
+        Self { folder, service: Some(service), address, gateway: None, config, sender: None }
+    }
+
+    /// The certification authority of the service.
+    pub fn ca_file(&self) -> std::path::PathBuf {
+        self.folder.path().join("service/ca.pem")
+    }
+
+    pub fn start_gateway(&mut self) {
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async { stopped.await.unwrap_or_default() };
+        let task = tokio::task::spawn_local(gateway::run(self.config.clone(), || (), shutdown));
+        self.gateway = Some((task, stop));
+    }
+
+    pub async fn stop_gateway(&mut self) {
+        let (task, stop) = self.gateway.take().expect("it runs");
+        stop.send(()).expect("it runs");
+        task.await.expect("no panic").expect("it ran");
+    }
+
+    /// Stops the service and starts it again, where it was and with what it kept.
+    pub async fn restart_service(&mut self) {
+        self.service.take().expect("it runs").stop().await;
+        let options = ServiceOptions::new(self.address, self.folder.path().join("service"));
+        self.service = Some(Service::start(options).await.expect("the service starts again"));
+    }
+
+    /// A device on the link of `d1`.
+    pub async fn attach(&self, boot_id: u32) -> ScriptedDevice<UnixStream> {
+        let path = self.folder.path().join("d1.sock");
+        let connect = async {
+            loop {
+                match UnixStream::connect(&path).await {
+                    Ok(stream) => return stream,
+                    Err(_) => sleep(LOOK_INTERVAL).await,
+                }
+            }
+        };
+        let stream = timeout(PATIENCE, connect).await.expect("the gateway listens");
+        ScriptedDevice::attached(stream, boot_id, "d1").await
+    }
+
+    pub async fn ask(&self, request: &Request) -> Result<Value, String> {
+        control::ask(&self.config.control, request).await
+    }
+
+    /// The subscription of a channel, as soon as there is one.
+    pub async fn subscription(&self, channel: u16) -> PushSubscription {
+        let request = Request::DeviceShow { id: "d1".to_owned(), channel: Some(channel) };
+        let wait = async {
+            loop {
+                let shown = self.ask(&request).await.unwrap_or(Value::Null);
+                match PushSubscription::from_json(&shown.to_string()) {
+                    Ok(subscription) => return subscription,
+                    Err(_) => sleep(LOOK_INTERVAL).await,
+                }
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("a subscription")
+    }
+
+    /// Sends a message; it is accepted.
+    pub async fn send(&mut self, subscription: &PushSubscription, text: &str) -> PushMessageUri {
+        let sent = self.sender(subscription).send(subscription, text.as_bytes(), Ttl::from_secs(600)).await;
+        sent.expect("accepted").accepted.message
+    }
+
+    /// Whether the service still holds a message.
+    pub async fn holds(&mut self, message: &PushMessageUri) -> bool {
+        self.sender.as_mut().expect("something was sent").holds(message).await.expect("an answer")
+    }
+
+    /// Waits until a message is gone at the service.
+    pub async fn await_gone(&mut self, message: &PushMessageUri) {
+        let wait = async {
+            while self.holds(message).await {
+                sleep(LOOK_INTERVAL).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("it is acknowledged");
+    }
+
+    /// Waits until the gateway says something.
+    pub async fn await_status(&self, what: impl Fn(&Value) -> bool) -> Value {
+        let wait = async {
+            loop {
+                match self.ask(&Request::Status).await {
+                    Ok(status) if what(&status) => return status,
+                    _ => sleep(LOOK_INTERVAL).await,
+                }
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("the gateway says so")
+    }
+
+    fn sender(&mut self, subscription: &PushSubscription) -> &mut Sender {
+        let ca = self.ca_file();
+        self.sender.get_or_insert_with(|| Sender::new(subscription, Trust::File(ca)).expect("the authority is there"))
+    }
+}
