@@ -79,7 +79,7 @@ impl World {
     /// The pushes a connection has to make; there must be nothing else.
     fn pushes(&mut self, connection: ConnectionId) -> Vec<Push> {
         let only_pushes = |output| match output {
-            Output::Push(push) => push,
+            Output::Push(push) => *push,
             other => panic!("{other:?}"),
         };
         self.outputs(connection).into_iter().map(only_pushes).collect()
