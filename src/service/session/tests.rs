@@ -1,7 +1,12 @@
 //! The deadlines of a connection, on a paused clock and without a network.
 
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::task::Context;
+
 use h2::client;
-use tokio::io::{AsyncReadExt as _, DuplexStream};
+use tokio::io::{AsyncReadExt as _, DuplexStream, ReadBuf};
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::*;
@@ -12,7 +17,33 @@ use crate::service::retention::{Content, Moment, Reply, Request as Asked, Retent
 use crate::service::store::Store;
 use crate::webpush::headers::Ttl;
 
+/// A byte stream that counts the writes that reach it.
+struct Counting(DuplexStream, Rc<Cell<usize>>);
+
+impl AsyncRead for Counting {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        self.1.set(self.1.get() + 1);
+        Pin::new(&mut self.0).poll_write(cx, octets)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
 struct Rig {
+    /// Writes of the session so far: each is a TLS record where there is TLS.
+    writes: Rc<Cell<usize>>,
     session: JoinHandle<()>,
     io: Option<DuplexStream>,
     subscription: String,
@@ -34,8 +65,17 @@ fn rig() -> Rig {
     let hub = Rc::new(Hub::new(retention, Box::new(random), Rc::new(Clock::default()), store));
     let (stop, stopping) = watch::channel(false);
     let (near, far) = tokio::io::duplex(1 << 16);
-    let session = spawn_local(serve(near, hub, stopping));
-    Rig { session, io: Some(far), subscription: subscription.path(), push: push.path(), _stop: stop, _folder: folder }
+    let writes = Rc::new(Cell::new(0));
+    let session = spawn_local(serve(Counting(near, Rc::clone(&writes)), hub, stopping));
+    Rig {
+        writes,
+        session,
+        io: Some(far),
+        subscription: subscription.path(),
+        push: push.path(),
+        _stop: stop,
+        _folder: folder,
+    }
 }
 
 type Client = client::SendRequest<Bytes>;
@@ -105,6 +145,21 @@ async fn content_that_does_not_come_is_408() {
     let response = response.await.expect("an answer");
     assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
     assert!(start.elapsed() >= Duration::from_millis(SERVICE_BODY_MS_MAX));
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn promise_head_and_message_leave_in_one_write() {
+    let mut rig = rig();
+    let (mut client, connection) = connect(&mut rig, 65_535).await;
+    spawn_local(connection);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let before = rig.writes.get();
+    let (mut response, _) = client.send_request(request("GET", &rig.subscription), true).expect("sent");
+    let promise = response.push_promises().push_promise().await.expect("open").expect("a promise");
+    let mut body = promise.into_parts().1.await.expect("a head").into_body();
+    assert_eq!(body.data().await.expect("a message").expect("whole").len(), 100);
+    assert!(body.is_end_stream());
+    assert_eq!(rig.writes.get() - before, 1);
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
