@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::limits::{SERVICE_CONNECTION_COUNT_MAX, SERVICE_HANDSHAKE_MS_MAX};
+use crate::limits::SERVICE_HANDSHAKE_MS_MAX;
 use crate::time::Duration;
 
 use super::hub::Hub;
@@ -26,6 +26,7 @@ pub(super) struct Listener {
     hub: Rc<Hub>,
     stop: watch::Receiver<bool>,
     connections: JoinSet<()>,
+    count_max: usize,
 }
 
 impl Listener {
@@ -34,18 +35,19 @@ impl Listener {
         config: Arc<ServerConfig>,
         hub: Rc<Hub>,
         stop: watch::Receiver<bool>,
+        count_max: usize,
     ) -> Self {
-        Self { listener, acceptor: TlsAcceptor::from(config), hub, stop, connections: JoinSet::new() }
+        Self { listener, acceptor: TlsAcceptor::from(config), hub, stop, connections: JoinSet::new(), count_max }
     }
 
     /// Serves until the service stops, and then until every connection has ended. No error of a connection or of the
     /// listener ends it.
     ///
-    /// Beyond [`SERVICE_CONNECTION_COUNT_MAX`] connections the operating system queues and then refuses new ones.
+    /// Beyond `count_max` connections the operating system queues and then refuses new ones.
     pub(super) async fn run(mut self) {
         let mut stop = self.stop.clone();
         loop {
-            let has_room = self.connections.len() < SERVICE_CONNECTION_COUNT_MAX;
+            let has_room = self.connections.len() < self.count_max;
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
                 accepted = self.listener.accept(), if has_room => self.accepted(accepted.map(|(stream, _)| stream)).await,

@@ -40,7 +40,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::limits::{SERVICE_STOP_MS_MAX, TTL_S_MAX};
+use crate::limits::{SERVICE_CONNECTION_COUNT_MAX, SERVICE_STOP_MS_MAX, TTL_S_MAX};
 use crate::random::SystemRandom;
 use crate::time::Duration;
 use crate::webpush::headers::Ttl;
@@ -67,12 +67,20 @@ pub struct ServiceOptions {
     pub name: Option<String>,
     /// No message is kept longer; senders learn the time their message really has.
     pub ttl_max: Ttl,
+    /// Connections served at once; more wait in the queue of the operating system.
+    pub connection_count_max: usize,
 }
 
 impl ServiceOptions {
     /// A service on `listen` with its state in `state`.
     pub fn new(listen: SocketAddr, state: impl Into<PathBuf>) -> Self {
-        Self { listen, state: state.into(), name: None, ttl_max: Ttl::from_secs(TTL_S_MAX) }
+        Self {
+            listen,
+            state: state.into(),
+            name: None,
+            ttl_max: Ttl::from_secs(TTL_S_MAX),
+            connection_count_max: SERVICE_CONNECTION_COUNT_MAX,
+        }
     }
 }
 
@@ -118,7 +126,7 @@ impl Service {
 
         let (stop, stopping) = watch::channel(false);
         let config = Arc::new(certificate::server_config(Arc::clone(&certificate)));
-        let listener = Listener::new(listener, config, Rc::clone(&hub), stopping);
+        let listener = Listener::new(listener, config, Rc::clone(&hub), stopping, options.connection_count_max);
         let host = options.name.unwrap_or_else(|| host(address.ip()));
         let url = format!("https://{host}{}{SUBSCRIBE_PATH}", port(address.port()));
         let ca_file = authority.ca_file().to_owned();

@@ -45,6 +45,8 @@ use model::{Delivery, Message, Monitor, Set, Subscription, Timer};
 pub struct Retention {
     tokens: BTreeMap<Token, Resource>,
     sets: BTreeMap<SetId, Set>,
+    /// Sets whose members have all left; the oldest gives way when there are too many sets.
+    empty_sets: BTreeSet<SetId>,
     subscriptions: BTreeMap<SubscriptionId, Subscription>,
     monitors: BTreeMap<MonitorId, Monitor>,
     /// Messages promised or unacknowledged, by the connection that carries them.
@@ -74,6 +76,7 @@ impl Retention {
         Self {
             tokens: BTreeMap::new(),
             sets: BTreeMap::new(),
+            empty_sets: BTreeSet::new(),
             subscriptions: BTreeMap::new(),
             monitors: BTreeMap::new(),
             carried: BTreeSet::new(),
@@ -261,6 +264,7 @@ impl Retention {
             self.records.push_back(Record::SubscriptionEnded(member));
         }
         self.sets.remove(&id);
+        self.empty_sets.remove(&id);
         self.tokens.remove(&token);
         self.records.push_back(Record::SetEnded(id));
         self.end_monitor(monitor, Ending::Gone);
@@ -281,6 +285,9 @@ impl Retention {
         }
         if let Some(set) = self.sets.get_mut(&subscription.set) {
             set.members.remove(&id);
+            if set.members.is_empty() {
+                self.empty_sets.insert(subscription.set);
+            }
         }
         self.end_monitor(subscription.monitor, Ending::Gone);
     }
@@ -343,7 +350,13 @@ impl Retention {
         }
     }
 
+    /// Makes a set. There are as many at most as subscriptions, so at the bound one of them is empty.
     fn create_set(&mut self, random: &mut dyn Random) -> SetId {
+        if self.sets.len() >= SERVICE_SUBSCRIPTION_COUNT_MAX
+            && let Some(oldest) = self.empty_sets.first().copied()
+        {
+            self.remove_set(oldest);
+        }
         let (id, token) = (SetId(self.number()), Token::random(random));
         self.insert_set(id, token);
         self.records.push_back(Record::Set { id, token });
@@ -354,6 +367,7 @@ impl Retention {
         self.next_number = self.next_number.max(id.0 + 1);
         self.tokens.insert(token, Resource::Set(id));
         self.sets.insert(id, Set { token, members: BTreeSet::new(), monitor: None });
+        self.empty_sets.insert(id);
     }
 
     fn insert_subscription(&mut self, id: SubscriptionId, set: SetId, token: Token, push: Token) {
@@ -362,6 +376,7 @@ impl Retention {
         self.tokens.insert(push, Resource::Push(id));
         self.subscriptions.insert(id, Subscription::new(token, push, set));
         self.sets.get_mut(&set).expect("the caller made sure of the set").members.insert(id);
+        self.empty_sets.remove(&set);
     }
 
     fn insert_message(&mut self, stored: StoredMessage, expires: Instant, was_stored: bool) {

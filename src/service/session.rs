@@ -259,7 +259,7 @@ impl Session {
         let limit = connection.max_concurrent_send_streams().min(SERVICE_PROMISES_UNENDED_MAX);
         loop {
             match self.hub.poll_output(self.id, self.sending.len() < limit) {
-                Some(Output::Push(push)) => self.push(push)?,
+                Some(Output::Push(push)) => self.push(*push)?,
                 Some(Output::End(monitor, ending)) => self.end(monitor, ending)?,
                 None => return Ok(()),
             }
@@ -369,10 +369,11 @@ impl Session {
                 self.closing = Some(now);
                 return Overdue::Close;
             }
-            (None, Some(pinged)) if heard > pinged => {
+            (None, Some(pinged)) if heard >= pinged => {
                 self.pinged = None;
                 // Takes the answer, so that the next question may be asked.
-                poll_fn(|cx| Poll::Ready(drop(ping.poll_pong(cx)))).await;
+                let answer = poll_fn(|cx| Poll::Ready(ping.poll_pong(cx))).await;
+                tracing::trace!(?answer, "a silent peer is there");
             }
             (None, Some(pinged)) if now >= pinged + PONG => return Overdue::Gone,
             (None, None) if now >= heard + PING => {
@@ -427,3 +428,6 @@ async fn read(mut body: RecvStream) -> Result<Bytes, BodyError> {
     };
     timeout(Duration::from_millis(SERVICE_BODY_MS_MAX), whole).await.unwrap_or(Err(BodyError::TooSlow))
 }
+
+#[cfg(test)]
+mod tests;

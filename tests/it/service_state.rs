@@ -78,6 +78,25 @@ async fn what_prevents_a_start_is_said_with_the_next_step() {
     assert!(start("127.0.0.1:0", &free).await.to_string().contains("ca.key"));
 }
 
+#[tokio::test(flavor = "local")]
+async fn connections_beyond_the_bound_wait_until_one_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = ServiceOptions::new("127.0.0.1:0".parse().expect("an address"), folder.path().join("state"));
+    options.connection_count_max = 2;
+    let running = Service::start(options).await.expect("it starts");
+    let rig = Rig { running, folder };
+    let first = rig.tls(&["h2"]).await;
+    let mut second = rig.client().await;
+    let mut third = Box::pin(rig.client());
+    tokio::select! {
+        biased;
+        _ = &mut third => panic!("it is beyond the bound"),
+        made = second.subscribe(None) => drop(made),
+    }
+    drop(first);
+    third.await.subscribe(None).await;
+}
+
 /// The service as a process.
 struct Process {
     child: Child,

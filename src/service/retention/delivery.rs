@@ -40,7 +40,7 @@ impl Retention {
     pub fn poll_output(&mut self, connection: ConnectionId, has_room: bool, now: Moment) -> Option<Output> {
         for monitor in self.monitors_of(connection) {
             if has_room && let Some(push) = self.next_push(monitor, now) {
-                return Some(Output::Push(push));
+                return Some(Output::Push(Box::new(push)));
             }
             if let Some(ending) = self.due_ending(monitor, now) {
                 self.close_monitor(monitor);
@@ -118,7 +118,7 @@ impl Retention {
 
     /// Puts a subscription into the line of the monitor that serves it, if it has anything to push.
     pub(super) fn offer(&mut self, id: SubscriptionId) {
-        if !self.subscriptions.get(&id).is_some_and(|it| it.waiting_count > 0) || !self.can_push(id) {
+        if self.subscriptions.get(&id).is_none_or(|it| it.waiting_count == 0) || !self.can_push(id) {
             return;
         }
         let serving = self.serving(id);

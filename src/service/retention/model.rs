@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use http::HeaderValue;
 
-use crate::time::{Instant, UnixTime};
+use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::headers::Ttl;
 
 use super::super::token::Token;
@@ -190,7 +190,7 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Promise and send a message.
-    Push(Push),
+    Push(Box<Push>),
     /// Answer a monitoring request, which ends it.
     End(MonitorId, Ending),
 }
@@ -339,9 +339,10 @@ impl Message {
         self.stored.ttl.as_secs() > 0
     }
 
-    /// Whole seconds until it expires.
+    /// Whole seconds until it expires; the moments between acceptance and push do not count as one.
     pub(super) fn rest_s(&self, now: Moment) -> u64 {
-        self.expires.since(now.instant).as_secs().min(self.stored.ttl.as_secs())
+        let rest = self.expires.since(now.instant) + Duration::from_millis(250);
+        rest.as_secs().min(self.stored.ttl.as_secs())
     }
 }
 

@@ -79,7 +79,7 @@ impl World {
     /// The pushes a connection has to make; there must be nothing else.
     fn pushes(&mut self, connection: ConnectionId) -> Vec<Push> {
         let only_pushes = |output| match output {
-            Output::Push(push) => push,
+            Output::Push(push) => *push,
             other => panic!("{other:?}"),
         };
         self.outputs(connection).into_iter().map(only_pushes).collect()
@@ -163,6 +163,41 @@ fn a_full_service_refuses_and_keeps_its_state() {
     world.records();
     assert_eq!(world.request(Request::Subscribe { set: None }), Reply::Full);
     assert_eq!(world.records(), []);
+}
+
+#[test]
+fn messages_are_bounded_in_number_and_in_octets() {
+    for (octets, total) in [(1, SERVICE_MESSAGE_COUNT_MAX), (4_096, SERVICE_MESSAGE_BYTES_MAX / 4_096)] {
+        let mut world = World::new();
+        let body = "x".repeat(octets);
+        let mut count = 0;
+        'filled: loop {
+            let member = world.subscribe(None);
+            for _ in 0..SERVICE_MESSAGES_PER_SUBSCRIPTION_MAX {
+                if world.send(member.push, 60, &body) == Reply::Full {
+                    break 'filled;
+                }
+                count += 1;
+            }
+            world.records();
+        }
+        assert_eq!(count, total);
+    }
+}
+
+/// A-PS-103: a set that everyone left may expire; it does so when its place is needed.
+#[test]
+fn a_ps_103_empty_sets_give_way_oldest_first() {
+    let mut world = World::new();
+    let left: Vec<Member> = (0..SERVICE_SUBSCRIPTION_COUNT_MAX).map(|_| world.subscribe(None)).collect();
+    left[..2].iter().for_each(|member| assert_eq!(world.remove(member.subscription), Reply::Removed));
+    let monitor = world.monitor(A, left[0].set, None);
+    world.records();
+    world.subscribe(None);
+    assert!(matches!(world.records()[..], [Record::SetEnded(_), Record::Set { .. }, Record::Subscription { .. }]));
+    assert_eq!(world.outputs(A), [Output::End(monitor, Ending::Gone)]);
+    assert_eq!(world.subscribe(Some(left[1].set)).set, left[1].set);
+    assert_eq!(world.retention.sets.len(), SERVICE_SUBSCRIPTION_COUNT_MAX);
 }
 
 /// A-PS-24, A-PS-26, A-PS-27, A-GAP-20: the time a message has is never above what was asked or what is allowed.

@@ -45,7 +45,8 @@ fn prefer(lines: &[&str]) -> (bool, Option<u64>) {
 /// D-7240-01: lists, lines, case, quotes, parameters.
 #[test]
 fn d_7240_01_preferences_are_recognised_in_every_form() {
-    let table: [(&[&str], (bool, Option<u64>)); 12] = [
+    type Expected = (bool, Option<u64>);
+    let table: [(&[&str], Expected); 12] = [
         (&[], (false, None)),
         (&["wait=0"], (false, Some(0))),
         (&["WAIT=\"0\""], (false, Some(0))),

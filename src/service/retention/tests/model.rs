@@ -186,7 +186,7 @@ impl Trial {
                         other.message == message && self.world.retention.is_live(other.delivery, self.world.now)
                     };
                     assert_eq!(self.reference.under_way.iter().filter(|it| twice(it)).count(), 0);
-                    self.reference.under_way.push(push);
+                    self.reference.under_way.push(*push);
                 }
                 Some(Output::End(..)) => {}
                 None => return,
@@ -290,7 +290,7 @@ impl Trial {
                 .world
                 .outputs(A)
                 .into_iter()
-                .filter_map(|output| if let Output::Push(push) = output { Some(push) } else { None })
+                .filter_map(|output| if let Output::Push(push) = output { Some(*push) } else { None })
                 .collect();
             if pushes.is_empty() {
                 break;

@@ -1,0 +1,203 @@
+//! The deadlines of a connection, on a paused clock and without a network.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::task::Context;
+
+use h2::client;
+use tokio::io::{AsyncReadExt as _, DuplexStream, ReadBuf};
+use tokio::task::{JoinHandle, spawn_local};
+
+use super::*;
+use crate::limits::TTL_S_MAX;
+use crate::random::{Random, SeededRandom};
+use crate::service::clock::Clock;
+use crate::service::retention::{Content, Moment, Reply, Request as Asked, Retention};
+use crate::service::store::Store;
+use crate::webpush::headers::Ttl;
+
+/// A byte stream that counts the writes that reach it.
+struct Counting(DuplexStream, Rc<Cell<usize>>);
+
+impl AsyncRead for Counting {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        self.1.set(self.1.get() + 1);
+        Pin::new(&mut self.0).poll_write(cx, octets)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+struct Rig {
+    /// Writes of the session so far: each is a TLS record where there is TLS.
+    writes: Rc<Cell<usize>>,
+    session: JoinHandle<()>,
+    io: Option<DuplexStream>,
+    subscription: String,
+    push: String,
+    _stop: watch::Sender<bool>,
+    _folder: tempfile::TempDir,
+}
+
+/// A session with one subscription, one message of which waits.
+fn rig() -> Rig {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut random = SeededRandom::new(3);
+    let mut retention = Retention::new(Ttl::from_secs(TTL_S_MAX));
+    let mut ask = |asked| retention.handle_request(asked, Moment::default(), &mut random as &mut dyn Random);
+    let Reply::Subscribed { subscription, push, .. } = ask(Asked::Subscribe { set: None }) else { panic!("made") };
+    let content = Content { body: Bytes::from_static(&[1; 100]), ..Content::default() };
+    ask(Asked::Send { push, ttl: Ttl::from_secs(TTL_S_MAX), content });
+    let (store, _closed) = Store::open(&folder.path().join("s.redb"), |_| {}).expect("a store");
+    let hub = Rc::new(Hub::new(retention, Box::new(random), Rc::new(Clock::default()), store));
+    let (stop, stopping) = watch::channel(false);
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let writes = Rc::new(Cell::new(0));
+    let session = spawn_local(serve(Counting(near, Rc::clone(&writes)), hub, stopping));
+    Rig {
+        writes,
+        session,
+        io: Some(far),
+        subscription: subscription.path(),
+        push: push.path(),
+        _stop: stop,
+        _folder: folder,
+    }
+}
+
+type Client = client::SendRequest<Bytes>;
+
+async fn connect(rig: &mut Rig, window: u32) -> (Client, client::Connection<DuplexStream, Bytes>) {
+    let io = rig.io.take().expect("connected once");
+    client::Builder::new().initial_window_size(window).handshake(io).await.expect("HTTP/2")
+}
+
+fn request(method: &str, path: &str) -> Request<()> {
+    let request = Request::builder().method(method).uri(format!("https://push.example{path}")).header("ttl", "9");
+    request.body(()).expect("a request")
+}
+
+async fn ends_after(rig: Rig, ms: u64) {
+    let start = Instant::now();
+    rig.session.await.expect("it ends");
+    let passed = u64::try_from(start.elapsed().as_millis()).expect("short");
+    assert!((ms..ms + 1_000).contains(&passed), "{passed} ms");
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_peer_that_says_nothing_is_dropped_after_the_handshake_time() {
+    ends_after(rig(), SERVICE_HANDSHAKE_MS_MAX).await;
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn an_unused_connection_is_closed_after_the_idle_time() {
+    let mut rig = rig();
+    let (_client, connection) = connect(&mut rig, 65_535).await;
+    let connection = spawn_local(connection);
+    ends_after(rig, SERVICE_IDLE_MS).await;
+    connection.await.expect("no panic").expect("it was said goodbye to");
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn an_open_monitor_keeps_its_connection_and_silence_is_asked_about() {
+    let mut rig = rig();
+    let (mut client, connection) = connect(&mut rig, 65_535).await;
+    let connection = spawn_local(connection);
+    let (_response, _) = client.send_request(request("GET", &rig.subscription), true).expect("sent");
+    tokio::time::sleep(Duration::from_millis(10 * SERVICE_PING_MS)).await;
+    assert!(!rig.session.is_finished());
+    connection.abort();
+    connection.await.expect_err("cancelled");
+    rig.session.await.expect("it notices the end");
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_monitoring_peer_that_does_not_answer_is_dropped() {
+    let mut rig = rig();
+    let (mut client, connection) = connect(&mut rig, 65_535).await;
+    let mut connection = Box::pin(connection);
+    let (_response, _) = client.send_request(request("GET", &rig.subscription), true).expect("sent");
+    // Long enough to send the request; afterwards nobody reads.
+    timeout(Duration::from_millis(10), connection.as_mut()).await.expect_err("it goes on");
+    ends_after(rig, SERVICE_PING_MS + SERVICE_PONG_MS - 10).await;
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn content_that_does_not_come_is_408() {
+    let mut rig = rig();
+    let (mut client, connection) = connect(&mut rig, 65_535).await;
+    spawn_local(connection);
+    let start = Instant::now();
+    let (response, _body) = client.send_request(request("POST", &rig.push), false).expect("sent");
+    let response = response.await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+    assert!(start.elapsed() >= Duration::from_millis(SERVICE_BODY_MS_MAX));
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn promise_head_and_message_leave_in_one_write() {
+    let mut rig = rig();
+    let (mut client, connection) = connect(&mut rig, 65_535).await;
+    spawn_local(connection);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let before = rig.writes.get();
+    let (mut response, _) = client.send_request(request("GET", &rig.subscription), true).expect("sent");
+    let promise = response.push_promises().push_promise().await.expect("open").expect("a promise");
+    let mut body = promise.into_parts().1.await.expect("a head").into_body();
+    assert_eq!(body.data().await.expect("a message").expect("whole").len(), 100);
+    assert!(body.is_end_stream());
+    assert_eq!(rig.writes.get() - before, 1);
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_message_that_finds_no_window_is_given_up() {
+    let mut rig = rig();
+    let (mut client, connection) = connect(&mut rig, 0).await;
+    spawn_local(connection);
+    let (mut response, _) = client.send_request(request("GET", &rig.subscription), true).expect("sent");
+    let promise = response.push_promises().push_promise().await.expect("open").expect("a promise");
+    let start = Instant::now();
+    let mut body = promise.into_parts().1.await.expect("a head").into_body();
+    let error = body.data().await.expect("not the end").expect_err("given up");
+    assert_eq!(error.reason(), Some(Reason::CANCEL));
+    assert_eq!(start.elapsed().as_millis() / 1_000, u128::from(SERVICE_PUSH_MS_MAX / 1_000));
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn requests_beyond_the_limit_of_streams_are_refused() {
+    let mut rig = rig();
+    let (mut client, connection) = connect(&mut rig, 65_535).await;
+    spawn_local(connection);
+    let open: Vec<_> = (0..SERVICE_STREAM_COUNT_MAX)
+        .map(|_| client.send_request(request("POST", &rig.push), false).expect("sent"))
+        .collect();
+    // The client library knows the limit, and holds the next one back.
+    let (beyond, _) = client.send_request(request("GET", "/"), true).expect("queued");
+    timeout(Duration::from_secs(1), beyond).await.expect_err("held back");
+    assert_eq!(open.len(), 100);
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn octets_that_are_no_http_2_end_the_connection() {
+    use tokio::io::AsyncWriteExt as _;
+    let mut rig = rig();
+    let mut io = rig.io.take().expect("connected once");
+    io.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    let mut answer = Vec::new();
+    io.read_to_end(&mut answer).await.expect("closed");
+    assert!(!answer.starts_with(b"HTTP/1"));
+    rig.session.await.expect("it ends");
+}
