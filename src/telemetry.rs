@@ -252,7 +252,7 @@ mod tests {
         for levels in
             ["trace", "h2=trace", "h2::codec=debug", "rustls=debug,hyper=trace", "h=trace", "fieldgate=trace,h2=info"]
         {
-            let filter = filter(levels).expect(levels);
+            let filter = filter(levels, LevelFilter::INFO).expect(levels);
             for target in ["h2", "h2::codec::framed_read", "rustls::client", "hyper", "tokio_util::codec"] {
                 assert!(!filter.would_enable(target, &Level::INFO), "{levels} lets {target} speak");
                 assert!(!filter.would_enable(target, &Level::TRACE), "{levels} lets {target} speak");
@@ -272,9 +272,12 @@ mod tests {
         assert!(!one.would_enable("fieldgate::proto", &Level::DEBUG));
         let error = filter("error", LevelFilter::INFO).expect("a level");
         assert!(!error.would_enable("fieldgate::proto", &Level::WARN) && !error.would_enable("h2", &Level::WARN));
-        assert!(filter("fieldgate::link", LevelFilter::INFO).is_some_and(|filter| filter.would_enable("fieldgate::link", &Level::TRACE)));
+        assert!(
+            filter("fieldgate::link", LevelFilter::INFO)
+                .is_some_and(|filter| filter.would_enable("fieldgate::link", &Level::TRACE))
+        );
         for slip in ["fieldgate=loud", "debig", "info,h2"] {
-            assert!(filter(slip).is_none(), "{slip}");
+            assert!(filter(slip, LevelFilter::INFO).is_none(), "{slip}");
         }
         assert!(TelemetryError::InvalidLevels("x=y".to_owned()).to_string().contains("FIELDGATE_LOG=\"x=y\""));
     }
