@@ -13,6 +13,8 @@ pub const CHANNELS_PER_DEVICE_MAX: usize = 8;
 pub const DELIVERY_SLOT_SHARED_COUNT: usize = 16;
 /// Delivery slots in all: one reserved per device and the shared ones.
 pub const DELIVERY_SLOT_COUNT: usize = DEVICE_COUNT_MAX + DELIVERY_SLOT_SHARED_COUNT;
+/// Messages beyond the delivery slots whose device ack is yet to be passed on; they hold no content.
+pub const ACKED_COUNT_MAX: usize = 64;
 /// Delivery slots one device may hold at once.
 pub const DELIVERY_PER_DEVICE_MAX: usize = 8;
 /// Un-ended promises the gateway allows on its connection.
@@ -66,8 +68,11 @@ const _: () = assert!(DEVICE_SEEN_COUNT >= 2 * DELIVERY_PER_DEVICE_MAX);
 
 /// The shortest time a message may be held, however little of its lifetime the service says is left, in milliseconds.
 pub const HOLD_MS_MIN: u64 = 2_000;
-/// Requests with `wait=0` that may be open at once.
-pub const FETCH_COUNT_MAX: usize = 4;
+/// Requests with `wait=0` that may be open at once: a service may keep one open while it waits for acknowledgements, and
+/// devices that are slow with those must not keep others from being asked for.
+pub const FETCH_COUNT_MAX: usize = 32;
+/// Requests with `wait=0` that may be open at once for one subscription: one, and one that takes its place.
+pub const FETCH_PER_SUBSCRIPTION_MAX: usize = 2;
 /// Pause between two fetches of one subscription, in milliseconds.
 pub const FETCH_PAUSE_MS: u64 = 1_000;
 /// Pause before a message is asked for again that its device had no room for, in milliseconds.

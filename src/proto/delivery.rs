@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A slot leaves this table acknowledged only through `Acked`, which only a device ack enters (RFC 8030 §6.2). One slot
-//! is reserved for each device and some are shared, so that no device can take another's last one.
+//! is reserved for each device and some are shared, so that no device can take another's last one. A message that is
+//! `Acked` counts for neither: the service may promise the next one before it has answered the DELETE.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -16,7 +17,7 @@ use super::backoff::Backoff;
 use super::device::DeviceIndex;
 use super::subscription::SubscriptionId;
 use crate::limits::{
-    DELETE_BACKOFF_MS_MAX, DELETE_BACKOFF_MS_MIN, DELIVERY_PER_DEVICE_MAX, DELIVERY_SLOT_COUNT,
+    ACKED_COUNT_MAX, DELETE_BACKOFF_MS_MAX, DELETE_BACKOFF_MS_MIN, DELIVERY_PER_DEVICE_MAX, DELIVERY_SLOT_COUNT,
     DELIVERY_SLOT_SHARED_COUNT, FREED_URI_RING, UNDELIVERABLE_URI_COUNT_MAX,
 };
 use crate::time::Instant;
@@ -151,8 +152,8 @@ impl Slot {
 impl Default for DeliveryTable {
     fn default() -> Self {
         Self {
-            slots: std::iter::repeat_with(|| None).take(DELIVERY_SLOT_COUNT).collect(),
-            generations: vec![0; DELIVERY_SLOT_COUNT],
+            slots: std::iter::repeat_with(|| None).take(DELIVERY_SLOT_COUNT + ACKED_COUNT_MAX).collect(),
+            generations: vec![0; DELIVERY_SLOT_COUNT + ACKED_COUNT_MAX],
             freed: VecDeque::with_capacity(FREED_URI_RING),
             undeliverable: VecDeque::new(),
             promises: 0,
@@ -189,15 +190,19 @@ impl DeliveryTable {
         held == 0 || (held < DELIVERY_PER_DEVICE_MAX && self.shared_in_use() < DELIVERY_SLOT_SHARED_COUNT)
     }
 
-    /// Slots that a device holds.
+    /// Slots that a device holds: of messages that it has not acknowledged.
     pub fn held_by(&self, device: DeviceIndex) -> usize {
-        self.iter().filter(|(_, slot)| slot.device() == Some(device)).count()
+        self.held().filter(|slot| slot.device() == Some(device)).count()
+    }
+
+    fn held(&self) -> impl Iterator<Item = &Slot> {
+        self.iter().map(|(_, slot)| slot).filter(|slot| !matches!(slot.stage, Stage::Acked(_)))
     }
 
     /// Slots in use beyond the first of each device.
     fn shared_in_use(&self) -> usize {
-        let mut devices: Vec<DeviceIndex> = self.iter().filter_map(|(_, slot)| slot.device()).collect();
-        let taken = self.iter().count();
+        let mut devices: Vec<DeviceIndex> = self.held().filter_map(Slot::device).collect();
+        let taken = self.held().count();
         devices.sort_unstable();
         devices.dedup();
         taken - devices.len()
@@ -341,6 +346,19 @@ mod tests {
             assert_eq!(second, Err(Full));
         }
         assert_eq!(table.iter().count(), DELIVERY_SLOT_COUNT);
+    }
+
+    #[test]
+    fn messages_whose_device_has_them_hold_no_slot_until_too_many_wait() {
+        let mut table = DeliveryTable::default();
+        let device = devices()[0];
+        for number in 0..DELIVERY_SLOT_COUNT + ACKED_COUNT_MAX {
+            let slot = table.reserve(message(number), route(device), Instant::ZERO, Instant::ZERO).expect("room");
+            table.get_mut(slot).expect("there").stage = Stage::Acked(Acknowledgement::due(Instant::ZERO));
+        }
+        assert_eq!(table.held_by(device), 0);
+        let refused = table.reserve(message(9_999), route(device), Instant::ZERO, Instant::ZERO);
+        assert_eq!(refused, Err(Full));
     }
 
     #[test]

@@ -248,13 +248,13 @@ impl Gateway {
 
     pub(super) fn fetch_ended(&mut self, id: SubscriptionId, next: Next) {
         let Some(entry) = self.subscriptions.get_mut(id) else { return };
-        entry.fetch.open = false;
-        entry.fetch.not_before = self.now + Duration::from_millis(FETCH_PAUSE_MS);
+        entry.fetch.open_count = entry.fetch.open_count.saturating_sub(1);
         match next {
             Next::Again => {}
             Next::Backoff(asked) => {
+                let pause = asked.unwrap_or_default().max(Duration::from_millis(FETCH_PAUSE_MS));
                 entry.fetch.due = true;
-                entry.fetch.not_before = entry.fetch.not_before + asked.unwrap_or_default();
+                entry.fetch.not_before = self.now + pause;
             }
             Next::Ended => {
                 self.subscription_ended(id);

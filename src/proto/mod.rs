@@ -192,7 +192,7 @@ impl Gateway {
             }
             _ => None,
         });
-        let fetches = self.subscriptions.iter().filter(|entry| entry.fetch.due && !entry.fetch.open);
+        let fetches = self.subscriptions.iter().filter(|entry| entry.fetch.due);
         let fetches = fetches.map(|entry| (entry.fetch.not_before, Timer::Fetch));
         let acked = self.acknowledgements().filter(|acknowledgement| !acknowledgement.in_flight);
         let acked = acked.map(|acknowledgement| (acknowledgement.not_before, Timer::Acknowledge));
@@ -233,7 +233,7 @@ impl Gateway {
             }
         }
         for entry in self.subscriptions.iter_mut() {
-            entry.fetch.open = false;
+            entry.fetch.open_count = 0;
             if let Life::Leaving { in_flight, .. } = &mut entry.life {
                 *in_flight = false;
             }

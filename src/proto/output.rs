@@ -6,7 +6,10 @@ use super::delivery::{SlotId, Stage};
 use super::record::{Key, Record};
 use super::subscription::Life;
 use super::{Change, Gateway, Output, Reply, Subject};
-use crate::limits::{DELIVERY_PER_DEVICE_MAX, FETCH_COUNT_MAX, STORE_QUEUE_COUNT};
+use crate::limits::{
+    DELIVERY_PER_DEVICE_MAX, FETCH_COUNT_MAX, FETCH_PAUSE_MS, FETCH_PER_SUBSCRIPTION_MAX, STORE_QUEUE_COUNT,
+};
+use crate::time::Duration;
 
 impl Gateway {
     /// The next thing to do; called until none is left.
@@ -203,14 +206,14 @@ impl Gateway {
 
     /// Asks for what waits at the service once at least half of the device's slots are free.
     fn fetch_output(&mut self) -> Option<Output> {
-        if self.subscriptions.iter().filter(|entry| entry.fetch.open).count() >= FETCH_COUNT_MAX {
+        if self.subscriptions.iter().map(|entry| entry.fetch.open_count).sum::<usize>() >= FETCH_COUNT_MAX {
             return None;
         }
         let (now, devices, delivery) = (self.now, &self.devices, &self.delivery);
         let entry = self.subscriptions.iter_mut().find(|entry| {
             let Some(index) = entry.device else { return false };
             entry.fetch.due
-                && !entry.fetch.open
+                && entry.fetch.open_count < FETCH_PER_SUBSCRIPTION_MAX
                 && entry.fetch.not_before <= now
                 && devices.get(index).is_some_and(|device| device.ready().is_some())
                 && delivery.held_by(index) <= DELIVERY_PER_DEVICE_MAX / 2
@@ -219,7 +222,8 @@ impl Gateway {
         })?;
         let read = entry.active()?.read.clone();
         entry.fetch.due = false;
-        entry.fetch.open = true;
+        entry.fetch.open_count += 1;
+        entry.fetch.not_before = now + Duration::from_millis(FETCH_PAUSE_MS);
         Some(Output::Fetch { subscription: entry.id, read })
     }
 }

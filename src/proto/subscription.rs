@@ -79,8 +79,8 @@ pub enum Life {
 pub struct Fetch {
     /// A promise was refused, or messages were given up.
     pub due: bool,
-    /// A request with `wait=0` is open.
-    pub open: bool,
+    /// Requests with `wait=0` that are open: a new one takes the place of one that waits for acknowledgements.
+    pub open_count: usize,
     /// When the next may be sent.
     pub not_before: Instant,
 }

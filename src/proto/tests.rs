@@ -241,6 +241,29 @@ fn a_slow_device_is_asked_for_again_when_half_of_its_slots_are_free() {
     assert_eq!(rig.take(|output| matches!(output, Output::Fetch { .. })).len(), 1);
 }
 
+/// A request with `wait=0` may stay open at the service until what it pushed is acknowledged: what it pushed and we
+/// refused is asked for by another one, after a pause, and never by more than two.
+#[test]
+fn what_is_refused_while_a_fetch_is_open_is_asked_for_again() {
+    let fetches = |rig: &mut Rig| rig.take(|output| matches!(output, Output::Fetch { .. })).len();
+    let mut rig = Rig::serving(&["a"]);
+    let send = rig.send_uri("a");
+    rig.feed(Input::FetchAsked(id("a")));
+    assert_eq!(fetches(&mut rig), 1);
+    for (round, expected) in [(1, 1), (2, 0)] {
+        let held: Vec<_> = (0..DELIVERY_PER_DEVICE_MAX).map(|n| rig.push("a", &format!("m{round}-{n}"))).collect();
+        assert!(rig.promise(message("refused"), Some(send.clone())).is_none());
+        let sent = rig.delivered();
+        for (uri, message) in held.into_iter().zip(sent) {
+            rig.feed(Input::DeviceAck { device: id("a"), message });
+            rig.feed(Input::Acknowledged { message: uri, outcome: Deletion::Done });
+        }
+        assert_eq!(fetches(&mut rig), 0, "not at once");
+        rig.wait(FETCH_PAUSE_MS);
+        assert_eq!(fetches(&mut rig), expected);
+    }
+}
+
 /// Walk B: persist, then tell.
 #[test]
 fn a_device_is_told_only_what_is_on_flash() {

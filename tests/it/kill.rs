@@ -142,10 +142,19 @@ impl Ledger {
     async fn settle(&mut self, site: &Site) {
         let start = Instant::now();
         while self.accepted.iter().any(|(_, message)| message.is_some()) {
-            assert!(start.elapsed() < PATIENCE, "not all messages were acknowledged in time");
+            assert!(start.elapsed() < PATIENCE, "not all were acknowledged in time: {}", self.open(site));
             self.look(site).await;
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// What is not acknowledged, and what the gateway says of itself.
+    fn open(&self, site: &Site) -> String {
+        let received = site.received("d1");
+        let open = self.accepted.iter().filter(|(_, message)| message.is_some());
+        let texts: Vec<String> = open.map(|(text, _)| format!("{text} ({})", received.contains(text))).collect();
+        let status = site.command(&["status"]);
+        format!("{} (at the device?)\n{}", texts.join(", "), String::from_utf8_lossy(&status.stdout))
     }
 
     fn check(&self, site: &Site) {

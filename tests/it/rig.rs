@@ -24,12 +24,14 @@ use crate::device::ScriptedDevice;
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
+type GatewayTask = JoinHandle<Result<(), gateway::StartError>>;
+
 /// One of everything.
 pub struct Rig {
     folder: tempfile::TempDir,
     service: Option<Running>,
     address: std::net::SocketAddr,
-    gateway: Option<(JoinHandle<Result<(), gateway::StartError>>, oneshot::Sender<()>)>,
+    gateway: Option<(GatewayTask, oneshot::Sender<()>)>,
     config: Config,
     sender: Option<Sender>,
 }
