@@ -4,10 +4,10 @@
 //!   initiated any number of times. Initiating gathers [candidates](candidate) and tries them one after another; the
 //!   first whose handshakes are all done wins.
 //! - A [`Listener`](listener::Listener) yields connections from devices that attach.
-//! - A [stack](stack) is a composition of protocols: `h2/tls/tcp/ip` upstream; framed serial, Unix or TCP downstream.
+//! - A [stack] is a composition of protocols: `h2/tls/tcp/ip` upstream; framed serial, Unix or TCP downstream.
 //!
-//! `transport` knows no push, no subscription and no device. What runs above a stack is given to it as an
-//! [`Application`]; where messages begin and end on a byte stream is the business of a [`Framer`].
+//! `transport` knows no push, no subscription and no device. What runs above a secured stack is given to it as an
+//! [`Application`]; where messages begin and end on a device's byte stream is the business of the link protocol.
 //!
 //! Security never falls back: a candidate that does not meet the security parameters has failed (RFC 9621 §3.3, §6).
 
