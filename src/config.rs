@@ -33,7 +33,7 @@ use reader::{Reader, Section};
 
 use crate::limits::{
     CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN,
-    SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, URI_BYTES_MAX,
+    LINK_PATH_BYTES_MAX, SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, URI_BYTES_MAX,
 };
 use crate::transport::endpoint::LinkEndpoint;
 use crate::wire::{ChannelId, DeviceId};
@@ -289,8 +289,12 @@ fn checked_socket_path(path: PathBuf) -> Result<PathBuf, Problem> {
 
 fn link_endpoint(text: &str) -> Result<LinkEndpoint, Problem> {
     let link: LinkEndpoint = text.parse().map_err(Problem::Link)?;
-    if let LinkEndpoint::Unix { path } = &link {
-        checked_socket_path(path.clone())?;
+    match &link {
+        LinkEndpoint::Unix { path } => drop(checked_socket_path(path.clone())?),
+        LinkEndpoint::Serial { path, .. } if path.as_os_str().as_bytes().len() > LINK_PATH_BYTES_MAX => {
+            return Err(Problem::SocketPathTooLong { bytes_max: LINK_PATH_BYTES_MAX });
+        }
+        LinkEndpoint::Serial { .. } | LinkEndpoint::Tcp(_) => {}
     }
     Ok(link)
 }

@@ -16,8 +16,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::{self, Config};
 use crate::control::{Answer, Asked, Control, Request};
-use crate::downstream::{self, Downstream};
-use crate::limits::CLOCK_READ_MS;
+use crate::downstream::{self, Downstream, SendError};
+use crate::limits::DEVICE_COUNT_MAX;
 use crate::proto::record::{DeviceRecord, Record, Unreadable};
 use crate::proto::{Change, Gateway, Input, Output, Reply};
 use crate::random::SystemRandom;
@@ -82,11 +82,9 @@ pub async fn run(config: Config, ready: impl FnOnce(), shutdown: impl Future<Out
     let (mut shell, mut control) = Shell::start(config)?;
     ready();
     tokio::pin!(shutdown);
-    let mut clock_due = shell.start;
     loop {
         shell.drain();
-        let deadline = shell.core.poll_timeout().map(|(at, _)| shell.start + Duration::from_millis(at.as_millis()));
-        let wake = deadline.map_or(clock_due, |deadline| deadline.min(clock_due));
+        let wake = shell.core.poll_timeout().map(|(at, _)| shell.start + Duration::from_millis(at.as_millis()));
         if let Some(input) = shell.decoded.take() {
             tokio::task::yield_now().await;
             shell.feed(input);
@@ -98,12 +96,7 @@ pub async fn run(config: Config, ready: impl FnOnce(), shutdown: impl Future<Out
             event = shell.downstream.next() => shell.heard(event),
             persisted = shell.store.next() => shell.persisted(persisted),
             asked = control.next() => shell.asked(asked),
-            () = sleep_until(wake) => {
-                if shell.clock_is_due(&mut clock_due) {
-                    shell.feed(Input::ClockRead(shell.clock.now()));
-                }
-                shell.core.handle_timeout(shell.now());
-            }
+            () = sleep_until(wake.unwrap_or(shell.start)), if wake.is_some() => shell.core.handle_timeout(shell.now()),
         }
     }
     info!("stopping");
@@ -170,6 +163,9 @@ impl Shell {
             Ok(device) if self.devices.contains_key(id) || self.on_link(&device.link).is_some() => {
                 warn!(device = %id, "the configuration has its id or its link; what was added by command is ignored");
             }
+            Ok(_) if self.devices.len() >= DEVICE_COUNT_MAX => {
+                warn!(device = %id, "{DEVICE_COUNT_MAX} devices are configured; it is not served");
+            }
             Ok(device) => self.take_up(device, Origin::Stored),
         }
     }
@@ -206,14 +202,6 @@ impl Shell {
         Instant::from_millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn clock_is_due(&self, due: &mut TokioInstant) -> bool {
-        let passed = self.start.elapsed() >= due.duration_since(self.start);
-        if passed {
-            *due += Duration::from_millis(CLOCK_READ_MS);
-        }
-        passed
-    }
-
     fn feed(&mut self, input: Input) {
         let now = self.now();
         self.core.handle_input(input, now);
@@ -231,13 +219,16 @@ impl Shell {
             Output::Decode { slot, keys, body } => {
                 let outcome = ece::decode(&keys, body);
                 if let Err(error) = &outcome {
-                    warn!("a message was not decoded: {error}");
+                    debug!("a message was not decoded: {error}");
                 }
                 self.decoded = Some(Input::Decoded { slot, outcome });
             }
-            Output::Deliver { device, session, message, channel, body } => {
+            Output::Deliver { device, session, message, channel, body, until } => {
                 debug!(%device, %channel, %message, octets = body.len(), "relayed");
-                self.send(&device, session, ToDevice::Push { message, channel, body: &body });
+                let push = ToDevice::Push { message, channel, body: &body };
+                if let Err(later) = self.send(&device, session, push, Some(until)) {
+                    self.feed(Input::DeviceRefused { device, message, later });
+                }
             }
             Output::Reply { device, session, reply } => self.reply(&device, session, &reply),
             Output::Persist { ticket, change } => {
@@ -249,25 +240,33 @@ impl Shell {
     }
 
     fn reply(&mut self, device: &DeviceId, session: u32, reply: &Reply) {
-        match reply {
+        let message = match reply {
             Reply::Subscribed { channel, send, public, auth } => {
-                let message = ToDevice::Subscribed { channel: *channel, push: send.as_str(), p256dh: public, auth };
-                self.send(device, session, message);
+                ToDevice::Subscribed { channel: *channel, push: send.as_str(), p256dh: public, auth }
             }
-            Reply::Full { channel } => {
-                self.send(device, session, ToDevice::Refused { channel: *channel, reason: Refusal::Full });
-            }
-            Reply::Unsubscribed { channel } => {
-                self.send(device, session, ToDevice::Unsubscribed { channel: *channel });
-            }
+            Reply::Full { channel } => ToDevice::Refused { channel: *channel, reason: Refusal::Full },
+            Reply::Unsubscribed { channel } => ToDevice::Unsubscribed { channel: *channel },
+        };
+        if self.send(device, session, message, None).is_err() {
+            debug!(%device, "it may ask again");
         }
     }
 
-    fn send(&mut self, device: &DeviceId, session: u32, message: ToDevice<'_>) {
-        if let Err(reason) = self.downstream.send(device, session, &message) {
-            // The message stays unacknowledged: its deadline frees it, and the service offers it again.
-            warn!(%device, "not relayed: {reason}");
-        }
+    /// Hands a message to a device's pump; without success tells whether trying again later makes sense.
+    fn send(
+        &mut self,
+        device: &DeviceId,
+        session: u32,
+        message: ToDevice<'_>,
+        until: Option<Instant>,
+    ) -> Result<(), bool> {
+        self.downstream.send_until(device, session, &message, until).map_err(|reason| {
+            info!(%device, "not relayed: {reason}");
+            match reason {
+                SendError::Full | SendError::UnknownDevice => true,
+                SendError::TooLarge { .. } => false,
+            }
+        })
     }
 
     /// Turns what a device link reports into an input.
@@ -379,7 +378,7 @@ impl Shell {
         if let Some(other) = self.on_link(&device.link) {
             return Err(format!("{other} is on that link already"));
         }
-        if self.devices.len() >= crate::limits::DEVICE_COUNT_MAX {
+        if self.devices.len() >= DEVICE_COUNT_MAX {
             return Err(format!("{} devices are there; remove one first", self.devices.len()));
         }
         self.take_up(device, Origin::Command);

@@ -75,12 +75,19 @@ pub const FETCH_COUNT_MAX: usize = 32;
 pub const FETCH_PER_SUBSCRIPTION_MAX: usize = 2;
 /// Pause between two fetches of one subscription, in milliseconds.
 pub const FETCH_PAUSE_MS: u64 = 1_000;
-/// Pause before a message is asked for again that its device had no room for, in milliseconds.
-pub const REFUSED_PAUSE_MS: u64 = 5_000;
+/// First and longest pause before messages are asked for again that did not arrive, or that their device had no room
+/// for, in milliseconds.
+pub const REFUSED_PAUSE_MS_MIN: u64 = 5_000;
+/// See [`REFUSED_PAUSE_MS_MIN`].
+pub const REFUSED_PAUSE_MS_MAX: u64 = 900_000;
 /// A connection or monitor that lived this long was good: the next pause starts small again, in milliseconds.
 pub const STABLE_MS: u64 = 10_000;
 /// First and longest pause before a subscribe request is tried again, in milliseconds.
 pub const SUBSCRIBE_BACKOFF_MS_MIN: u64 = 2_000;
+/// Pause before a subscribe request is repeated whose outcome is unknown, in milliseconds: it may have made an orphan.
+pub const SUBSCRIBE_UNKNOWN_MS: u64 = 60_000;
+/// A subscription that lived this long was good: its next failure is the first one again, in milliseconds.
+pub const SUBSCRIPTION_STABLE_MS: u64 = 600_000;
 /// See [`SUBSCRIBE_BACKOFF_MS_MIN`].
 pub const SUBSCRIBE_BACKOFF_MS_MAX: u64 = 6 * 3_600_000;
 /// First and longest pause before a DELETE is tried again, in milliseconds.
@@ -190,9 +197,6 @@ const _: () = assert!(FRAME_SEND_COUNT_MAX >= 2);
 const _: () = assert!(LINK_MESSAGE_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(LINK_MTU_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(LINK_REOPEN_MS_MIN < LINK_REOPEN_MS_MAX);
-
-/// How often the wall clock is read, in milliseconds.
-pub const CLOCK_READ_MS: u64 = 3_600_000;
 
 /// Octets of a configuration file.
 pub const CONFIG_BYTES_MAX: usize = 256 * 1024;
@@ -309,3 +313,6 @@ pub const SIMULATE_LINGER_MS_MAX: u64 = 1_000;
 const _: () = assert!(SIMULATE_SEEN_COUNT >= DEVICE_SEEN_COUNT);
 // A body may double in a journal, as hexadecimal digits: half a journal holds every id that is remembered.
 const _: () = assert!(SIMULATE_SEEN_COUNT * (2 * LINK_MESSAGE_BYTES_MAX + 256) <= SIMULATE_JOURNAL_BYTES_MAX / 2);
+
+/// Octets of the path of a serial port.
+pub const LINK_PATH_BYTES_MAX: usize = 255;

@@ -19,6 +19,7 @@ use crate::transport::preconnection::{EstablishmentError, Preconnection};
 use crate::transport::properties::{SecurityParameters, Trust};
 use crate::transport::stack::tcp_tls::{TcpTls, TrustError, WallClock};
 use crate::transport::{Application, HandshakeError};
+use crate::upstream::describe;
 use crate::webpush::ece::{self, EncodeError};
 use crate::webpush::exchange::{Accepted, Dialect, PostError};
 use crate::webpush::headers::Ttl;
@@ -172,7 +173,7 @@ impl Application for Client {
     {
         let mut builder = Builder::new();
         builder.enable_push(false).max_header_list_size(HEADER_LIST_BYTES_MAX);
-        let failed = |error: h2::Error| HandshakeError(format!("HTTP/2 failed: {error}"));
+        let failed = |error: h2::Error| HandshakeError(format!("HTTP/2 failed: {}", describe(&error)));
         let (requests, connection) = builder.handshake::<_, Bytes>(stream).await.map_err(failed)?;
         // How the connection ends is seen by the requests on it.
         let driver: JoinHandle<Result<(), h2::Error>> = tokio::task::spawn_local(connection);
@@ -201,7 +202,7 @@ impl fmt::Display for SendError {
             Self::OtherService => f.write_str("the endpoint is on another push service"),
             Self::Encode(error) => error.fmt(f),
             Self::Establishment(error) => error.fmt(f),
-            Self::Connection(error) => write!(f, "the connection ended before the answer: {error}"),
+            Self::Connection(error) => write!(f, "the connection ended before the answer: {}", describe(error)),
             Self::Timeout => f.write_str("no answer in time"),
             Self::Refused(error) => error.fmt(f),
         }

@@ -205,6 +205,20 @@ impl Downstream {
     /// # Errors
     /// See [`SendError`].
     pub fn send(&self, device: &DeviceId, session: u32, message: &ToDevice<'_>) -> Result<(), SendError> {
+        self.send_until(device, session, message, None)
+    }
+
+    /// Queues a message that is dropped unless it can be begun with before a time.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn send_until(
+        &self,
+        device: &DeviceId,
+        session: u32,
+        message: &ToDevice<'_>,
+        until: Option<crate::time::Instant>,
+    ) -> Result<(), SendError> {
         let link = self.links.get(device).ok_or(SendError::UnknownDevice)?;
         let Some(Open { message_bytes_max, .. }) = link.session.get().filter(|open| open.session == session) else {
             return Ok(());
@@ -213,7 +227,7 @@ impl Downstream {
         let mut octets = [0; LINK_MESSAGE_BYTES_MAX];
         match message.emit(&mut octets) {
             Ok(bytes) if bytes <= message_bytes_max => {
-                place.send(Queued { session, octets: octets[..bytes].into() });
+                place.send(Queued { session, octets: octets[..bytes].into(), until });
                 Ok(())
             }
             Ok(_) | Err(_) => Err(SendError::TooLarge { message_bytes_max }),

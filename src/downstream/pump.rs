@@ -32,6 +32,8 @@ const READ_BYTES: usize = 1024;
 pub(super) struct Queued {
     pub session: u32,
     pub octets: Box<[u8]>,
+    /// When it is too late to begin with it.
+    pub until: Option<Instant>,
 }
 
 /// The task of one device.
@@ -209,7 +211,8 @@ impl<'p> Carrier<'p> {
     }
 
     fn send(&mut self, queued: &Queued) {
-        if self.session.number() != Some(queued.session) {
+        let is_late = queued.until.is_some_and(|until| self.pump.now() >= until);
+        if is_late || self.session.number() != Some(queued.session) {
             return;
         }
         if let Err(error) = self.link.send(&queued.octets) {

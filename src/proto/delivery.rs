@@ -11,6 +11,7 @@
 //! `Acked` counts for neither: the service may promise the next one before it has answered the DELETE.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::rc::Rc;
 
 use super::backoff::Backoff;
@@ -41,7 +42,6 @@ pub struct Route {
 }
 
 /// How far a message has come.
-#[derive(Debug)]
 pub enum Stage {
     /// Its promise was accepted, which is yet to be said.
     Admitted,
@@ -57,6 +57,21 @@ pub enum Stage {
     Sent(Rc<Vec<u8>>),
     /// Its device has it; the service is to be told.
     Acked(Acknowledgement),
+}
+
+/// The name alone: the rest is the message.
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Admitted => "Admitted",
+            Self::Receiving => "Receiving",
+            Self::Received(_) => "Received(..)",
+            Self::Decoding => "Decoding",
+            Self::Ready(_) => "Ready(..)",
+            Self::Sent(_) => "Sent(..)",
+            Self::Acked(_) => "Acked(..)",
+        })
+    }
 }
 
 /// A DELETE that is due, in flight, or to be repeated.

@@ -1,12 +1,13 @@
 //! What the machine is told, and what it asks for.
 
+use std::fmt;
 use std::rc::Rc;
 
 use super::delivery::SlotId;
 use super::monitor::MonitorId;
 use super::record::{DeviceRecord, Key, Record};
 use super::subscription::SubscriptionId;
-use crate::time::{Duration, UnixTime};
+use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::ece::{DecodeError, Keys};
 use crate::webpush::exchange::{ContentError, Deletion, Granted, Next, SubscribeError, Target};
 use crate::webpush::resource::{PushMessageUri, PushUri, SetUri, SubscriptionUri};
@@ -17,7 +18,6 @@ use crate::wire::{ChannelId, DeviceId, MessageId};
 pub struct PromiseId(pub u64);
 
 /// Something that happened.
-#[derive(Debug)]
 pub enum Input {
     /// A stored fact was read; all of them come first.
     Restored(Record),
@@ -36,9 +36,14 @@ pub enum Input {
     FetchAsked(DeviceId),
 
     /// The connection to the service can carry requests.
-    ConnectionReady,
-    /// The connection could not be made, or ended; with the service's wish how long to wait.
-    ConnectionClosed(Option<Duration>),
+    ConnectionReady {
+        /// Wall time at which the service's certificate was found valid.
+        verified_at: UnixTime,
+        /// Requests that the service allows at once.
+        streams_max: usize,
+    },
+    /// The connection could not be made, or ended.
+    ConnectionClosed,
     /// A monitoring request ended.
     MonitorEnded {
         /// Which.
@@ -50,6 +55,8 @@ pub enum Input {
     FetchEnded {
         /// Whose.
         subscription: SubscriptionId,
+        /// Where it was asked.
+        read: SubscriptionUri,
         /// What follows.
         next: Next,
     },
@@ -118,8 +125,6 @@ pub enum Input {
         /// Whether it is there.
         stored: bool,
     },
-    /// The shell read a wall clock it trusts.
-    ClockRead(UnixTime),
 
     /// A device link is open.
     DeviceUp {
@@ -177,7 +182,6 @@ pub enum Input {
 }
 
 /// Something to do.
-#[derive(Debug)]
 pub enum Output {
     /// Connect to the push service; answered by [`Input::ConnectionReady`] or [`Input::ConnectionClosed`].
     Connect,
@@ -244,6 +248,8 @@ pub enum Output {
         channel: ChannelId,
         /// The plaintext.
         body: Rc<Vec<u8>>,
+        /// When it is too late: it is given up then, and must not reach the device any more.
+        until: Instant,
     },
     /// Acknowledge a message at the service.
     Acknowledge {
@@ -269,7 +275,7 @@ pub enum Output {
 }
 
 /// What a device is told about a subscription.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Reply {
     /// It exists and is stored.
     Subscribed {
@@ -320,4 +326,67 @@ pub enum Timer {
     Fetch,
     /// A failed write is repeated.
     Persist,
+}
+
+/// The name alone: the rest holds capabilities, keys and messages.
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Restored(..) => "Restored",
+            Self::Started => "Started",
+            Self::DeviceAdded { .. } => "DeviceAdded { .. }",
+            Self::DeviceRemoved(..) => "DeviceRemoved",
+            Self::FetchAsked(..) => "FetchAsked",
+            Self::ConnectionReady { .. } => "ConnectionReady { .. }",
+            Self::ConnectionClosed => "ConnectionClosed",
+            Self::MonitorEnded { .. } => "MonitorEnded { .. }",
+            Self::FetchEnded { .. } => "FetchEnded { .. }",
+            Self::Promised { .. } => "Promised { .. }",
+            Self::Pushed { .. } => "Pushed { .. }",
+            Self::PushFailed { .. } => "PushFailed { .. }",
+            Self::Decoded { .. } => "Decoded { .. }",
+            Self::Acknowledged { .. } => "Acknowledged { .. }",
+            Self::Subscribed { .. } => "Subscribed { .. }",
+            Self::Unsubscribed { .. } => "Unsubscribed { .. }",
+            Self::Persisted { .. } => "Persisted { .. }",
+            Self::DeviceUp { .. } => "DeviceUp { .. }",
+            Self::DeviceDown { .. } => "DeviceDown { .. }",
+            Self::DeviceSilent { .. } => "DeviceSilent { .. }",
+            Self::DeviceAck { .. } => "DeviceAck { .. }",
+            Self::DeviceRefused { .. } => "DeviceRefused { .. }",
+            Self::Subscribe { .. } => "Subscribe { .. }",
+            Self::Unsubscribe { .. } => "Unsubscribe { .. }",
+        })
+    }
+}
+
+/// The name alone: the rest holds capabilities, keys and messages.
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "Connect",
+            Self::Subscribe { .. } => "Subscribe { .. }",
+            Self::Unsubscribe { .. } => "Unsubscribe { .. }",
+            Self::Monitor { .. } => "Monitor { .. }",
+            Self::Fetch { .. } => "Fetch { .. }",
+            Self::Admit { .. } => "Admit { .. }",
+            Self::Refuse { .. } => "Refuse { .. }",
+            Self::Decode { .. } => "Decode { .. }",
+            Self::Deliver { .. } => "Deliver { .. }",
+            Self::Acknowledge { .. } => "Acknowledge { .. }",
+            Self::Reply { .. } => "Reply { .. }",
+            Self::Persist { .. } => "Persist { .. }",
+        })
+    }
+}
+
+/// The name alone: the rest holds capabilities, keys and messages.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Subscribed { .. } => "Subscribed { .. }",
+            Self::Full { .. } => "Full { .. }",
+            Self::Unsubscribed { .. } => "Unsubscribed { .. }",
+        })
+    }
 }

@@ -20,6 +20,8 @@ const PUSH_OVERHEAD_BYTES: usize = 14;
 enum Refusal {
     /// Not now: the service keeps the message, and it is asked for again when there is room.
     NoRoom(Route),
+    /// The same for one whose subscription is not known yet: all that it may belong to are asked for.
+    NoRoomFor(Target),
     /// Not again: it is in flight, acknowledged, undeliverable, or of no subscription of ours.
     Unwanted,
 }
@@ -73,7 +75,7 @@ impl Gateway {
         match (self.delivery.reserve(message, route, self.now, deadline), route) {
             (Ok(slot), _) => Ok((slot, unrouted)),
             (Err(_), Some(route)) => Err(Refusal::NoRoom(route)),
-            (Err(_), None) => Err(Refusal::Unwanted),
+            (Err(_), None) => Err(Refusal::NoRoomFor(target.clone())),
         }
     }
 
@@ -99,10 +101,14 @@ impl Gateway {
 
     fn refused(&mut self, refusal: &Refusal) {
         self.counters.refused += 1;
-        if let Refusal::NoRoom(route) = refusal
-            && let Some(entry) = self.subscriptions.get_mut(route.subscription)
-        {
-            entry.fetch.due = true;
+        for entry in self.subscriptions.iter_mut() {
+            entry.fetch.due |= match refusal {
+                Refusal::NoRoom(route) => entry.id == route.subscription,
+                Refusal::NoRoomFor(target) => {
+                    entry.active().is_some_and(|granted| granted.dialect.monitor_target(granted) == *target)
+                }
+                Refusal::Unwanted => false,
+            };
         }
     }
 
@@ -137,7 +143,14 @@ impl Gateway {
     pub(super) fn push_failed(&mut self, slot: SlotId, content: Option<ContentError>) {
         match content {
             Some(ContentError::NotEncrypted | ContentError::TooLarge) => self.undeliverable(slot, None),
-            Some(ContentError::Status(_)) | None => self.give_up(slot),
+            Some(ContentError::Status(_)) | None => {
+                // The service may hold it back for long after such an end, so it is asked for.
+                let route = self.delivery.get_mut(slot).and_then(|slot| slot.route);
+                if let Some(entry) = route.and_then(|route| self.subscriptions.get_mut(route.subscription)) {
+                    entry.fetch.later(self.now, &mut *self.random);
+                }
+                self.give_up(slot);
+            }
         }
     }
 

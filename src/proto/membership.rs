@@ -3,12 +3,13 @@
 use super::delivery::Stage;
 use super::device::{DeviceIndex, Presence};
 use super::monitor::MonitorId;
-use super::record::{DeviceRecord, Record};
-use super::subscription::{Life, Stored, SubscriptionId};
+use super::record::{DeviceRecord, Key, Record};
+use super::subscription::{Life, Mark, Stored, SubscriptionId};
 use super::{Gateway, Reply};
-use crate::limits::{CHANNELS_PER_DEVICE_MAX, FETCH_PAUSE_MS};
+use crate::limits::{CHANNELS_PER_DEVICE_MAX, SUBSCRIBE_UNKNOWN_MS};
 use crate::time::{Duration, Instant};
 use crate::webpush::exchange::{Deletion, Granted, Next, SubscribeError, Target};
+use crate::webpush::resource::SubscriptionUri;
 use crate::webpush::subscription::PushSubscription;
 use crate::wire::{ChannelId, DeviceId};
 
@@ -17,8 +18,10 @@ impl Gateway {
     pub(super) fn restored(&mut self, record: Record) {
         match record {
             Record::Subscription(stored) => self.restore_subscription(stored),
+            // A set of another service would give it away there.
+            Record::Set(set) if set.authority() != self.service.authority() => self.behind.set = true,
             Record::Set(set) => self.set = Some(set),
-            Record::Time(time) => self.time_stored = Some(time),
+            Record::Time(time) => self.time = Some(time),
             Record::Device(device) => self.device_added(device, false),
         }
     }
@@ -26,11 +29,11 @@ impl Gateway {
     fn restore_subscription(&mut self, stored: Stored) {
         // A record of another service is useless here, and its URIs must not be asked of this one.
         if stored.granted.read.authority() != self.service.authority() {
-            self.behind.ended.push(super::Key::Subscription(stored.device, stored.channel));
+            self.behind.ended.push(Key::Subscription(stored.device, stored.channel));
             return;
         }
         // Beyond the bound nothing was ever stored; a store that was tampered with loses the rest here.
-        if self.subscriptions.restore(stored).is_ok() {
+        if self.subscriptions.restore(stored, self.now).is_ok() {
             self.reconcile_monitors();
         }
     }
@@ -133,7 +136,8 @@ impl Gateway {
                 self.set_known(None);
             }
             Some(Err(SubscribeError::Busy(asked))) => entry.request_failed(asked, now, random),
-            Some(Err(_)) | None => entry.request_failed(None, now, random),
+            Some(Err(_)) => entry.request_failed(None, now, random),
+            None => entry.request_failed(Some(Duration::from_millis(SUBSCRIBE_UNKNOWN_MS)), now, random),
         }
     }
 
@@ -149,10 +153,31 @@ impl Gateway {
         let Some(entry) = self.subscriptions.get_mut(id) else { return };
         match &mut entry.life {
             Life::Granted { persisting, .. } if !stored => *persisting = false,
-            Life::Granted { granted, .. } => entry.life = Life::Active(granted.clone()),
-            _ => {}
+            _ => entry.activate(self.now),
         }
         self.reconcile_monitors();
+    }
+
+    /// That a subscription is leaving is on flash: a restart goes on removing it.
+    pub(super) fn leaving_persisted(&mut self, id: SubscriptionId, stored: bool) {
+        if let Some(Life::Leaving { mark, .. }) = self.subscriptions.get_mut(id).map(|entry| &mut entry.life) {
+            *mark = if stored { Mark::Stored } else { Mark::Due };
+        }
+    }
+
+    /// A device could not be stored or removed: again, unless something newer is to be said of it.
+    pub(super) fn device_not_stored(&mut self, id: DeviceId, record: Option<DeviceRecord>) {
+        if !self.behind.devices.iter().any(|(other, _)| *other == id) {
+            self.behind.devices.push((id, record));
+        }
+    }
+
+    /// The record of an ended subscription could not be removed: again, unless a new one has taken its place.
+    pub(super) fn ended_not_stored(&mut self, key: Key) {
+        let replaced = |life: &Life| matches!(life, Life::Granted { persisting: true, .. } | Life::Active(_));
+        if !self.subscriptions.iter().any(|entry| entry.key() == key && replaced(&entry.life)) {
+            self.behind.ended.push(key);
+        }
     }
 
     /// A removal was answered.
@@ -225,8 +250,7 @@ impl Gateway {
         match entry.life {
             Life::Leaving { .. } => entry.life = Life::Erasing { persisting: false },
             Life::Active(_) => {
-                let pause = entry.backoff.fail(None, random);
-                entry.want(now + pause, random);
+                entry.ended(now, random);
                 self.behind.ended.push(entry.key());
                 self.drop_messages(id);
             }
@@ -246,15 +270,18 @@ impl Gateway {
         }
     }
 
-    pub(super) fn fetch_ended(&mut self, id: SubscriptionId, next: Next) {
+    pub(super) fn fetch_ended(&mut self, id: SubscriptionId, read: &SubscriptionUri, next: Next) {
         let Some(entry) = self.subscriptions.get_mut(id) else { return };
+        // What was asked of a subscription that has been made anew since says nothing of the new one.
+        if entry.granted().is_none_or(|granted| granted.read != *read) {
+            return;
+        }
         entry.fetch.open_count = entry.fetch.open_count.saturating_sub(1);
         match next {
             Next::Again => {}
             Next::Backoff(asked) => {
-                let pause = asked.unwrap_or_default().max(Duration::from_millis(FETCH_PAUSE_MS));
                 entry.fetch.due = true;
-                entry.fetch.not_before = self.now + pause;
+                entry.fetch.wait_until(self.now + asked.unwrap_or_default());
             }
             Next::Ended => {
                 self.subscription_ended(id);
@@ -285,6 +312,8 @@ impl Gateway {
         let takes_more = self.delivery.device_takes(index, usize::from(message_bytes_max));
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.device == Some(index)) {
             entry.fetch.due |= takes_more;
+            entry.fetch.not_before = self.now;
+            entry.fetch.backoff.reset();
         }
     }
 

@@ -30,7 +30,7 @@ pub use self::event::{Change, Input, Output, PromiseId, Reply, Timer};
 use self::monitor::{MonitorTable, Uplink};
 use self::record::{DeviceRecord, Key};
 use self::subscription::{Life, SubscriptionId, SubscriptionTable};
-use crate::limits::{DELETE_BACKOFF_MS_MAX, REFUSED_PAUSE_MS};
+use crate::limits::{DELETE_BACKOFF_MS_MAX, SUBSCRIBE_UNKNOWN_MS, TIME_RECORD_INTERVAL_S};
 use crate::random::Random;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::exchange::Deletion;
@@ -62,10 +62,12 @@ pub struct Counters {
 #[derive(Debug)]
 enum Subject {
     Granted(SubscriptionId),
+    Leaving(SubscriptionId),
     Erased(SubscriptionId),
+    Ended(Key),
     Set,
     Time,
-    Device,
+    Device(DeviceId, Option<DeviceRecord>),
 }
 
 /// A fact whose stored form is behind.
@@ -99,8 +101,9 @@ pub struct Gateway {
     persisting: Vec<(u64, Subject)>,
     persist_not_before: Instant,
     next_ticket: u64,
+    /// The last wall time known to be good, as it is stored.
     time: Option<UnixTime>,
-    time_stored: Option<UnixTime>,
+    streams_max: usize,
     counters: Counters,
 }
 
@@ -124,7 +127,7 @@ impl Gateway {
             persist_not_before: now,
             next_ticket: 0,
             time: None,
-            time_stored: None,
+            streams_max: usize::MAX,
             counters: Counters::default(),
         }
     }
@@ -138,10 +141,10 @@ impl Gateway {
             Input::DeviceAdded { device, lasting } => self.device_added(device, lasting),
             Input::DeviceRemoved(device) => self.device_removed(&device),
             Input::FetchAsked(device) => self.fetch_asked(&device),
-            Input::ConnectionReady => self.connection_ready(),
-            Input::ConnectionClosed(asked) => self.connection_closed(asked),
+            Input::ConnectionReady { verified_at, streams_max } => self.connection_ready(verified_at, streams_max),
+            Input::ConnectionClosed => self.connection_closed(),
             Input::MonitorEnded { monitor, next } => self.monitor_ended(monitor, next),
-            Input::FetchEnded { subscription, next } => self.fetch_ended(subscription, next),
+            Input::FetchEnded { subscription, read, next } => self.fetch_ended(subscription, &read, next),
             Input::Promised { promise, target, message, send } => self.promised(promise, &target, message, send),
             Input::Pushed { slot, send, body, max_age } => self.pushed(slot, send, body, max_age),
             Input::PushFailed { slot, content } => self.push_failed(slot, content),
@@ -150,7 +153,6 @@ impl Gateway {
             Input::Subscribed { subscription, outcome } => self.subscribed(subscription, outcome),
             Input::Unsubscribed { subscription, outcome } => self.unsubscribed(subscription, outcome),
             Input::Persisted { ticket, stored } => self.persisted(ticket, stored),
-            Input::ClockRead(time) => self.clock_read(time),
             Input::DeviceUp { device, session, message_bytes_max } => {
                 self.device_up(&device, session, message_bytes_max);
             }
@@ -212,14 +214,21 @@ impl Gateway {
         self.subscriptions.iter().next().is_some()
     }
 
-    fn connection_ready(&mut self) {
+    /// Requests can be sent. A time at which a certificate was found valid is worth remembering: no other clock is.
+    fn connection_ready(&mut self, verified_at: UnixTime, streams_max: usize) {
         self.uplink.ready(self.now);
+        self.streams_max = streams_max;
         self.counters.connections += 1;
+        let stored = self.time.map_or(0, |stored| stored.0);
+        if verified_at.0 >= stored.saturating_add(TIME_RECORD_INTERVAL_S) {
+            self.time = Some(verified_at);
+            self.behind.time = true;
+        }
     }
 
     /// What was on the way is not any more; what a device acknowledged stays to be said.
-    fn connection_closed(&mut self, asked: Option<Duration>) {
-        self.uplink.closed(self.now, asked, &mut *self.random);
+    fn connection_closed(&mut self) {
+        self.uplink.closed(self.now, &mut *self.random);
         self.monitors.closed(self.now);
         self.give_up_where(|slot| matches!(slot.stage, Stage::Admitted | Stage::Receiving));
         for (_, slot) in self.delivery.iter_mut() {
@@ -237,7 +246,8 @@ impl Gateway {
             if let Life::Leaving { in_flight, .. } = &mut entry.life {
                 *in_flight = false;
             }
-            entry.request_failed(None, self.now, &mut *self.random);
+            // The answer, if there was one, is lost with the connection.
+            entry.request_failed(Some(Duration::from_millis(SUBSCRIBE_UNKNOWN_MS)), self.now, &mut *self.random);
         }
     }
 
@@ -265,9 +275,13 @@ impl Gateway {
         if let Some(slot) = self.delivery.find_delivered(device, message)
             && let Some(slot) = self.delivery.get_mut(slot)
         {
+            let route = slot.route;
             if !matches!(slot.stage, Stage::Acked(_)) {
                 slot.stage = Stage::Acked(due);
                 self.counters.device_acks += 1;
+            }
+            if let Some(entry) = route.and_then(|route| self.subscriptions.get_mut(route.subscription)) {
+                entry.fetch.backoff.reset();
             }
             return;
         }
@@ -292,17 +306,17 @@ impl Gateway {
             return self.undeliverable(id, None);
         }
         if let Some(entry) = subscription {
-            entry.fetch.due = true;
-            entry.fetch.not_before = self.now + Duration::from_millis(REFUSED_PAUSE_MS);
+            entry.fetch.later(self.now, &mut *self.random);
         }
         self.give_up(id);
     }
 
     fn acknowledged(&mut self, message: &PushMessageUri, outcome: Deletion) {
-        if let Some(slot) = self.delivery.find(message) {
-            let Some(Stage::Acked(acknowledgement)) = self.delivery.get_mut(slot).map(|slot| &mut slot.stage) else {
-                return;
-            };
+        // A message that was given up and promised again may be acknowledged from where it was before.
+        let slot = self.delivery.find(message);
+        if let Some(slot) = slot
+            && let Some(Stage::Acked(acknowledgement)) = self.delivery.get_mut(slot).map(|slot| &mut slot.stage)
+        {
             match outcome {
                 Deletion::Done => {
                     self.delivery.free(slot);
@@ -332,25 +346,18 @@ impl Gateway {
         match subject {
             Subject::Granted(subscription) => self.granted_persisted(subscription, stored),
             Subject::Erased(subscription) => self.erased_persisted(subscription, stored),
+            Subject::Leaving(subscription) => self.leaving_persisted(subscription, stored),
             Subject::Set => self.behind.set |= !stored,
             Subject::Time => self.behind.time |= !stored,
-            // A device that could not be stored is still served; the store's failure is reported by the shell.
-            Subject::Device => {}
-        }
-    }
-
-    fn clock_read(&mut self, time: UnixTime) {
-        self.time = self.time.max(Some(time));
-        let stored = self.time_stored.map_or(0, |stored| stored.0);
-        if time.0 >= stored.saturating_add(crate::limits::TIME_RECORD_INTERVAL_S) {
-            self.time_stored = Some(time);
-            self.behind.time = true;
+            Subject::Device(id, record) if !stored => self.device_not_stored(id, record),
+            Subject::Ended(key) if !stored => self.ended_not_stored(key),
+            Subject::Device(..) | Subject::Ended(_) => {}
         }
     }
 
     /// The last wall time known to be good, from the store or since.
     pub fn known_time(&self) -> Option<UnixTime> {
-        self.time.max(self.time_stored)
+        self.time
     }
 }
 

@@ -99,13 +99,13 @@ impl Uplink {
     }
 
     /// It failed or ended; one that was good for a while is tried again soon.
-    pub fn closed(&mut self, now: Instant, asked: Option<Duration>, random: &mut dyn Random) {
+    pub fn closed(&mut self, now: Instant, random: &mut dyn Random) {
         if let UplinkState::Up { since } = self.state
             && now.since(since) >= Duration::from_millis(STABLE_MS)
         {
             self.backoff.reset();
         }
-        self.state = UplinkState::Down { until: now + self.backoff.fail(asked, random) };
+        self.state = UplinkState::Down { until: now + self.backoff.fail(None, random) };
     }
 }
 
@@ -164,11 +164,13 @@ impl MonitorTable {
         Some(target)
     }
 
-    /// The connection ended: each is due again on the next one.
+    /// The connection ended: those that were open are due again on the next one; a pause goes on.
     pub fn closed(&mut self, now: Instant) {
         self.monitors.retain(|monitor| monitor.wanted);
         for monitor in &mut self.monitors {
-            monitor.state = MonitorState::Idle { not_before: now };
+            if let MonitorState::Open { .. } = monitor.state {
+                monitor.state = MonitorState::Idle { not_before: now };
+            }
         }
     }
 
@@ -236,12 +238,12 @@ mod tests {
         let mut uplink = Uplink::new(Instant::ZERO);
         for _ in 0..20 {
             uplink.connecting();
-            uplink.closed(Instant::ZERO, None, &mut random);
+            uplink.closed(Instant::ZERO, &mut random);
         }
         assert!(uplink.due() >= Some(Instant::from_millis(BACKOFF_MS_MAX / 2)));
         uplink.ready(Instant::ZERO);
         let later = Instant::from_millis(STABLE_MS);
-        uplink.closed(later, None, &mut random);
+        uplink.closed(later, &mut random);
         assert!(uplink.due() <= Some(later + Duration::from_millis(BACKOFF_MS_MIN)));
     }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::delivery::{SlotId, Stage};
 use super::record::{Key, Record};
-use super::subscription::Life;
+use super::subscription::{Life, Mark};
 use super::{Change, Gateway, Output, Reply, Subject};
 use crate::limits::{
     DELIVERY_PER_DEVICE_MAX, FETCH_COUNT_MAX, FETCH_PAUSE_MS, FETCH_PER_SUBSCRIPTION_MAX, STORE_QUEUE_COUNT,
@@ -62,10 +62,10 @@ impl Gateway {
         let (session, _) = device.ready()?;
         let channel = self.subscriptions.get(route.subscription)?.channel;
         let (message, Stage::Ready(body)) = (slot.id?, &slot.stage) else { return None };
-        let body = Rc::clone(body);
+        let (body, until) = (Rc::clone(body), slot.deadline);
         slot.stage = Stage::Sent(Rc::clone(&body));
         self.counters.relayed += 1;
-        Some(Output::Deliver { device: device.id.clone(), session, message, channel, body })
+        Some(Output::Deliver { device: device.id.clone(), session, message, channel, body, until })
     }
 
     fn acknowledge_output(&mut self) -> Option<Output> {
@@ -94,13 +94,11 @@ impl Gateway {
 
     /// Whether a change waits to be written.
     pub(super) fn wants_persist(&self) -> bool {
-        let waits =
-            |life: &Life| matches!(life, Life::Granted { persisting: false, .. } | Life::Erasing { persisting: false });
         self.behind.set
             || self.behind.time
             || !self.behind.devices.is_empty()
             || !self.behind.ended.is_empty()
-            || self.subscriptions.iter().any(|entry| waits(&entry.life))
+            || self.subscriptions.iter().any(|entry| entry.life.is_behind())
     }
 
     fn persist_output(&mut self) -> Option<Output> {
@@ -117,34 +115,39 @@ impl Gateway {
     /// Removals come first: the record of an ended subscription has the key of the one that replaces it.
     fn next_change(&mut self) -> Option<(Subject, Change)> {
         if let Some(key) = self.behind.ended.pop() {
-            return Some((Subject::Device, Change::Remove(key)));
+            return Some((Subject::Ended(key.clone()), Change::Remove(key)));
         }
         if let Some((id, record)) = self.behind.devices.pop() {
-            let change = record.map_or(Change::Remove(Key::Device(id)), |record| Change::Put(Record::Device(record)));
-            return Some((Subject::Device, change));
+            let change = match record.clone() {
+                Some(record) => Change::Put(Record::Device(record)),
+                None => Change::Remove(Key::Device(id.clone())),
+            };
+            return Some((Subject::Device(id, record), change));
         }
         if std::mem::take(&mut self.behind.set) {
             let change = self.set.clone().map_or(Change::Remove(Key::Set), |set| Change::Put(Record::Set(set)));
             return Some((Subject::Set, change));
         }
         if std::mem::take(&mut self.behind.time) {
-            return Some((Subject::Time, Change::Put(Record::Time(self.time_stored?))));
+            return Some((Subject::Time, Change::Put(Record::Time(self.time?))));
         }
-        for entry in self.subscriptions.iter_mut() {
-            let record = entry.record();
-            match &mut entry.life {
-                Life::Granted { persisting, .. } if !*persisting => {
-                    *persisting = true;
-                    return Some((Subject::Granted(entry.id), Change::Put(record?)));
-                }
-                Life::Erasing { persisting } if !*persisting => {
-                    *persisting = true;
-                    return Some((Subject::Erased(entry.id), Change::Remove(entry.key())));
-                }
-                _ => {}
+        let entry = self.subscriptions.iter_mut().find(|entry| entry.life.is_behind())?;
+        let subject = match &mut entry.life {
+            Life::Granted { persisting, .. } => {
+                *persisting = true;
+                Subject::Granted(entry.id)
             }
-        }
-        None
+            Life::Leaving { mark, .. } => {
+                *mark = Mark::Persisting;
+                Subject::Leaving(entry.id)
+            }
+            Life::Erasing { persisting } => {
+                *persisting = true;
+                return Some((Subject::Erased(entry.id), Change::Remove(entry.key())));
+            }
+            Life::Wanted { .. } | Life::Requested | Life::Active(_) => return None,
+        };
+        Some((subject, Change::Put(entry.record()?)))
     }
 
     fn reply_output(&mut self) -> Option<Output> {
@@ -175,10 +178,18 @@ impl Gateway {
     }
 
     fn request_output(&mut self) -> Option<Output> {
-        if let Some((monitor, target)) = self.monitors.open_next(self.now) {
+        if self.has_stream_to_keep()
+            && let Some((monitor, target)) = self.monitors.open_next(self.now)
+        {
             return Some(Output::Monitor { monitor, target });
         }
         self.subscribe_output().or_else(|| self.unsubscribe_output()).or_else(|| self.fetch_output())
+    }
+
+    /// Whether one more request may stay open: one of the service's streams is always left for those that end.
+    fn has_stream_to_keep(&self) -> bool {
+        let fetches: usize = self.subscriptions.iter().map(|entry| entry.fetch.open_count).sum();
+        fetches + self.monitors.open_count() + 1 < self.streams_max.max(2)
     }
 
     /// One at a time: the first answer names the set that the following requests present.
@@ -196,7 +207,7 @@ impl Gateway {
     fn unsubscribe_output(&mut self) -> Option<Output> {
         let now = self.now;
         self.subscriptions.iter_mut().find_map(|entry| match &mut entry.life {
-            Life::Leaving { granted, in_flight, not_before } if !*in_flight && *not_before <= now => {
+            Life::Leaving { granted, in_flight, not_before, .. } if !*in_flight && *not_before <= now => {
                 *in_flight = true;
                 Some(Output::Unsubscribe { subscription: entry.id, read: granted.read.clone() })
             }
@@ -206,7 +217,8 @@ impl Gateway {
 
     /// Asks for what waits at the service once at least half of the device's slots are free.
     fn fetch_output(&mut self) -> Option<Output> {
-        if self.subscriptions.iter().map(|entry| entry.fetch.open_count).sum::<usize>() >= FETCH_COUNT_MAX {
+        let open_count: usize = self.subscriptions.iter().map(|entry| entry.fetch.open_count).sum();
+        if open_count >= FETCH_COUNT_MAX || !self.has_stream_to_keep() {
             return None;
         }
         let (now, devices, delivery) = (self.now, &self.devices, &self.delivery);
@@ -223,7 +235,7 @@ impl Gateway {
         let read = entry.active()?.read.clone();
         entry.fetch.due = false;
         entry.fetch.open_count += 1;
-        entry.fetch.not_before = now + Duration::from_millis(FETCH_PAUSE_MS);
+        entry.fetch.wait_until(now + Duration::from_millis(FETCH_PAUSE_MS));
         Some(Output::Fetch { subscription: entry.id, read })
     }
 }

@@ -83,6 +83,7 @@ struct SubscriptionValue {
     set: Option<String>,
     private: [u8; 32],
     auth: [u8; 16],
+    leaving: bool,
 }
 
 impl Key {
@@ -124,6 +125,7 @@ impl Record {
                     set: stored.granted.set.as_ref().map(|set| set.as_str().to_owned()),
                     private: *stored.keys.private(),
                     auth: *stored.keys.auth(),
+                    leaving: stored.leaving,
                 };
                 let octets = postcard_value(&value);
                 value.private.zeroize();
@@ -176,13 +178,14 @@ fn decode_subscription(key: &[u8], value: &[u8]) -> Result<Stored, Unreadable> {
         keeps_for: None,
     };
     let keys = keys.map_err(|_| Unreadable::Malformed)?.into();
-    Ok(Stored { device, channel: ChannelId(u16::from_be_bytes(*channel)), keys, granted })
+    let channel = ChannelId(u16::from_be_bytes(*channel));
+    Ok(Stored { device, channel, keys, granted, leaving: value.leaving })
 }
 
 fn postcard_value(value: &impl Serialize) -> Zeroizing<Vec<u8>> {
     let mut octets = Zeroizing::new(vec![0; RECORD_BYTES_MAX]);
     octets[0] = VERSION;
-    let bytes = postcard::to_slice(value, &mut octets[1..]).expect("three URIs and two keys fit a record").len();
+    let bytes = postcard::to_slice(value, &mut octets[1..]).expect("the bounds of what is stored fit a record").len();
     octets.truncate(1 + bytes);
     octets
 }
@@ -194,6 +197,7 @@ fn from_postcard<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, Unreadabl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{CHANNELS_PER_DEVICE_MAX, LINK_PATH_BYTES_MAX};
     use crate::random::SeededRandom;
 
     #[test]
@@ -213,6 +217,15 @@ mod tests {
         stored.granted.send = PushUri::parse(&longest).expect("valid");
         stored.granted.set = SetUri::parse(&longest).ok();
         assert!(Record::Subscription(stored).encode().len() <= RECORD_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_longest_device_fits() {
+        let link = format!("serial:/{}?baud=4000000", "x".repeat(LINK_PATH_BYTES_MAX - 1));
+        let channels = (0..CHANNELS_PER_DEVICE_MAX).map(|number| ChannelId(u16::MAX - number as u16)).collect();
+        let id = "x".repeat(crate::wire::DEVICE_ID_BYTES_MAX).parse().expect("an id");
+        let record = Record::Device(DeviceRecord { id, link, channels, mtu: 1024 });
+        assert!(record.encode().len() <= RECORD_BYTES_MAX);
     }
 
     #[test]
@@ -242,7 +255,13 @@ mod tests {
         let keys = Keys::generate(&mut SeededRandom::new(1)).into();
         let link = "unix:/run/meter.sock".into();
         vec![
-            Record::Subscription(Stored { device: device.clone(), channel: ChannelId(258), keys, granted }),
+            Record::Subscription(Stored {
+                device: device.clone(),
+                channel: ChannelId(258),
+                keys,
+                granted,
+                leaving: true,
+            }),
             Record::Set(SetUri::parse("https://push.example/t/1").expect("valid")),
             Record::Time(UnixTime(1_800_000_000)),
             Record::Device(DeviceRecord { id: device, link, channels: vec![ChannelId(1)], mtu: 256 }),

@@ -14,7 +14,10 @@ use std::rc::Rc;
 use super::backoff::Backoff;
 use super::device::DeviceIndex;
 use super::record::{Key, Record};
-use crate::limits::{SUBSCRIBE_BACKOFF_MS_MAX, SUBSCRIBE_BACKOFF_MS_MIN, SUBSCRIPTION_COUNT_MAX};
+use crate::limits::{
+    REFUSED_PAUSE_MS_MAX, REFUSED_PAUSE_MS_MIN, SUBSCRIBE_BACKOFF_MS_MAX, SUBSCRIBE_BACKOFF_MS_MIN,
+    SUBSCRIPTION_COUNT_MAX, SUBSCRIPTION_STABLE_MS,
+};
 use crate::random::Random;
 use crate::time::{Duration, Instant};
 use crate::webpush::ece::Keys;
@@ -37,6 +40,8 @@ pub struct Stored {
     pub keys: Rc<Keys>,
     /// Its resources.
     pub granted: Granted,
+    /// Whether it is to be removed at the service.
+    pub leaving: bool,
 }
 
 /// Where a subscription stands.
@@ -62,6 +67,8 @@ pub enum Life {
     Leaving {
         /// Its resources.
         granted: Granted,
+        /// Whether the store knows that it is leaving.
+        mark: Mark,
         /// Whether the request is on its way.
         in_flight: bool,
         /// When it may be sent.
@@ -74,8 +81,19 @@ pub enum Life {
     },
 }
 
+/// How far a note has come on its way to flash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// To be written.
+    Due,
+    /// Being written.
+    Persisting,
+    /// There.
+    Stored,
+}
+
 /// Whether messages wait at the service that were refused here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fetch {
     /// A promise was refused, or messages were given up.
     pub due: bool,
@@ -83,6 +101,29 @@ pub struct Fetch {
     pub open_count: usize,
     /// When the next may be sent.
     pub not_before: Instant,
+    /// Pauses while messages do not arrive, or their device has no room.
+    pub backoff: Backoff,
+}
+
+impl Default for Fetch {
+    fn default() -> Self {
+        let backoff = Backoff::new(REFUSED_PAUSE_MS_MIN, REFUSED_PAUSE_MS_MAX);
+        Self { due: false, open_count: 0, not_before: Instant::ZERO, backoff }
+    }
+}
+
+impl Fetch {
+    /// Asks after a pause that grows.
+    pub fn later(&mut self, now: Instant, random: &mut dyn Random) {
+        self.due = true;
+        let pause = self.backoff.fail(None, random);
+        self.wait_until(now + pause);
+    }
+
+    /// Asks no earlier than that.
+    pub fn wait_until(&mut self, at: Instant) {
+        self.not_before = self.not_before.max(at);
+    }
 }
 
 /// One subscription.
@@ -102,6 +143,8 @@ pub struct Subscription {
     pub life: Life,
     /// Pauses between requests that fail.
     pub backoff: Backoff,
+    /// Since when it has been in use.
+    pub active_since: Instant,
     /// The device is to be told its push URI.
     pub reply_due: bool,
     /// Messages that wait at the service.
@@ -122,6 +165,18 @@ pub struct SubscriptionTable {
 /// Nothing more fits; the table is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
+
+impl Life {
+    /// Whether the store is yet to be told.
+    pub fn is_behind(&self) -> bool {
+        matches!(
+            self,
+            Self::Granted { persisting: false, .. }
+                | Self::Leaving { mark: Mark::Due, .. }
+                | Self::Erasing { persisting: false }
+        )
+    }
+}
 
 impl Subscription {
     /// Its resources, while it is in use.
@@ -148,12 +203,29 @@ impl Subscription {
         self.fetch = Fetch::default();
     }
 
+    /// It is on flash, and in use from now on.
+    pub fn activate(&mut self, now: Instant) {
+        if let Life::Granted { granted, .. } = &self.life {
+            self.life = Life::Active(granted.clone());
+            self.active_since = now;
+        }
+    }
+
+    /// The service ended it: it is made anew after a pause, which grows if that happens again soon.
+    pub fn ended(&mut self, now: Instant, random: &mut dyn Random) {
+        if now.since(self.active_since) >= Duration::from_millis(SUBSCRIPTION_STABLE_MS) {
+            self.backoff.reset();
+        }
+        let pause = self.backoff.fail(None, random);
+        self.want(now + pause, random);
+    }
+
     /// Begins its removal; whatever was never granted is only erased.
     pub fn leave(&mut self, now: Instant) {
         self.successor = None;
         self.life = match std::mem::replace(&mut self.life, Life::Erasing { persisting: false }) {
             Life::Granted { granted, .. } | Life::Active(granted) => {
-                Life::Leaving { granted, in_flight: false, not_before: now }
+                Life::Leaving { granted, mark: Mark::Due, in_flight: false, not_before: now }
             }
             Life::Requested => {
                 self.unwanted = true;
@@ -169,9 +241,8 @@ impl Subscription {
         if !matches!(self.life, Life::Requested) {
             return;
         }
-        self.backoff.reset();
         self.life = if std::mem::take(&mut self.unwanted) {
-            Life::Leaving { granted, in_flight: false, not_before: now }
+            Life::Leaving { granted, mark: Mark::Due, in_flight: false, not_before: now }
         } else {
             Life::Granted { granted, persisting: false }
         };
@@ -210,7 +281,8 @@ impl Subscription {
     pub fn record(&self) -> Option<Record> {
         let granted = self.granted()?.clone();
         let (device, keys) = (self.device_id.clone(), Rc::clone(&self.keys));
-        Some(Record::Subscription(Stored { device, channel: self.channel, keys, granted }))
+        let leaving = matches!(self.life, Life::Leaving { .. });
+        Some(Record::Subscription(Stored { device, channel: self.channel, keys, granted, leaving }))
     }
 }
 
@@ -235,9 +307,14 @@ impl SubscriptionTable {
     ///
     /// # Errors
     /// [`Full`] when [`SUBSCRIPTION_COUNT_MAX`] are there.
-    pub fn restore(&mut self, stored: Stored) -> Result<(), Full> {
-        let Stored { device: device_id, channel, keys, granted } = stored;
-        self.add(None, device_id, channel, keys, Life::Active(granted)).map(|_| ())
+    pub fn restore(&mut self, stored: Stored, now: Instant) -> Result<(), Full> {
+        let Stored { device: device_id, channel, keys, granted, leaving } = stored;
+        let life = if leaving {
+            Life::Leaving { granted, mark: Mark::Stored, in_flight: false, not_before: now }
+        } else {
+            Life::Active(granted)
+        };
+        self.add(None, device_id, channel, keys, life).map(|_| ())
     }
 
     fn add(
@@ -263,6 +340,7 @@ impl SubscriptionTable {
             keys,
             life,
             backoff,
+            active_since: Instant::ZERO,
             reply_due,
             fetch,
             unwanted: false,

@@ -41,10 +41,19 @@ impl Application for Http2 {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let failed = |error: h2::Error| HandshakeError(format!("HTTP/2 failed: {error}"));
+        let failed = |error: h2::Error| HandshakeError(format!("HTTP/2 failed: {}", describe(&error)));
         let (requests, mut connection) = builder().handshake::<_, Bytes>(stream).await.map_err(failed)?;
-        let ping = connection.ping_pong().expect("it is taken for the first time");
-        Ok(Session { requests, connection: Box::pin(drive_stream(connection)), ping })
+        let mut ping = connection.ping_pong().expect("it is taken for the first time");
+        let mut connection: Driver = Box::pin(drive_stream(connection));
+        // The library does not wait for the peer's preface; an answer shows that it is there, and its settings known.
+        tokio::select! {
+            answer = ping.ping(h2::Ping::opaque()) => answer.map(drop).map_err(failed)?,
+            ended = &mut connection => {
+                ended.map_err(failed)?;
+                return Err(HandshakeError("HTTP/2 failed: closed by the service".to_owned()));
+            }
+        }
+        Ok(Session { requests, connection, ping })
     }
 }
 
@@ -70,11 +79,20 @@ fn builder() -> Builder {
     builder
 }
 
+/// Why a connection failed, without the text that the peer may have sent along: that could be anything.
+pub(crate) fn describe(error: &h2::Error) -> String {
+    match (error.reason(), error.get_io()) {
+        (Some(reason), _) => format!("{} ({reason:?})", reason.description()),
+        (None, Some(error)) => error.to_string(),
+        (None, None) => "the protocol was violated".to_owned(),
+    }
+}
+
 /// Drives a connection until it ends, and reports that.
 pub(super) async fn drive(reporter: Reporter, connection: Driver) {
     let reason = match connection.await {
         Ok(()) => "closed by the service".to_owned(),
-        Err(error) => error.to_string(),
+        Err(error) => describe(&error),
     };
     reporter.report(Report::Closed(reason)).await;
 }

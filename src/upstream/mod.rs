@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
+pub(crate) use self::http2::describe;
 pub use self::http2::{Http2, Session};
 use crate::limits::{CLOSE_WAIT_MS_MAX, UPSTREAM_EVENT_COUNT};
 use crate::proto::{Input, Output, PromiseId};
@@ -41,8 +42,10 @@ pub struct Upstream {
     /// Number of the connection, so that reports of an earlier one are known as such.
     generation: u64,
     requests: Option<SendRequest<Bytes>>,
-    /// Monitors, bodies and requests.
+    /// Monitors and bodies.
     tasks: JoinSet<()>,
+    /// Requests with one answer.
+    requesting: JoinSet<()>,
     /// What drives the connection, or makes one.
     driver: JoinSet<()>,
     heard: Rc<Cell<Instant>>,
@@ -118,6 +121,7 @@ impl Upstream {
             generation: 0,
             requests: None,
             tasks: JoinSet::new(),
+            requesting: JoinSet::new(),
             driver: JoinSet::new(),
             heard: Rc::new(Cell::new(now())),
             promises: BTreeMap::new(),
@@ -161,20 +165,21 @@ impl Upstream {
         match report {
             Report::Connected(session, remote) => {
                 info!(%remote, "connected to the push service");
+                let streams_max = session.requests.current_max_send_streams();
                 self.adopt(session, remote);
-                Some(Input::ConnectionReady)
+                Some(Input::ConnectionReady { verified_at: self.clock.now(), streams_max })
             }
             Report::Failed(error) => {
                 warn!("no connection to the push service: {error}");
                 self.last_error = Some(error.to_string());
                 self.drop_connection();
-                Some(Input::ConnectionClosed(None))
+                Some(Input::ConnectionClosed)
             }
             Report::Closed(reason) => {
                 warn!("the connection to the push service ended: {reason}");
                 self.last_error = Some(reason);
                 self.drop_connection();
-                Some(Input::ConnectionClosed(None))
+                Some(Input::ConnectionClosed)
             }
             Report::Promised(target, promise) => self.promised(target, promise),
             Report::Input(input) => Some(input),
@@ -199,7 +204,9 @@ impl Upstream {
 
     /// Does what the gateway decided, as far as it concerns the push service.
     pub fn perform(&mut self, output: Output) {
-        while self.tasks.try_join_next().is_some() || self.driver.try_join_next().is_some() {}
+        for tasks in [&mut self.tasks, &mut self.requesting, &mut self.driver] {
+            while tasks.try_join_next().is_some() {}
+        }
         match output {
             Output::Connect => self.connect(),
             Output::Refuse { promise } => drop(self.promises.remove(&promise)),
@@ -214,24 +221,24 @@ impl Upstream {
                 self.spawn(|context| push::monitor(context, request, target, ended));
             }
             Output::Fetch { subscription, read } => {
-                let target = Target::Subscription(read);
+                let target = Target::Subscription(read.clone());
                 let request = self.dialect.monitor_request(&target, Some(0));
-                let ended = move |next| Input::FetchEnded { subscription, next };
+                let ended = move |next| Input::FetchEnded { subscription, read, next };
                 self.spawn(|context| push::monitor(context, request, target, ended));
             }
             Output::Acknowledge { message } => {
                 let request = self.dialect.acknowledge_request(&message);
                 let answer = move |outcome| Input::Acknowledged { message, outcome };
-                self.spawn(|context| request::delete(context, request, answer));
+                self.spawn_request(|context| request::delete(context, request, answer));
             }
             Output::Unsubscribe { subscription, read } => {
                 let request = self.dialect.unsubscribe_request(&read);
                 let answer = move |outcome| Input::Unsubscribed { subscription, outcome };
-                self.spawn(|context| request::delete(context, request, answer));
+                self.spawn_request(|context| request::delete(context, request, answer));
             }
             Output::Subscribe { subscription, set } => {
                 let service = self.service.clone();
-                self.spawn(|context| request::subscribe(context, service, set, subscription));
+                self.spawn_request(|context| request::subscribe(context, service, set, subscription));
             }
             Output::Decode { .. } | Output::Deliver { .. } | Output::Reply { .. } | Output::Persist { .. } => {
                 debug_assert!(false, "not an output for the push service");
@@ -243,6 +250,12 @@ impl Upstream {
         // Without a connection the gateway hears of its end anyway, and asks again on the next one.
         if let Some(context) = self.context() {
             self.tasks.spawn_local(task(context));
+        }
+    }
+
+    fn spawn_request<F: Future<Output = ()> + 'static>(&mut self, task: impl FnOnce(Context) -> F) {
+        if let Some(context) = self.context() {
+            self.requesting.spawn_local(task(context));
         }
     }
 
@@ -284,16 +297,18 @@ impl Upstream {
         self.remote = None;
         self.promises.clear();
         self.tasks.abort_all();
+        self.requesting.abort_all();
         self.driver.abort_all();
     }
 
-    /// Ends the connection in order: nothing new, GOAWAY, close.
+    /// Ends the connection in order: nothing new, requests under way are answered, GOAWAY, close.
     pub async fn close(mut self) {
         self.promises.clear();
         self.requests = None;
         self.tasks.abort_all();
         let ended = async {
             while self.tasks.join_next().await.is_some() {}
+            while self.requesting.join_next().await.is_some() {}
             // Without a handle of any stream the driver says GOAWAY and ends.
             while self.driver.join_next().await.is_some() {}
         };

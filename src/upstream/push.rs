@@ -25,8 +25,10 @@ pub(super) async fn monitor(context: Context, request: Request<()>, target: Targ
         Err(_) => None,
     };
     // A request that failed without an answer fails with its connection, or may be tried again on it.
-    let next = next.unwrap_or(Next::Backoff(None));
-    context.reporter.heard(Report::Input(ended(next))).await;
+    match next {
+        Some(next) => context.reporter.heard(Report::Input(ended(next))).await,
+        None => context.reporter.report(Report::Input(ended(Next::Backoff(None)))).await,
+    }
 }
 
 async fn open(context: &Context, request: Request<()>) -> Result<(ResponseFuture, PushPromises), h2::Error> {
@@ -44,13 +46,15 @@ async fn watch(
 ) -> Option<Next> {
     let mut next = None;
     let mut body: Option<RecvStream> = None;
+    let mut promising = true;
     loop {
         tokio::select! {
             // Promises first: all of them precede the end of the request.
             biased;
-            promise = promises.push_promise() => match promise {
+            promise = promises.push_promise(), if promising => match promise {
                 Some(Ok(promise)) => context.reporter.heard(Report::Promised(target.clone(), promise)).await,
-                Some(Err(_)) | None => return next,
+                // No more of them; how the request ended is still to be read.
+                Some(Err(_)) | None => promising = false,
             },
             head = &mut response, if next.is_none() => {
                 let head = head.ok()?;
@@ -82,12 +86,11 @@ async fn chunk(body: &mut Option<RecvStream>) -> Option<Bytes> {
 /// Takes in an admitted promise: head, then content within bounds of size and time.
 pub(super) async fn receive(context: Context, promise: PushPromise, slot: SlotId, unrouted: bool) {
     let wait = Duration::from_millis(PUSH_BODY_WAIT_MS_MAX);
-    let input = match timeout(wait, content(&context, promise, slot, unrouted)).await {
-        Ok(Ok(pushed)) => pushed,
-        Ok(Err(content)) => Input::PushFailed { slot, content },
-        Err(_) => Input::PushFailed { slot, content: None },
-    };
-    context.reporter.heard(Report::Input(input)).await;
+    match timeout(wait, content(&context, promise, slot, unrouted)).await {
+        Ok(Ok(pushed)) => context.reporter.heard(Report::Input(pushed)).await,
+        Ok(Err(content)) => context.reporter.report(Report::Input(Input::PushFailed { slot, content })).await,
+        Err(_) => context.reporter.report(Report::Input(Input::PushFailed { slot, content: None })).await,
+    }
 }
 
 async fn content(
@@ -113,8 +116,6 @@ async fn content(
         body.extend_from_slice(&data);
     }
     // A stream that was reset has no end: what came of it is not the message.
-    if !stream.is_some_and(|stream| stream.is_end_stream()) {
-        return Err(None);
-    }
+    stream.ok_or(None)?.trailers().await.map_err(|_| None)?;
     Ok(Input::Pushed { slot, send, body, max_age: headers::max_age(&head.headers) })
 }

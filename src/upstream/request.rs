@@ -7,6 +7,7 @@ use h2::client::SendRequest;
 use http::{HeaderMap, Request};
 use tokio::time::timeout;
 
+use super::http2::describe;
 use super::{Context, Report};
 use crate::limits::REQUEST_WAIT_MS_MAX;
 use crate::proto::Input;
@@ -16,11 +17,13 @@ use crate::webpush::resource::{PushServiceUri, SetUri};
 
 /// Sends a DELETE and reports what became of it.
 pub(super) async fn delete(context: Context, request: Request<()>, answer: impl FnOnce(Deletion) -> Input) {
-    let outcome = match exchange(&context, request).await {
-        Some((status, headers)) => context.dialect.deleted(status, &headers, context.clock.now()),
-        None => Deletion::Retry(None),
-    };
-    context.reporter.heard(Report::Input(answer(outcome))).await;
+    match exchange(&context, request).await {
+        Some((status, headers)) => {
+            let outcome = context.dialect.deleted(status, &headers, context.clock.now());
+            context.reporter.heard(Report::Input(answer(outcome))).await;
+        }
+        None => context.reporter.report(Report::Input(answer(Deletion::Retry(None)))).await,
+    }
 }
 
 /// Asks for a subscription and reports it.
@@ -37,25 +40,29 @@ pub(super) async fn subscribe(
     if let Some(Err(error)) = &outcome {
         tracing::warn!("no subscription: {error}");
     }
-    context.reporter.heard(Report::Input(Input::Subscribed { subscription, outcome })).await;
+    let is_answered = outcome.is_some();
+    let report = Report::Input(Input::Subscribed { subscription, outcome });
+    if is_answered {
+        context.reporter.heard(report).await;
+    } else {
+        context.reporter.report(report).await;
+    }
 }
 
 /// Waits until a request may be sent. A connection on which none can be sent any more is reported as ended.
 pub(super) async fn ready(context: &Context) -> Result<SendRequest<Bytes>, h2::Error> {
     let ready = context.requests.clone().ready().await;
     if let Err(error) = &ready {
-        context.reporter.report(Report::Closed(error.to_string())).await;
+        context.reporter.report(Report::Closed(describe(error))).await;
     }
     ready
 }
 
-/// One request, one answer without content; none when it did not come in time.
+/// One request, one answer without content; none when it did not come in time, counted from when it could be sent.
 async fn exchange(context: &Context, request: Request<()>) -> Option<(u16, HeaderMap)> {
-    let answer = async {
-        let mut requests = ready(context).await.ok()?;
-        let (response, _) = requests.send_request(request, true).ok()?;
-        let (head, _) = response.await.ok()?.into_parts();
-        Some((head.status.as_u16(), head.headers))
-    };
-    timeout(Duration::from_millis(REQUEST_WAIT_MS_MAX), answer).await.ok()?
+    let mut requests = ready(context).await.ok()?;
+    let (response, _) = requests.send_request(request, true).ok()?;
+    let answer = timeout(Duration::from_millis(REQUEST_WAIT_MS_MAX), response).await.ok()?;
+    let (head, _) = answer.ok()?.into_parts();
+    Some((head.status.as_u16(), head.headers))
 }

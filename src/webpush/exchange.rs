@@ -164,10 +164,14 @@ impl Dialect {
         let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
         let location = location.ok_or(SubscribeError::Missing("Location"))?;
         let read = link::resolve(&base, location).map_err(|_| SubscribeError::Missing("Location"))?;
-        let read = SubscriptionUri::new(&read).map_err(|error| SubscribeError::Invalid("Location", error))?;
+        let read = SubscriptionUri::new(&read)
+            .and_then(|read| same_origin(read.authority(), service).map(|()| read))
+            .map_err(|error| SubscribeError::Invalid("Location", error))?;
         let send = linked(headers, link::PUSH, &base).ok_or(SubscribeError::Missing("push link"))?;
         let send = PushUri::new(&send).map_err(|error| SubscribeError::Invalid("push link", error))?;
-        let set = linked(headers, link::SET, &base).map(|set| SetUri::new(&set)).transpose();
+        let set = linked(headers, link::SET, &base)
+            .map(|set| SetUri::new(&set).and_then(|set| same_origin(set.authority(), service).map(|()| set)))
+            .transpose();
         let set = set.map_err(|error| SubscribeError::Invalid("set link", error))?;
         Ok(Granted { dialect: self, read, send, set, keeps_for: headers::max_age(headers) })
     }
@@ -288,13 +292,15 @@ impl Dialect {
         request(Method::DELETE, subscription.uri())
     }
 
-    /// Reads the answer to a DELETE; one that finds nothing has reached its aim.
+    /// Reads the answer to a DELETE; one that finds nothing has reached its aim, one that is refused for good never will.
     ///
     /// Source: RFC 9110 §9.2.2.
     pub fn deleted(self, status: u16, headers: &HeaderMap, now: UnixTime) -> Deletion {
         match status {
-            200..=299 | 404 | 410 => Deletion::Done,
-            _ => Deletion::Retry(headers::retry_after(headers, now)),
+            408 | 425 | 429 | 500.. => Deletion::Retry(headers::retry_after(headers, now)),
+            // What the service will never do is done with as well: asking for ever helps nobody.
+            200..=299 | 400..=499 => Deletion::Done,
+            _ => Deletion::Retry(None),
         }
     }
 }
@@ -311,6 +317,11 @@ impl Target {
 /// The push link of a promise or of a pushed response; one that cannot be used counts as absent.
 pub fn push_link(headers: &HeaderMap, base: &Uri) -> Option<PushUri> {
     linked(headers, link::PUSH, base).and_then(|send| PushUri::new(&send).ok())
+}
+
+/// What is read is asked of our one connection, so it must be on the service's own origin.
+fn same_origin(authority: &str, service: &PushServiceUri) -> Result<(), InvalidResource> {
+    if authority == service.authority() { Ok(()) } else { Err(InvalidResource::Authority) }
 }
 
 fn linked(headers: &HeaderMap, relation: &str, base: &Uri) -> Option<Uri> {
@@ -420,6 +431,8 @@ mod tests {
         assert_eq!(parse(201, &[("location", "/s/1")]), Some(SubscribeError::Missing("push link")));
         let only_set = ("link", "</t/1>; rel=\"urn:ietf:params:push:set\"");
         assert_eq!(parse(201, &[("location", "/s/1"), only_set]), Some(SubscribeError::Missing("push link")));
+        let elsewhere = SubscribeError::Invalid("Location", InvalidResource::Authority);
+        assert_eq!(parse(201, &[("location", "https://other.example/s/1"), push]), Some(elsewhere));
         let cleartext = SubscribeError::Invalid("Location", InvalidResource::NotHttps);
         assert_eq!(parse(201, &[("location", "http://push.example/s/1"), push]), Some(cleartext));
         for status in [200, 202, 500] {
@@ -516,10 +529,12 @@ mod tests {
     /// D-9110-03, A-GAP-01: a DELETE that finds nothing has reached its aim.
     #[test]
     fn a_delete_that_finds_nothing_is_done() {
-        for status in [200, 204, 404, 410] {
+        for status in [200, 204, 403, 404, 410] {
             assert_eq!(DIALECT.deleted(status, &fields(&[]), NOW), Deletion::Done);
         }
-        assert_eq!(DIALECT.deleted(503, &fields(&[]), NOW), Deletion::Retry(None));
+        for status in [307, 429, 503] {
+            assert_eq!(DIALECT.deleted(status, &fields(&[]), NOW), Deletion::Retry(None));
+        }
     }
 
     fn service() -> PushServiceUri {

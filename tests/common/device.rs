@@ -74,6 +74,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScriptedDevice<S> {
         }
     }
 
+    /// Keeps the link while something else is waited for.
+    pub async fn tend<T>(&mut self, wait: impl Future<Output = T>) -> T {
+        tokio::select! {
+            done = wait => done,
+            () = self.keep() => unreachable!("it keeps its link for ever"),
+        }
+    }
+
     /// Waits for word of a subscription; gives its push URI.
     pub async fn hear_subscribed(&mut self, channel: u16) -> String {
         loop {

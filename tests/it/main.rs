@@ -4,10 +4,13 @@
 mod device;
 #[path = "../common/flash.rs"]
 mod flash;
+#[path = "../common/push_service.rs"]
+mod push_service;
 
 mod config_commands;
 mod config_text;
 
+mod foreign_service;
 mod kill;
 mod link_ports;
 mod link_pump;

@@ -20,17 +20,29 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::device::ScriptedDevice;
+use crate::push_service::PushService;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 type GatewayTask = JoinHandle<Result<(), gateway::StartError>>;
 
+/// Waits until something in this process is true.
+pub async fn await_true(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            sleep(LOOK_INTERVAL).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.expect("it comes true");
+}
+
 /// One of everything.
 pub struct Rig {
     folder: tempfile::TempDir,
+    /// Ours, unless it is a foreign one.
     service: Option<Running>,
-    address: std::net::SocketAddr,
+    url: http::Uri,
     gateway: Option<(GatewayTask, oneshot::Sender<()>)>,
     config: Config,
     sender: Option<Sender>,
@@ -49,17 +61,24 @@ impl Rig {
         let folder = tempfile::tempdir().expect("a folder");
         let options = ServiceOptions::new(([127, 0, 0, 1], 0).into(), folder.path().join("service"));
         let service = Service::start(options).await.expect("the service starts");
-        let authority: http::Uri = service.url.parse().expect("a URL");
-        let address = authority.authority().expect("an authority").as_str().parse().expect("an address");
+        let url: http::Uri = service.url.parse().expect("a URL");
+        let ca = ca.unwrap_or_else(|| service.ca_file.clone());
+        Self::configured(folder, url, ca, Some(service))
+    }
+
+    /// The gateway is configured for a push service that is not ours.
+    pub async fn with_foreign(service: &PushService) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        Self::configured(folder, service.url.parse().expect("a URL"), service.ca_file.clone(), None)
+    }
+
+    fn configured(folder: tempfile::TempDir, url: http::Uri, ca: std::path::PathBuf, service: Option<Running>) -> Self {
         let link = LinkEndpoint::Unix { path: folder.path().join("d1.sock") };
         let device = config::Device { id: "d1".parse().expect("an id"), link, channels: vec![ChannelId(1)], mtu: 256 };
-        let push_service = config::PushService {
-            url: service.url.parse().expect("a URL"),
-            ca_file: Some(ca.unwrap_or_else(|| service.ca_file.clone())),
-        };
+        let push_service = config::PushService { url: url.clone(), ca_file: Some(ca) };
         let (state, control) = (folder.path().join("gateway"), folder.path().join("control.sock"));
         let config = Config { state, control, push_service, devices: vec![device] };
-        Self { folder, service: Some(service), address, gateway: None, config, sender: None }
+        Self { folder, service, url, gateway: None, config, sender: None }
     }
 
     /// The certification authority of the service.
@@ -83,7 +102,8 @@ impl Rig {
     /// Stops the service and starts it again, where it was and with what it kept.
     pub async fn restart_service(&mut self) {
         self.service.take().expect("it runs").stop().await;
-        let options = ServiceOptions::new(self.address, self.folder.path().join("service"));
+        let address = self.url.authority().expect("an authority").as_str().parse().expect("an address");
+        let options = ServiceOptions::new(address, self.folder.path().join("service"));
         self.service = Some(Service::start(options).await.expect("the service starts again"));
     }
 

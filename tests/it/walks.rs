@@ -3,7 +3,7 @@
 use fieldgate::control::Request;
 use fieldgate::wire::{ChannelId, MessageId, Refusal, ToDevice, ToGateway};
 
-use crate::device::{Heard, ScriptedDevice};
+use crate::device::Heard;
 use crate::rig::Rig;
 
 /// A-UA-24, A-UA-25: each message is acknowledged at the service when its own device ack came, and not before.
@@ -17,10 +17,10 @@ async fn push_delivered_and_acknowledged() {
     let first = pushed(&device.hear().await, 1, "first");
     let second = pushed(&device.hear().await, 1, "second");
     device.say(&ToGateway::Ack { message: second }).await;
-    tend(&mut device, rig.await_gone(&acknowledged)).await;
+    device.tend(rig.await_gone(&acknowledged)).await;
     assert!(rig.holds(&withheld).await, "no DELETE without a device ack");
     device.say(&ToGateway::Ack { message: first }).await;
-    tend(&mut device, rig.await_gone(&withheld)).await;
+    device.tend(rig.await_gone(&withheld)).await;
 }
 
 /// A-UA-25, A-GAP-05: what the device refuses for good is not acknowledged.
@@ -33,7 +33,7 @@ async fn a_refused_message_stays_with_the_service() {
     let id = pushed(&device.hear().await, 1, "unwanted");
     device.say(&ToGateway::Refuse { message: id, reason: Refusal::NotPossible }).await;
     let refused = rig.await_status(|status| status["counters"]["undeliverable"] == 1);
-    tend(&mut device, refused).await;
+    device.tend(refused).await;
     assert!(rig.holds(&message).await);
 }
 
@@ -77,7 +77,7 @@ async fn reconnect_after_power_loss() {
         device.say(&ToGateway::Ack { message: id }).await;
     }
     for message in &messages {
-        tend(&mut device, rig.await_gone(message)).await;
+        device.tend(rig.await_gone(message)).await;
     }
     assert_eq!(rig.subscription(1).await, subscription);
 }
@@ -96,7 +96,7 @@ async fn silent_device_redelivery() {
     let mut device = rig.attach(8).await;
     assert_eq!(pushed(&device.hear().await, 1, "again"), id);
     device.say(&ToGateway::Ack { message: id }).await;
-    tend(&mut device, rig.await_gone(&message)).await;
+    device.tend(rig.await_gone(&message)).await;
 }
 
 /// Walk D: what was promised while the device was away is fetched when it comes.
@@ -110,7 +110,7 @@ async fn messages_for_an_absent_device_are_fetched_when_it_comes() {
     let mut device = rig.attach(7).await;
     let id = pushed(&device.hear().await, 1, "early");
     device.say(&ToGateway::Ack { message: id }).await;
-    tend(&mut device, rig.await_gone(&message)).await;
+    device.tend(rig.await_gone(&message)).await;
 }
 
 /// A-UA-38, D-9325-11: with another certification authority no request is made; the reason is shown.
@@ -139,18 +139,10 @@ async fn all_subscriptions_share_one_connection() {
         let message = rig.send(&subscription, "x").await;
         let id = pushed(&device.hear().await, channel, "x");
         device.say(&ToGateway::Ack { message: id }).await;
-        tend(&mut device, rig.await_gone(&message)).await;
+        device.tend(rig.await_gone(&message)).await;
     }
     let status = rig.await_status(|_| true).await;
     assert_eq!((&status["counters"]["connections"], &status["monitors"]), (&1.into(), &1.into()));
-}
-
-/// Keeps a device's link while something else is waited for.
-async fn tend<T>(device: &mut ScriptedDevice<tokio::net::UnixStream>, wait: impl Future<Output = T>) -> T {
-    tokio::select! {
-        done = wait => done,
-        () = device.keep() => unreachable!("it keeps its link for ever"),
-    }
 }
 
 fn pushed(heard: &Heard, channel: u16, text: &str) -> MessageId {

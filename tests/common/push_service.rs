@@ -1,0 +1,136 @@
+//! A push service that shares no code with ours: it does what a script says and logs what it is asked.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use http::{Method, Request, Response};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
+
+/// How the service behaves.
+#[derive(Clone, Copy)]
+pub struct Script {
+    /// Whether it offers sets.
+    pub sets: bool,
+    /// Requests that it allows at once.
+    pub streams: u32,
+    /// What it answers a monitoring request without content; none: it stays open.
+    pub monitor: Option<u16>,
+    /// What it answers a request with `wait=0` without content; none: it stays open.
+    pub fetch: Option<u16>,
+    /// Whether it says nothing once TLS is done.
+    pub silent: bool,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self { sets: true, streams: 100, monitor: None, fetch: Some(204), silent: false }
+    }
+}
+
+/// The running service.
+pub struct PushService {
+    /// Where subscriptions are made.
+    pub url: String,
+    /// Its certificate, which vouches for itself.
+    pub ca_file: PathBuf,
+    log: Rc<RefCell<Vec<String>>>,
+    _folder: tempfile::TempDir,
+}
+
+impl PushService {
+    pub async fn start(script: Script) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let names = vec!["127.0.0.1".to_owned()];
+        let certificate = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, certificate.cert.pem()).expect("written");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
+        let url = format!("https://{}/subscribe", listener.local_addr().expect("an address"));
+        let log: Rc<RefCell<Vec<String>>> = Rc::default();
+        spawn_local(accept(listener, acceptor(&certificate), script, Rc::clone(&log)));
+        Self { url, ca_file, log, _folder: folder }
+    }
+
+    /// How many log lines begin so: a method and a path, or `CONNECTED`.
+    pub fn count(&self, start: &str) -> usize {
+        self.log.borrow().iter().filter(|line| line.starts_with(start)).count()
+    }
+}
+
+fn acceptor(certificate: &rcgen::CertifiedKey<rcgen::KeyPair>) -> TlsAcceptor {
+    let key = PrivateKeyDer::Pkcs8(certificate.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("TLS 1.2 and 1.3").with_no_client_auth();
+    let mut config = config.with_single_cert(vec![certificate.cert.der().clone()], key).expect("they belong together");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, script: Script, log: Rc<RefCell<Vec<String>>>) {
+    let subscriptions = Rc::new(Cell::new(0));
+    while let Ok((tcp, _)) = listener.accept().await {
+        spawn_local(serve(tcp, acceptor.clone(), script, Rc::clone(&log), Rc::clone(&subscriptions)));
+    }
+}
+
+async fn serve(
+    tcp: TcpStream,
+    acceptor: TlsAcceptor,
+    script: Script,
+    log: Rc<RefCell<Vec<String>>>,
+    subscriptions: Rc<Cell<u32>>,
+) {
+    let Ok(tls) = acceptor.accept(tcp).await else { return };
+    log.borrow_mut().push("CONNECTED".to_owned());
+    if script.silent {
+        sleep(Duration::from_secs(3_600)).await;
+        return drop(tls);
+    }
+    let mut builder = h2::server::Builder::new();
+    let Ok(mut connection) = builder.max_concurrent_streams(script.streams).handshake::<_, Bytes>(tls).await else {
+        return;
+    };
+    let mut open = Vec::new();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        log.borrow_mut().push(format!("{} {}", request.method(), request.uri().path()));
+        match *request.method() {
+            Method::POST => {
+                let number = subscriptions.replace(subscriptions.get() + 1);
+                answer(&mut respond, subscribed(number, script.sets));
+            }
+            Method::GET => match script.answer(&request) {
+                Some(status) => answer(&mut respond, Response::builder().status(status)),
+                None => open.push(respond),
+            },
+            _ => answer(&mut respond, Response::builder().status(204)),
+        }
+    }
+}
+
+impl Script {
+    fn answer<T>(&self, request: &Request<T>) -> Option<u16> {
+        if request.headers().contains_key("prefer") { self.fetch } else { self.monitor }
+    }
+}
+
+fn subscribed(number: u32, sets: bool) -> http::response::Builder {
+    let mut response = Response::builder().status(201).header("location", format!("/s/{number}"));
+    response = response.header("link", format!("</p/{number}>; rel=\"urn:ietf:params:push\""));
+    if sets { response.header("link", "</t/0>; rel=\"urn:ietf:params:push:set\"") } else { response }
+}
+
+/// Answers without content: END_STREAM stands on the head.
+fn answer(respond: &mut SendResponse<Bytes>, response: http::response::Builder) {
+    let response = response.body(()).expect("a response");
+    respond.send_response(response, true).expect("the connection is there");
+}

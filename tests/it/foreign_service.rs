@@ -1,0 +1,74 @@
+//! The gateway against a push service that is not ours.
+
+use fieldgate::control::Request;
+use fieldgate::wire::{ChannelId, ToGateway};
+
+use crate::push_service::{PushService, Script};
+use crate::rig::{Rig, await_true};
+
+/// A-UA-33, A-UA-35: a 404 that ends the monitor with its head, without content, is understood.
+#[tokio::test(flavor = "local")]
+async fn a_set_that_is_gone_is_made_anew_also_without_content() {
+    let service = PushService::start(Script { monitor: Some(404), ..Script::default() }).await;
+    let mut rig = Rig::with_foreign(&service).await;
+    rig.start_gateway();
+    await_true(|| service.count("POST /subscribe") == 2).await;
+}
+
+/// A-UA-22: a 204 that ends a request for stored messages is no error, and it is not asked again.
+#[tokio::test(flavor = "local")]
+async fn nothing_stored_is_asked_for_once() {
+    let service = PushService::start(Script::default()).await;
+    let mut rig = Rig::with_foreign(&service).await;
+    rig.start_gateway();
+    rig.subscription(1).await;
+    let mut device = rig.attach(7).await;
+    rig.ask(&Request::DeviceFetch { id: "d1".into() }).await.expect("asked");
+    await_true(|| service.count("GET /s/0") == 1).await;
+    // Two more rounds of requests leave it at that: the channel is removed and made anew.
+    device.say(&ToGateway::Unsubscribe { channel: ChannelId(1) }).await;
+    device.tend(await_true(|| service.count("DELETE /s/0") == 1)).await;
+    assert_eq!(service.count("GET /s/0"), 1);
+}
+
+/// A-UA-37, A-UA-02: with two streams, a set's monitor keeps one; everything else goes over the other.
+#[tokio::test(flavor = "local")]
+async fn two_streams_are_enough() {
+    let service = PushService::start(Script { streams: 2, fetch: None, ..Script::default() }).await;
+    let mut rig = Rig::with_foreign(&service).await;
+    rig.start_gateway();
+    let mut device = rig.attach(7).await;
+    for channel in 2..=8 {
+        device.say(&ToGateway::Subscribe { channel: ChannelId(channel) }).await;
+        device.hear_subscribed(channel).await;
+    }
+    rig.ask(&Request::DeviceFetch { id: "d1".into() }).await.expect("asked");
+    for channel in 2..=8 {
+        device.say(&ToGateway::Unsubscribe { channel: ChannelId(channel) }).await;
+    }
+    device.tend(await_true(|| service.count("DELETE /s/") == 7)).await;
+    assert_eq!((service.count("GET /t/0"), service.count("CONNECTED")), (1, 1));
+}
+
+/// C-38: TLS alone is no connection; the peer's HTTP/2 preface belongs to it.
+#[tokio::test(flavor = "local")]
+async fn a_service_that_says_nothing_is_not_connected() {
+    let service = PushService::start(Script { silent: true, ..Script::default() }).await;
+    let mut rig = Rig::with_foreign(&service).await;
+    rig.start_gateway();
+    await_true(|| service.count("CONNECTED") == 1).await;
+    let status = rig.await_status(|status| status["uplink"] == "connecting").await;
+    assert_eq!(status["counters"]["connections"], 0);
+}
+
+/// A-UA-17, B-UA-09: without sets each subscription is monitored by itself.
+#[tokio::test(flavor = "local")]
+async fn without_sets_each_subscription_is_monitored() {
+    let service = PushService::start(Script { sets: false, ..Script::default() }).await;
+    let mut rig = Rig::with_foreign(&service).await;
+    rig.start_gateway();
+    let mut device = rig.attach(7).await;
+    device.say(&ToGateway::Subscribe { channel: ChannelId(2) }).await;
+    device.hear_subscribed(2).await;
+    device.tend(await_true(|| service.count("GET /s/0") == 1 && service.count("GET /s/1") == 1)).await;
+}
