@@ -96,3 +96,74 @@ fn hex(octets: &[u8]) -> String {
     let used = octets.iter().rposition(|&octet| octet != 0).map_or(0, |last| last + 1);
     octets[..used].iter().map(|octet| format!("{octet:02x}")).collect()
 }
+
+/// The records in the log: what each fact of the gateway looks like, key and value.
+mod records {
+    use std::rc::Rc;
+
+    use fieldgate::proto::record::{DeviceRecord, Record};
+    use fieldgate::proto::subscription::Stored;
+    use fieldgate::time::UnixTime;
+    use fieldgate::webpush::ece::Keys;
+    use fieldgate::webpush::exchange::{Dialect, Granted};
+    use fieldgate::webpush::resource::{PushUri, SetUri, SubscriptionUri};
+    use fieldgate::wire::ChannelId;
+
+    const GOLDEN: [(&str, &str); 4] = [
+        (
+            "0101026d657465722d37",
+            "01001668747470733a2f2f707573682e6578616d706c652f731668747470733a2f2f707573682e6578616d706c652f70\
+             011668747470733a2f2f707573682e6578616d706c652f741111111111111111111111111111111111111111111111\
+             1111111111111111112222222222222222222222222222222200",
+        ),
+        ("02", "011668747470733a2f2f707573682e6578616d706c652f74"),
+        ("03", "0180a4a7da06"),
+        (
+            "046d657465722d37",
+            "01076d657465722d371d73657269616c3a2f6465762f747479555342303f626175643d393630300201ac028002",
+        ),
+    ];
+
+    #[test]
+    fn version_1_is_written_and_read_as_ever() {
+        for (record, (key, value)) in records().into_iter().zip(GOLDEN) {
+            assert_eq!((hex(&record.key().encode()).as_str(), hex(&record.encode()).as_str()), (key, value));
+            let read = Record::decode(&octets(key), &octets(value)).expect("readable");
+            assert_eq!(hex(&read.encode()), value);
+        }
+    }
+
+    fn records() -> [Record; 4] {
+        let device: fieldgate::wire::DeviceId = "meter-7".parse().expect("an id");
+        let granted = Granted {
+            dialect: Dialect::Rfc8030,
+            read: SubscriptionUri::parse("https://push.example/s").expect("valid"),
+            send: PushUri::parse("https://push.example/p").expect("valid"),
+            set: SetUri::parse("https://push.example/t").ok(),
+            keeps_for: None,
+        };
+        let keys = Rc::new(Keys::from_stored(&[0x11; 32], &[0x22; 16]).expect("a key"));
+        let channels = vec![ChannelId(1), ChannelId(300)];
+        let link = "serial:/dev/ttyUSB0?baud=9600".to_owned();
+        [
+            Record::Subscription(Stored {
+                device: device.clone(),
+                channel: ChannelId(258),
+                keys,
+                granted,
+                leaving: false,
+            }),
+            Record::Set(SetUri::parse("https://push.example/t").expect("valid")),
+            Record::Time(UnixTime(1_800_000_000)),
+            Record::Device(DeviceRecord { id: device, link, channels, mtu: 256 }),
+        ]
+    }
+
+    fn hex(octets: &[u8]) -> String {
+        octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    }
+
+    fn octets(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal")).collect()
+    }
+}
