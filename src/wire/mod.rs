@@ -63,7 +63,8 @@
 //! | FIRST 01, LAST 02 | DATA | a message starts, ends in this frame; one frame may have both or none |
 //! | GAP 01 | ACK | the DATA frame that arrived last is ahead of `ack` (section 5) |
 //!
-//! - `version`: 0. In every version HELLO starts with kind and version and ends with its CRC; all between may differ.
+//! - `version`: 0. In every version HELLO starts with kind and version and ends with its CRC; what is between may
+//!   differ.
 //! - `boot id`: of the sender, new at each start and never 0. Random, or a counter kept over power loss.
 //! - `echo`: the boot id in the last HELLO that the sender took from its peer, or 0.
 //! - `mtu`, `largest message`: octets that the sender accepts, at least 20 and 34, else the HELLO is dropped. Larger
@@ -136,7 +137,8 @@
 //! **Receiving `ack`.** *Outstanding* is DATA that was sent and is not known to have arrived. Let `a` be its lowest
 //! number (if there is none, the next to be sent) and `n` how many. If `(ack - a) mod 256` is more than `n`, ignore
 //! `ack` and GAP. Otherwise so many have arrived. If GAP is set and frames remain outstanding, send them again, lowest
-//! first, as the window permits; after that ignore GAP until some arrive. What is sent again carries the current `ack`.
+//! first, as the window permits; after that ignore GAP until some arrive. A frame sent again is the same but for `ack`,
+//! which is the current one.
 //!
 //! **Window.** Only the lowest `w` numbers not known to have arrived may be sent. `w` is 4 at first and grows by one
 //! for each frame that arrives, up to 4096 / MTU and at most 16. A smaller `w` is allowed; always 1 makes the simplest
@@ -190,11 +192,12 @@
 //!   of the last 16 messages or more that it acknowledged, over power loss if it can. A copy goes no further and is
 //!   acknowledged again.
 //! - Or it answers with **Refuse**: *full*, and the message is pushed again after about 5 s; or *unknown channel* or
-//!   *not possible*, and it is never pushed again. A refused id is not kept; if it comes again, it is a new message.
+//!   *not possible*, and it is not pushed again unless the gateway restarts. A refused id is not kept; if it comes
+//!   again, it is a new message.
 //! - At most 8 pushes wait for their answer at once. Those of a channel come in the order in which the service accepted
 //!   them, but what was refused or not answered comes later.
-//! - A push that is not answered within 10 s may be given up, and is pushed again later. A late Ack still counts, in a
-//!   later session too: send it behind Attach. An Ack of an unknown id is ignored.
+//! - A push that is not answered within 10 s, or before it expires, may be given up, and is pushed again later. A late
+//!   Ack still counts, in a later session too: send it behind Attach. An Ack of an unknown id is ignored.
 //! - A message larger than the device's largest (a push adds up to 14 octets to its body) is not sent. It stays with
 //!   the service until it expires or the device takes more.
 //!
