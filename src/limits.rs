@@ -43,6 +43,8 @@ pub const BACKOFF_MS_MAX: u64 = 60_000;
 
 /// Octets of one link message, decoded.
 pub const LINK_MESSAGE_BYTES_MAX: usize = 4096;
+/// Smallest message, decoded, that each end of a link must take: an Attach with the longest device id.
+pub const LINK_MESSAGE_BYTES_MIN: usize = 34;
 /// Smallest frame a link must carry, in octets, framing included.
 pub const LINK_MTU_BYTES_MIN: usize = 20;
 /// Largest frame a link may carry, in octets, framing included.
@@ -168,14 +170,20 @@ pub const LINK_WINDOW_FRAMES: u8 = 16;
 pub const LINK_WINDOW_START_FRAMES: u8 = 4;
 /// How often a side that is not open sends HELLO, in milliseconds.
 pub const HELLO_MS: u64 = 1_000;
-/// How often one DATA frame is sent before the peer counts as silent.
-pub const FRAME_SEND_COUNT_MAX: u8 = 10;
+/// Octets of DATA frames on their way to the peer, once a link has warmed up: what a line of 9600 baud carries in four
+/// seconds, and enough to fill any serial line.
+pub const LINK_WINDOW_BYTES: usize = 4_096;
+/// How long nothing that was sent may arrive before the peer counts as silent, in milliseconds.
+pub const LINK_SILENCE_MS: u64 = 30_000;
 /// Retransmission timer before the first measured round trip, in milliseconds.
 pub const LINK_RTO_MS_START: u32 = 1_000;
 /// Shortest retransmission timer, in milliseconds.
 pub const LINK_RTO_MS_MIN: u32 = 100;
+/// Shortest retransmission timer for each octet of the MTU, in milliseconds: a frame, the one its ack has to wait for
+/// and the one that the ack rides on take less at 9600 baud, so that no frame is sent again while it is on its way.
+pub const LINK_RTO_MS_MIN_PER_MTU_BYTE: u32 = 4;
 /// Longest retransmission timer, in milliseconds.
-pub const LINK_RTO_MS_MAX: u32 = 3_000;
+pub const LINK_RTO_MS_MAX: u32 = 8_000;
 /// Octets of messages to one device that the gateway's end of a link holds until acknowledged: two of the largest.
 pub const GATEWAY_LINK_TX_BYTES: usize = 2 * (LINK_MESSAGE_BYTES_MAX + 2);
 /// Octets of the largest message that the gateway accepts from a device.
@@ -191,8 +199,12 @@ pub const LINK_REOPEN_MS_MAX: u64 = 2_000;
 
 // Go-back-N over sequence numbers of one octet tells old from new only below half the number space.
 const _: () = assert!(LINK_WINDOW_FRAMES < 128 && LINK_WINDOW_START_FRAMES <= LINK_WINDOW_FRAMES);
+const _: () = assert!(LINK_WINDOW_BYTES / LINK_MTU_BYTES_MAX >= LINK_WINDOW_START_FRAMES as usize);
 const _: () = assert!(LINK_RTO_MS_MIN <= LINK_RTO_MS_START && LINK_RTO_MS_START <= LINK_RTO_MS_MAX);
-const _: () = assert!(FRAME_SEND_COUNT_MAX >= 2);
+const _: () = assert!(LINK_RTO_MS_MIN_PER_MTU_BYTE * LINK_MTU_BYTES_MAX as u32 <= LINK_RTO_MS_MAX);
+// A frame is sent at least three times before its peer counts as silent.
+const _: () = assert!(LINK_SILENCE_MS > 3 * LINK_RTO_MS_MAX as u64);
+const _: () = assert!(LINK_MESSAGE_BYTES_MIN <= GATEWAY_LINK_RX_BYTES);
 // Message lengths and limits travel in two octets.
 const _: () = assert!(LINK_MESSAGE_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(LINK_MTU_BYTES_MAX <= u16::MAX as usize);

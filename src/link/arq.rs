@@ -7,7 +7,7 @@ use crate::time::Instant;
 
 use super::queue::{Fragment, Queue};
 use super::window::Window;
-use super::{Full, Silent};
+use super::{Full, MTU_MIN, Silent};
 
 /// Messages on their way to the peer.
 pub(super) struct Sender<const TX: usize> {
@@ -17,13 +17,13 @@ pub(super) struct Sender<const TX: usize> {
 
 impl<const TX: usize> Sender<TX> {
     pub fn new() -> Self {
-        Self { queue: Queue::new(), window: Window::new() }
+        Self { queue: Queue::new(), window: Window::new(MTU_MIN) }
     }
 
     /// Drops everything and begins a session of this MTU.
     pub fn reset(&mut self, mtu: u16) {
         self.queue.reset(mtu);
-        self.window = Window::new();
+        self.window = Window::new(mtu);
     }
 
     pub fn room(&self) -> usize {

@@ -133,8 +133,8 @@ impl<const TX: usize, const RX: usize, const SEEN: usize> Device<TX, RX, SEEN> {
         match event {
             super::Event::Opened { mtu, .. } => {
                 let attach = ToGateway::Attach { device: self.id.clone() };
-                // A gateway that does not even take an Attach is no gateway for this device: it stays down.
-                self.send(&attach).ok().map(|()| Event::Up { mtu })
+                self.send(&attach).expect("a session begins with room, and every gateway takes an Attach");
+                Some(Event::Up { mtu })
             }
             super::Event::Restarted | super::Event::Silent => Some(Event::Down),
             super::Event::VersionRefused(version) => Some(Event::VersionRefused(version)),

@@ -48,6 +48,10 @@ impl Handshake {
         Self { role, boot_id, mtu, message_bytes_max, peer: None, session: None, ask_at: now, is_due: true }
     }
 
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
     #[cfg(test)]
     pub fn boot_id(&self) -> u32 {
         self.boot_id
@@ -148,7 +152,7 @@ mod tests {
         assert_eq!(gateway.boot_id(), 11);
         open(&mut gateway, &mut restarted);
         // A late HELLO of the first life ends the session as well, and it recovers.
-        let stale = Hello { ask: true, boot_id: 20, echo: 10, mtu: 256, message_bytes_max: 9 };
+        let stale = Hello { ask: true, boot_id: 20, echo: 10, mtu: 256, message_bytes_max: 64 };
         assert_eq!(gateway.hear(stale, NOW), Some(Change::Left));
         open(&mut gateway, &mut restarted);
         assert_eq!(gateway.session().map(|session| session.peer.boot_id), Some(22));

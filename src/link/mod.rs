@@ -20,7 +20,7 @@ mod window;
 
 use core::fmt;
 
-use crate::limits::{LINK_MESSAGE_BYTES_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN};
+use crate::limits::{LINK_MESSAGE_BYTES_MAX, LINK_MESSAGE_BYTES_MIN, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN};
 use crate::time::Instant;
 use crate::wire::cobs::Deframer;
 use crate::wire::frame::{Frame, Hello};
@@ -29,17 +29,10 @@ use arq::{Receiver, Sender};
 use handshake::{Change, Handshake, Session};
 use queue::Fragment;
 
+pub use crate::wire::Role;
+
 /// The MTU while there is no session.
 const MTU_MIN: u16 = LINK_MTU_BYTES_MIN as u16;
-
-/// Which end of the link this is; it only orders the boot ids in the CRC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The end that holds the subscriptions.
-    Gateway,
-    /// The end that messages are for.
-    Device,
-}
 
 /// What a link needs to know from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,14 +96,14 @@ pub struct FrameCounts {
     pub sent: u32,
     /// Received whole.
     pub received: u32,
-    /// Received damaged, of another session, or of an unknown kind.
+    /// Received damaged, of another session, of an unknown kind, or as an echo.
     pub dropped: u32,
 }
 
 /// One end of a link.
 ///
 /// Layout: `TX` octets of messages on their way (two more each), `RX` octets of the largest message accepted, one frame
-/// of [`LINK_MTU_BYTES_MAX`] octets, and less than 250 octets of state.
+/// of [`LINK_MTU_BYTES_MAX`] octets, and less than 280 octets of state.
 pub struct Link<const TX: usize, const RX: usize> {
     handshake: Handshake,
     deframer: Deframer,
@@ -122,7 +115,7 @@ pub struct Link<const TX: usize, const RX: usize> {
 impl<const TX: usize, const RX: usize> Link<TX, RX> {
     /// A link that is not open and has a HELLO to send.
     pub fn new(config: Config, now: Instant) -> Self {
-        const { assert!(RX <= LINK_MESSAGE_BYTES_MAX) };
+        const { assert!(RX >= LINK_MESSAGE_BYTES_MIN && RX <= LINK_MESSAGE_BYTES_MAX) };
         let mtu = config.mtu.clamp(LINK_MTU_BYTES_MIN, LINK_MTU_BYTES_MAX);
         // Both are below 65536, by the clamp and by the assertions here and in `limits`.
         let (frame_bytes_max, message_bytes_max) = (mtu as u16, RX as u16);
@@ -165,7 +158,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     /// Octets of the largest message that [`send`](Self::send) takes in this session; `None` when it is not open.
     pub fn message_bytes_max(&self) -> Option<usize> {
         let peer_max = usize::from(self.handshake.session()?.peer.message_bytes_max);
-        Some(peer_max.min(TX.saturating_sub(2)))
+        Some(peer_max.min(LINK_MESSAGE_BYTES_MAX).min(TX.saturating_sub(2)))
     }
 
     /// Octets of the largest message that there is room for now.
@@ -211,7 +204,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
 
     fn take_frame(&mut self, now: Instant) -> Option<Event> {
         let seed = self.handshake.session().map(|session| session.seed);
-        let frame = match Frame::parse(self.deframer.frame(), seed) {
+        let frame = match Frame::parse(self.deframer.frame(), self.handshake.role().peer(), seed) {
             Ok(frame) => frame,
             Err(_) => {
                 self.counts.dropped = self.counts.dropped.wrapping_add(1);
@@ -254,7 +247,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
     }
 
     fn emit_hello(&mut self, now: Instant, out: &mut [u8]) -> Option<usize> {
-        Frame::Hello(self.handshake.poll(now)?).emit(None, out)
+        Frame::Hello(self.handshake.poll(now)?).emit(self.handshake.role(), None, out)
     }
 
     /// A gap is told at once; otherwise the frame ack rides on DATA when there is some.
@@ -270,7 +263,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
             },
         };
         self.receiver.replied();
-        frame.emit(seed, out)
+        frame.emit(self.handshake.role(), seed, out)
     }
 }
 

@@ -1,8 +1,11 @@
 //! The retransmission timer, from measured round trips.
 //!
+//! A round trip measured with a short frame says little of a long one on a slow line: the timer is never shorter than
+//! the largest frame takes there.
+//!
 //! Source: RFC 6298 in integer milliseconds; a frame sent twice is not measured (Karn's algorithm, RFC 6298 §3).
 
-use crate::limits::{LINK_RTO_MS_MAX, LINK_RTO_MS_MIN, LINK_RTO_MS_START};
+use crate::limits::{LINK_RTO_MS_MAX, LINK_RTO_MS_MIN, LINK_RTO_MS_MIN_PER_MTU_BYTE, LINK_RTO_MS_START};
 use crate::time::Duration;
 
 /// Smoothed round trip, its variation, and the timer that follows from them.
@@ -12,11 +15,14 @@ pub(super) struct RetransmissionTimer {
     smoothed_eighths: Option<u32>,
     variation_quarters: u32,
     timeout: u32,
+    timeout_min: u32,
 }
 
 impl RetransmissionTimer {
-    pub const fn new() -> Self {
-        Self { smoothed_eighths: None, variation_quarters: 0, timeout: LINK_RTO_MS_START }
+    pub fn new(mtu: u16) -> Self {
+        let timeout_min = LINK_RTO_MS_MIN.max(LINK_RTO_MS_MIN_PER_MTU_BYTE * u32::from(mtu));
+        let timeout = LINK_RTO_MS_START.max(timeout_min);
+        Self { smoothed_eighths: None, variation_quarters: 0, timeout, timeout_min }
     }
 
     pub fn timeout(&self) -> Duration {
@@ -38,7 +44,7 @@ impl RetransmissionTimer {
             }
         };
         self.smoothed_eighths = Some(smoothed_eighths);
-        self.timeout = (smoothed_eighths / 8 + self.variation_quarters.max(1)).clamp(LINK_RTO_MS_MIN, LINK_RTO_MS_MAX);
+        self.timeout = (smoothed_eighths / 8 + self.variation_quarters.max(1)).clamp(self.timeout_min, LINK_RTO_MS_MAX);
     }
 
     /// The timer ran out (RFC 6298 §5.5).
@@ -53,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_first_sample_sets_the_timer_to_three_round_trips() {
-        let mut timer = RetransmissionTimer::new();
+        let mut timer = RetransmissionTimer::new(20);
         assert_eq!(timer.timeout, LINK_RTO_MS_START);
         timer.measured(Duration::from_millis(200));
         assert_eq!(timer.timeout, 600);
@@ -61,7 +67,7 @@ mod tests {
 
     #[test]
     fn steady_samples_bring_it_down_to_its_floor_and_doubling_up_to_its_ceiling() {
-        let mut timer = RetransmissionTimer::new();
+        let mut timer = RetransmissionTimer::new(20);
         (0..100).for_each(|_| timer.measured(Duration::from_millis(2)));
         assert_eq!(timer.timeout, LINK_RTO_MS_MIN);
         timer.double();
@@ -73,8 +79,19 @@ mod tests {
     }
 
     #[test]
+    fn it_is_never_shorter_than_three_of_the_largest_frames_at_9600_baud() {
+        for mtu in [20, 256, 1024] {
+            let mut timer = RetransmissionTimer::new(mtu);
+            let three_frames = 3 * u32::from(mtu) * 10 * 1000 / 9600;
+            assert!(timer.timeout >= three_frames, "{mtu}: {}", timer.timeout);
+            (0..100).for_each(|_| timer.measured(Duration::from_millis(2)));
+            assert!(timer.timeout >= three_frames, "{mtu}: {}", timer.timeout);
+        }
+    }
+
+    #[test]
     fn an_absurd_sample_is_bounded() {
-        let mut timer = RetransmissionTimer::new();
+        let mut timer = RetransmissionTimer::new(20);
         (0..100).for_each(|_| timer.measured(Duration::MAX));
         assert_eq!(timer.timeout, LINK_RTO_MS_MAX);
     }

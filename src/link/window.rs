@@ -1,6 +1,6 @@
 //! The numbers of frames in flight, and when to send them again.
 //!
-//! It counts frames and knows neither octets nor messages.
+//! It counts frames and knows neither their octets nor messages.
 //!
 //! ```text
 //!  acked_seq        + next           + used                 + limit
@@ -9,8 +9,8 @@
 //!
 //! Source: RFC 3366 (advice to link designers on ARQ).
 
-use crate::limits::{FRAME_SEND_COUNT_MAX, LINK_WINDOW_FRAMES, LINK_WINDOW_START_FRAMES};
-use crate::time::Instant;
+use crate::limits::{LINK_SILENCE_MS, LINK_WINDOW_BYTES, LINK_WINDOW_FRAMES, LINK_WINDOW_START_FRAMES};
+use crate::time::{Duration, Instant};
 
 use super::Silent;
 use super::rto::RetransmissionTimer;
@@ -29,27 +29,31 @@ pub(super) struct Window {
     next: u8,
     used: u8,
     limit: u8,
-    /// How often the timer ran out for the oldest frame.
-    timeout_count: u8,
+    limit_max: u8,
     went_back_for_gap: bool,
     /// The frame whose round trip is being measured, and when it was sent.
     measured: Option<(u8, Instant)>,
     timer: RetransmissionTimer,
-    deadline: Option<Instant>,
+    /// When the timer runs out; none while no frame is in flight.
+    resend_at: Option<Instant>,
+    /// When a peer of which nothing was heard counts as silent; says nothing while no frame is in flight.
+    silent_at: Instant,
 }
 
 impl Window {
-    pub fn new() -> Self {
+    pub fn new(mtu: u16) -> Self {
+        let frames = LINK_WINDOW_BYTES / usize::from(mtu);
         Self {
             acked_seq: 0,
             next: 0,
             used: 0,
             limit: LINK_WINDOW_START_FRAMES,
-            timeout_count: 0,
+            limit_max: u8::try_from(frames).map_or(LINK_WINDOW_FRAMES, |frames| frames.min(LINK_WINDOW_FRAMES)),
             went_back_for_gap: false,
             measured: None,
-            timer: RetransmissionTimer::new(),
-            deadline: None,
+            timer: RetransmissionTimer::new(mtu),
+            resend_at: None,
+            silent_at: Instant::ZERO,
         }
     }
 
@@ -65,7 +69,9 @@ impl Window {
             self.used = self.next;
             self.measured = self.measured.or(Some((seq, now)));
         }
-        self.deadline = self.deadline.or(Some(now + self.timer.timeout()));
+        if self.resend_at.is_none() {
+            self.wait(now);
+        }
         seq
     }
 
@@ -81,30 +87,30 @@ impl Window {
         let go_back = gap && self.used > 0 && !self.went_back_for_gap;
         if go_back {
             self.went_back_for_gap = true;
+            self.resend_at = Some(now + self.timer.timeout());
             self.go_back();
         }
         Acknowledged { count, go_back }
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.resend_at.map(|resend_at| resend_at.min(self.silent_at))
     }
 
     /// Whether the timer ran out, so that the oldest frame is to be sent again, and for now it alone.
     ///
     /// # Errors
-    /// [`Silent`] when it has been sent [`FRAME_SEND_COUNT_MAX`] times.
+    /// [`Silent`] when nothing has arrived for [`LINK_SILENCE_MS`].
     pub fn handle_timeout(&mut self, now: Instant) -> Result<bool, Silent> {
-        if self.deadline.is_none_or(|deadline| deadline > now) {
+        if self.deadline().is_none_or(|deadline| deadline > now) {
             return Ok(false);
         }
-        self.timeout_count += 1;
-        if self.timeout_count >= FRAME_SEND_COUNT_MAX {
+        if self.silent_at <= now {
             return Err(Silent);
         }
         self.timer.double();
         // It runs again although nothing was sent yet: a port that takes no octets is silent as well.
-        self.deadline = Some(now + self.timer.timeout());
+        self.resend_at = Some(now + self.timer.timeout());
         self.limit = 1;
         self.go_back();
         Ok(true)
@@ -120,10 +126,18 @@ impl Window {
         self.acked_seq = self.acked_seq.wrapping_add(count);
         self.used -= count;
         self.next = self.next.saturating_sub(count);
-        self.limit = self.limit.saturating_add(count).min(LINK_WINDOW_FRAMES);
-        self.timeout_count = 0;
+        self.limit = self.limit.saturating_add(count).min(self.limit_max);
         self.went_back_for_gap = false;
-        self.deadline = (self.used > 0).then(|| now + self.timer.timeout());
+        self.resend_at = None;
+        if self.used > 0 {
+            self.wait(now);
+        }
+    }
+
+    /// Frames are in flight, and what is heard of them is new.
+    fn wait(&mut self, now: Instant) {
+        self.resend_at = Some(now + self.timer.timeout());
+        self.silent_at = now + Duration::from_millis(LINK_SILENCE_MS);
     }
 
     fn go_back(&mut self) {
@@ -135,15 +149,15 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{LINK_RTO_MS_MAX, LINK_RTO_MS_START};
-    use crate::time::Duration;
+    use crate::limits::LINK_RTO_MS_START;
     use std::vec::Vec;
 
     const NOW: Instant = Instant::ZERO;
+    const MTU: u16 = 64;
 
     #[test]
     fn the_window_is_never_exceeded_and_grows_with_each_frame_ack() {
-        let mut window = Window::new();
+        let mut window = Window::new(MTU);
         assert_eq!(fill(&mut window, NOW), [0, 1, 2, 3]);
         window.acknowledge(4, false, NOW);
         assert_eq!(fill(&mut window, NOW).len(), 8);
@@ -154,8 +168,22 @@ mod tests {
     }
 
     #[test]
+    fn the_window_of_a_large_mtu_is_smaller() {
+        for (mtu, frames) in [(20, 16), (256, 16), (512, 8), (1024, 4)] {
+            let mut window = Window::new(mtu);
+            for ack in 1..=100 {
+                fill(&mut window, NOW);
+                window.acknowledge(ack, false, NOW);
+            }
+            fill(&mut window, NOW);
+            assert_eq!(window.used, frames, "{mtu}");
+            assert!(usize::from(window.used) * usize::from(mtu) <= LINK_WINDOW_BYTES);
+        }
+    }
+
+    #[test]
     fn numbers_go_round() {
-        let mut window = Window::new();
+        let mut window = Window::new(MTU);
         for round in 0..1000u32 {
             let seq = window.sent(NOW);
             assert_eq!(u32::from(seq), round % 256);
@@ -165,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_answered_once_for_each_number() {
-        let mut window = Window::new();
+        let mut window = Window::new(MTU);
         fill(&mut window, NOW);
         assert_eq!(window.acknowledge(1, true, NOW), Acknowledged { count: 1, go_back: true });
         assert_eq!(fill(&mut window, NOW), [1, 2, 3, 4, 5]);
@@ -175,8 +203,17 @@ mod tests {
     }
 
     #[test]
+    fn going_back_for_a_gap_gives_the_frames_time_to_arrive() {
+        let mut window = Window::new(MTU);
+        fill(&mut window, NOW);
+        let later = NOW + Duration::from_millis(900);
+        window.acknowledge(0, true, later);
+        assert_eq!(window.deadline(), Some(later + Duration::from_millis(LINK_RTO_MS_START.into())));
+    }
+
+    #[test]
     fn frame_acks_outside_the_window_are_ignored() {
-        let mut window = Window::new();
+        let mut window = Window::new(MTU);
         fill(&mut window, NOW);
         for ack in [5, 100, 255] {
             assert_eq!(window.acknowledge(ack, true, NOW), Acknowledged { count: 0, go_back: false });
@@ -186,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_late_frame_ack_after_going_back_skips_what_arrived() {
-        let mut window = Window::new();
+        let mut window = Window::new(MTU);
         fill(&mut window, NOW);
         let late = window.deadline().expect("frames are in flight");
         assert_eq!(window.handle_timeout(late), Ok(true));
@@ -196,8 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn the_last_permitted_sending_without_answer_is_silence() {
-        let (mut window, mut now, mut sent_at) = (Window::new(), NOW, Vec::new());
+    fn a_peer_of_which_nothing_is_heard_for_half_a_minute_is_silent() {
+        let (mut window, mut now, mut sent_at) = (Window::new(MTU), NOW, Vec::new());
         loop {
             window.sent(now);
             sent_at.push(now.as_millis());
@@ -208,28 +245,40 @@ mod tests {
                 Err(Silent) => break,
             }
         }
-        assert_eq!(sent_at.len(), usize::from(FRAME_SEND_COUNT_MAX));
-        assert_eq!(sent_at[1], u64::from(LINK_RTO_MS_START));
-        assert_eq!(now.as_millis() - sent_at[9], u64::from(LINK_RTO_MS_MAX));
+        assert_eq!(sent_at, [0, 1_000, 3_000, 7_000, 15_000, 23_000]);
+        assert_eq!(now, NOW + Duration::from_millis(LINK_SILENCE_MS));
+    }
+
+    #[test]
+    fn whatever_arrives_puts_silence_off() {
+        let mut window = Window::new(MTU);
+        fill(&mut window, NOW);
+        let late = NOW + Duration::from_millis(LINK_SILENCE_MS - 1);
+        window.acknowledge(1, false, late);
+        let end = late + Duration::from_millis(LINK_SILENCE_MS);
+        while let Some(deadline) = window.deadline().filter(|deadline| *deadline < end) {
+            assert_eq!(window.handle_timeout(deadline), Ok(true));
+        }
+        assert_eq!(window.handle_timeout(end), Err(Silent));
     }
 
     #[test]
     fn a_port_that_takes_no_octets_is_silent_as_well() {
-        let mut window = Window::new();
+        let mut window = Window::new(MTU);
         window.sent(NOW);
-        let mut timeout_count = 0;
+        let mut end = NOW;
         while let Some(deadline) = window.deadline() {
-            timeout_count += 1;
+            end = deadline;
             if window.handle_timeout(deadline).is_err() {
                 break;
             }
         }
-        assert_eq!(timeout_count, FRAME_SEND_COUNT_MAX);
+        assert_eq!(end, NOW + Duration::from_millis(LINK_SILENCE_MS));
     }
 
     #[test]
     fn a_frame_sent_twice_is_not_measured() {
-        let mut window = Window::new();
+        let mut window = Window::new(MTU);
         window.sent(NOW);
         let late = window.deadline().expect("in flight");
         window.handle_timeout(late).expect("not silent");

@@ -7,7 +7,7 @@ use crc::{CRC_32_ISCSI, Crc};
 
 use super::VERSION;
 use super::cobs;
-use crate::limits::LINK_MTU_BYTES_MIN;
+use crate::limits::{LINK_MESSAGE_BYTES_MIN, LINK_MTU_BYTES_MIN};
 
 /// CRC-32C: polynomial 0x1edc6f41, reflected, initial value and final exclusive-or 0xffffffff.
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
@@ -18,6 +18,7 @@ const HELLO: u8 = 0x10;
 const DATA: u8 = 0x20;
 const ACK: u8 = 0x30;
 
+const FROM_DEVICE: u8 = 0x08;
 const HELLO_ASK: u8 = 0x01;
 const DATA_FIRST: u8 = 0x01;
 const DATA_LAST: u8 = 0x02;
@@ -35,6 +36,32 @@ pub const fn payload_bytes_max(mtu: usize) -> usize {
 // The smallest MTU carries a HELLO exactly, and a DATA frame that makes progress.
 const _: () = assert!(cobs::decoded_bytes_max(LINK_MTU_BYTES_MIN) == HELLO_BYTES + CRC_BYTES);
 const _: () = assert!(payload_bytes_max(LINK_MTU_BYTES_MIN) == 11);
+
+/// Which end of a link: it is said in every frame, and orders the boot ids in the CRC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The end that holds the subscriptions.
+    Gateway,
+    /// The end that messages are for.
+    Device,
+}
+
+impl Role {
+    /// The other end.
+    pub const fn peer(self) -> Self {
+        match self {
+            Self::Gateway => Self::Device,
+            Self::Device => Self::Gateway,
+        }
+    }
+
+    const fn flag(self) -> u8 {
+        match self {
+            Self::Gateway => 0,
+            Self::Device => FROM_DEVICE,
+        }
+    }
+}
 
 /// The octets that precede every DATA and ACK frame of a session in its CRC, and are not sent.
 ///
@@ -97,20 +124,22 @@ pub enum Frame<'a> {
 /// Why octets between two delimiters are no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidFrame {
-    /// Damaged, or of another session.
-    Checksum,
     /// A kind that this version does not know.
     Kind,
+    /// Sent by the end that received it: an echo, or a peer of the same role.
+    Echo,
+    /// Damaged, or of another session.
+    Checksum,
     /// A length or a value that its kind does not allow.
     Malformed,
 }
 
 impl<'a> Frame<'a> {
-    /// Parses a decoded frame; DATA and ACK need the session they belong to.
+    /// Parses a decoded frame that `from` sent; DATA and ACK need the session they belong to.
     ///
     /// # Errors
     /// See [`InvalidFrame`]; the frame is to be dropped in every case.
-    pub fn parse(octets: &'a [u8], session: Option<SessionSeed>) -> Result<Self, InvalidFrame> {
+    pub fn parse(octets: &'a [u8], from: Role, session: Option<SessionSeed>) -> Result<Self, InvalidFrame> {
         let (body, crc) = octets.split_last_chunk::<CRC_BYTES>().ok_or(InvalidFrame::Malformed)?;
         let kind = *body.first().ok_or(InvalidFrame::Malformed)?;
         let seed = match kind & KIND_MASK {
@@ -118,6 +147,9 @@ impl<'a> Frame<'a> {
             DATA | ACK => Some(session.ok_or(InvalidFrame::Checksum)?),
             _ => return Err(InvalidFrame::Kind),
         };
+        if kind & FROM_DEVICE != from.flag() {
+            return Err(InvalidFrame::Echo);
+        }
         if checksum(seed, &[body]) != *crc {
             return Err(InvalidFrame::Checksum);
         }
@@ -128,18 +160,22 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Emits the frame encoded and delimited; returns the octets written, or `None` when `out` is too small.
+    /// Emits the frame as `from` sends it, encoded and delimited; returns the octets written, or `None` when `out` is too
+    /// small.
     ///
     /// A HELLO ignores the session; DATA and ACK without one are not emitted.
-    pub fn emit(&self, session: Option<SessionSeed>, out: &mut [u8]) -> Option<usize> {
+    pub fn emit(&self, from: Role, session: Option<SessionSeed>, out: &mut [u8]) -> Option<usize> {
         match *self {
-            Self::Hello(hello) => emit(None, &hello_body(hello), &[], out),
+            Self::Hello(hello) => emit(None, &hello_body(from, hello), &[], out),
             Self::HelloOfVersion(_) => None,
             Self::Data { first, last, seq, ack, payload } => {
-                let kind = DATA | flag(first, DATA_FIRST) | flag(last, DATA_LAST);
+                let kind = DATA | from.flag() | flag(first, DATA_FIRST) | flag(last, DATA_LAST);
                 emit(Some(session?), &[kind, seq, ack], payload, out)
             }
-            Self::Ack { gap, ack } => emit(Some(session?), &[ACK | flag(gap, ACK_GAP), ack], &[], out),
+            Self::Ack { gap, ack } => {
+                let kind = ACK | from.flag() | flag(gap, ACK_GAP);
+                emit(Some(session?), &[kind, ack], &[], out)
+            }
         }
     }
 }
@@ -148,9 +184,9 @@ fn flag(set: bool, flag: u8) -> u8 {
     if set { flag } else { 0 }
 }
 
-fn hello_body(hello: Hello) -> [u8; HELLO_BYTES] {
+fn hello_body(from: Role, hello: Hello) -> [u8; HELLO_BYTES] {
     let mut body = [0; HELLO_BYTES];
-    body[0] = HELLO | flag(hello.ask, HELLO_ASK);
+    body[0] = HELLO | from.flag() | flag(hello.ask, HELLO_ASK);
     body[1] = VERSION;
     body[2..6].copy_from_slice(&hello.boot_id.to_le_bytes());
     body[6..10].copy_from_slice(&hello.echo.to_le_bytes());
@@ -173,7 +209,9 @@ fn parse_hello(body: &[u8]) -> Result<Frame<'_>, InvalidFrame> {
         mtu: u16::from_le_bytes([m0, m1]),
         message_bytes_max: u16::from_le_bytes([l0, l1]),
     };
-    if hello.boot_id == 0 || usize::from(hello.mtu) < LINK_MTU_BYTES_MIN {
+    let fits =
+        usize::from(hello.mtu) >= LINK_MTU_BYTES_MIN && usize::from(hello.message_bytes_max) >= LINK_MESSAGE_BYTES_MIN;
+    if hello.boot_id == 0 || !fits {
         return Err(InvalidFrame::Malformed);
     }
     Ok(Frame::Hello(hello))
@@ -225,20 +263,33 @@ mod tests {
     fn a_frame_of_another_session_fails_like_a_damaged_one() {
         let here = SessionSeed::new(1, 2);
         let octets = decoded(Frame::Ack { gap: false, ack: 7 }, Some(here));
-        assert_eq!(Frame::parse(&octets, Some(here)), Ok(Frame::Ack { gap: false, ack: 7 }));
+        assert_eq!(Frame::parse(&octets, Role::Device, Some(here)), Ok(Frame::Ack { gap: false, ack: 7 }));
         for other in [Some(SessionSeed::new(2, 1)), Some(SessionSeed::new(1, 3)), None] {
-            assert_eq!(Frame::parse(&octets, other), Err(InvalidFrame::Checksum));
+            assert_eq!(Frame::parse(&octets, Role::Device, other), Err(InvalidFrame::Checksum));
         }
     }
 
     #[test]
     fn a_hello_with_impossible_values_is_malformed() {
-        let good = Hello { ask: true, boot_id: 1, echo: 0, mtu: 20, message_bytes_max: 0 };
-        for bad in [Hello { boot_id: 0, ..good }, Hello { mtu: 19, ..good }] {
-            assert_eq!(Frame::parse(&decoded(Frame::Hello(bad), None), None), Err(InvalidFrame::Malformed));
+        let good = Hello { ask: true, boot_id: 1, echo: 0, mtu: 20, message_bytes_max: 34 };
+        for bad in [Hello { boot_id: 0, ..good }, Hello { mtu: 19, ..good }, Hello { message_bytes_max: 33, ..good }] {
+            let octets = decoded(Frame::Hello(bad), None);
+            assert_eq!(Frame::parse(&octets, Role::Device, None), Err(InvalidFrame::Malformed));
         }
         let octets = decoded(Frame::Hello(good), None);
-        assert_eq!(Frame::parse(&octets, None), Ok(Frame::Hello(good)));
+        assert_eq!(Frame::parse(&octets, Role::Device, None), Ok(Frame::Hello(good)));
+    }
+
+    #[test]
+    fn a_frame_of_the_own_role_is_an_echo() {
+        let session = Some(SessionSeed::new(1, 2));
+        let hello = Hello { ask: true, boot_id: 1, echo: 1, mtu: 20, message_bytes_max: 34 };
+        let data = Frame::Data { first: true, last: true, seq: 0, ack: 0, payload: b"x" };
+        for frame in [Frame::Hello(hello), data, Frame::Ack { gap: true, ack: 0 }] {
+            let octets = decoded(frame, session);
+            assert_eq!(Frame::parse(&octets, Role::Gateway, session), Err(InvalidFrame::Echo));
+            assert_eq!(Frame::parse(&octets, Role::Device, session), Ok(frame));
+        }
     }
 
     #[test]
@@ -246,21 +297,21 @@ mod tests {
         let session = SessionSeed::new(1, 2);
         let parse = |body: &[u8]| {
             let octets = [body, &checksum(Some(session), &[body])].concat();
-            Frame::parse(&octets, Some(session)).map(|_| ())
+            Frame::parse(&octets, Role::Gateway, Some(session)).map(|_| ())
         };
         assert_eq!(parse(&[0x40, 0]), Err(InvalidFrame::Kind));
         assert_eq!(parse(&[0x30]), Err(InvalidFrame::Malformed));
         assert_eq!(parse(&[0x30, 1, 2]), Err(InvalidFrame::Malformed));
         assert_eq!(parse(&[0x20, 1]), Err(InvalidFrame::Malformed));
         assert_eq!(parse(&[]), Err(InvalidFrame::Malformed));
-        assert_eq!(Frame::parse(&[1, 2, 3], None), Err(InvalidFrame::Malformed));
+        assert_eq!(Frame::parse(&[1, 2, 3], Role::Gateway, None), Err(InvalidFrame::Malformed));
     }
 
     #[test]
     fn a_hello_of_another_version_may_have_another_length() {
         let body = [0x11, 9, 1, 2, 3];
         let octets = [&body[..], &checksum(None, &[&body])].concat();
-        assert_eq!(Frame::parse(&octets, None), Ok(Frame::HelloOfVersion(9)));
+        assert_eq!(Frame::parse(&octets, Role::Gateway, None), Ok(Frame::HelloOfVersion(9)));
     }
 
     proptest! {
@@ -270,22 +321,22 @@ mod tests {
             let session = Some(SessionSeed::new(3, 4));
             let frame = Frame::Data { first: true, last: false, seq: 5, ack: 6, payload: &payload };
             let mut octets = decoded(frame, session);
-            prop_assert_eq!(Frame::parse(&octets, session), Ok(frame));
+            prop_assert_eq!(Frame::parse(&octets, Role::Device, session), Ok(frame));
             let bit = bit.index(octets.len() * 8);
             octets[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(Frame::parse(&octets, session).is_err());
+            prop_assert!(Frame::parse(&octets, Role::Device, session).is_err());
         }
 
         /// C-66: arbitrary octets never panic.
         #[test]
         fn c_66_hostile_frames_never_panic(octets in prop::collection::vec(any::<u8>(), 0..64)) {
-            prop_assert!(Frame::parse(&octets, Some(SessionSeed::new(1, 1))).is_err());
+            prop_assert!(Frame::parse(&octets, Role::Device, Some(SessionSeed::new(1, 1))).is_err());
         }
     }
 
     fn decoded(frame: Frame<'_>, session: Option<SessionSeed>) -> Vec<u8> {
         let mut out = [0; LINK_MTU_BYTES_MAX];
-        let bytes = frame.emit(session, &mut out).expect("it fits");
+        let bytes = frame.emit(Role::Device, session, &mut out).expect("it fits");
         let mut deframer = Deframer::new(LINK_MTU_BYTES_MAX);
         assert_eq!(deframer.feed(&out[..bytes]), (bytes, true));
         deframer.frame().to_vec()

@@ -63,9 +63,16 @@ impl fmt::Display for InvalidDeviceId {
 
 impl core::error::Error for InvalidDeviceId {}
 
-/// A device's own label for one of its subscriptions.
+/// A device's own label for one of its subscriptions, 1 to 65535.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChannelId(pub u16);
+
+impl ChannelId {
+    /// Whether it is the label of a subscription: 0 stands for the device itself.
+    pub const fn is_valid(self) -> bool {
+        self.0 != 0
+    }
+}
 
 impl fmt::Display for ChannelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,7 +7,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{ChannelId, DeviceId, MessageId};
-use crate::limits::{LINK_MESSAGE_BYTES_MAX, PLAINTEXT_BYTES_MAX};
+use crate::limits::{LINK_MESSAGE_BYTES_MAX, LINK_MESSAGE_BYTES_MIN, PLAINTEXT_BYTES_MAX};
 
 /// Octets of the largest [`ToGateway`]: an Attach with the longest device id.
 pub const TO_GATEWAY_BYTES_MAX: usize = 1 + 1 + super::DEVICE_ID_BYTES_MAX;
@@ -18,6 +18,7 @@ pub const P256DH_BYTES: usize = 65;
 /// Octets of an authentication secret.
 pub const AUTH_BYTES: usize = 16;
 
+const _: () = assert!(TO_GATEWAY_BYTES_MAX == LINK_MESSAGE_BYTES_MIN);
 const _: () = assert!(PLAINTEXT_BYTES_MAX + PUSH_OVERHEAD_BYTES_MAX <= LINK_MESSAGE_BYTES_MAX);
 
 /// What a gateway says to a device.
@@ -125,15 +126,17 @@ impl<'a> ToDevice<'a> {
     /// Parses a message; its texts and octets stay borrowed.
     ///
     /// # Errors
-    /// [`InvalidMessage`] for an unknown variant, a wrong length, or octets left over.
+    /// [`InvalidMessage`] for an unknown variant, a wrong length, a channel 0 that is none, or octets left over.
     pub fn parse(octets: &'a [u8]) -> Result<Self, InvalidMessage> {
         let message = parse(octets)?;
-        match message {
-            Self::Subscribed { p256dh, auth, .. } if p256dh.len() != P256DH_BYTES || auth.len() != AUTH_BYTES => {
-                Err(InvalidMessage)
+        let is_valid = match message {
+            Self::Subscribed { channel, p256dh, auth, .. } => {
+                channel.is_valid() && p256dh.len() == P256DH_BYTES && auth.len() == AUTH_BYTES
             }
-            _ => Ok(message),
-        }
+            Self::Push { channel, .. } | Self::Unsubscribed { channel } => channel.is_valid(),
+            Self::Refused { .. } => true,
+        };
+        if is_valid { Ok(message) } else { Err(InvalidMessage) }
     }
 
     /// Emits the message to the start of `out`; returns the octets written.
@@ -149,9 +152,12 @@ impl ToGateway {
     /// Parses a message.
     ///
     /// # Errors
-    /// [`InvalidMessage`] for an unknown variant, a device id that is none, or octets left over.
+    /// [`InvalidMessage`] for an unknown variant, a device id that is none, channel 0, or octets left over.
     pub fn parse(octets: &[u8]) -> Result<Self, InvalidMessage> {
-        parse(octets)
+        match parse(octets)? {
+            Self::Subscribe { channel } | Self::Unsubscribe { channel } if !channel.is_valid() => Err(InvalidMessage),
+            message => Ok(message),
+        }
     }
 
     /// Emits the message to the start of `out`; returns the octets written.
@@ -206,6 +212,21 @@ mod tests {
             assert_eq!(ToDevice::parse(&out[..bytes]).is_ok(), good);
             assert_eq!(ToDevice::parse(&out[..bytes + 1]), Err(InvalidMessage));
         }
+    }
+
+    #[test]
+    fn channel_0_is_no_channel() {
+        let push = ToDevice::Push { message: MessageId([1; 8]), channel: ChannelId(0), body: b"" };
+        let (p256dh, auth) = ([4; P256DH_BYTES], [5; AUTH_BYTES]);
+        let subscribed = ToDevice::Subscribed { channel: ChannelId(0), push: "/p", p256dh: &p256dh, auth: &auth };
+        let mut out = [0; 200];
+        for message in [push, subscribed, ToDevice::Unsubscribed { channel: ChannelId(0) }] {
+            let bytes = message.emit(&mut out).expect("it fits");
+            assert_eq!(ToDevice::parse(&out[..bytes]), Err(InvalidMessage));
+        }
+        assert_eq!(ToGateway::parse(&[3, 0]), Err(InvalidMessage));
+        assert_eq!(ToGateway::parse(&[4, 0]), Err(InvalidMessage));
+        assert!(ToDevice::parse(&[2, 0, 1]).is_ok(), "the device itself is refused");
     }
 
     proptest! {

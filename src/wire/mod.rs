@@ -1,18 +1,29 @@
-//! The link protocol: every octet between a gateway and a device.
+//! The link protocol: every octet between a gateway and a device. Version 0, a draft: it may change until version 1.
 //!
-//! This page is the specification; it suffices to write a device in any language. It is **version 0**, a draft: its
-//! octets may change until version 1 is frozen. This module parses and emits; [`link`](crate::link) is the machine.
-//! "Must be dropped" below means: ignored without an answer, as if it had been lost.
+//! # 1. What a device is
 //!
-//! A link joins one gateway and one device over a line that may lose, double and damage octets. The link repairs that
-//! and carries messages of 0 to 4096 octets whole, in order and once in each session.
+//! A gateway subscribes at a push service for its devices, holds the keys, decrypts what is pushed and hands a device
+//! the plaintext. The device does no cryptography. It is on a *line* with one gateway, says who it is, takes pushes,
+//! and acknowledges each when it cannot be lost any more; only then the gateway acknowledges it at the push service.
 //!
-//! All numbers are unsigned and little endian. Octets are written in hexadecimal.
+//! This page suffices to write a device in any language. Numbers are unsigned and little endian, octets hexadecimal.
+//! *Dropped* means ignored without an answer, as if it had been lost.
 //!
-//! # 1. Frames in a byte stream
+//! A line carries octets both ways. It may lose, double and damage them, and it may echo:
 //!
-//! A stream is a sequence of frames, each encoded so that it holds no zero octet and ended by one zero octet (`00`, the
-//! delimiter). On a packet link each packet is one encoded frame with its delimiter.
+//! - serial: 8 data bits, no parity, 1 stop bit, no flow control. Every octet value occurs, 11 and 13 too: switch
+//!   XON/XOFF and all terminal processing off. Made for 9600 baud and more; slower lines work, but frames may be sent
+//!   twice.
+//! - Unix or TCP stream socket on which the gateway listens. A newer connection replaces the one before.
+//!
+//! A line that packs octets into packets is used as a stream: packet boundaries mean nothing. When a connection ends,
+//! half a frame is lost and nothing else is decided; a device connects again and may keep its state. The gateway starts
+//! anew with each connection.
+//!
+//! # 2. Frames in the stream
+//!
+//! Each frame is encoded so that it holds no zero octet, and ended by one zero octet (`00`, the delimiter). A side
+//! begins each connection with one `00`, so that what the line held before does not spoil its first frame.
 //!
 //! The encoding is COBS, consistent overhead byte stuffing. To encode, put one zero behind the frame and cut the whole
 //! into blocks: a block ends behind a zero, or behind 254 octets without one. A block of `n` octets and a zero becomes
@@ -25,57 +36,56 @@
 //! frame   01 .. fe (254 of them)                   ff 01 .. fe 00   or   ff 01 .. fe 01 00
 //! ```
 //!
-//! To decode, read a length octet `c` (1 to 255) and copy the `c - 1` octets that follow; if `c` is not 255 and
-//! octets are left, write a zero; repeat until none are left. Octets missing make the frame damaged.
+//! To decode, read a length octet `c` (1 to 255) and copy the `c - 1` octets that follow; if `c` is not 255 and octets
+//! are left, write a zero; repeat until none are left. Octets missing make the frame damaged.
 //!
-//! - The length of a frame always counts encoding and delimiter: at most the MTU, which is 20 to 1024 octets and is
-//!   agreed on in HELLO. A longer frame must be dropped up to its delimiter.
-//! - An empty frame (a delimiter that follows a delimiter) must be dropped. A side that starts on a byte stream should
-//!   send one `00` first, so that what the line held before does not spoil its first frame.
-//! - Whatever is wrong with a frame, the next one starts behind the next `00`.
-//!
-//! # 2. The checksum
-//!
-//! Each frame, before encoding, is a body and 4 octets of checksum:
-//!
-//! ```text
-//! | kind and flags 1 | ... body ... | CRC-32C 4, little endian |
-//! ```
-//!
-//! CRC-32C (Castagnoli, "CRC-32/ISCSI"): polynomial `1edc6f41`, initial value `ffffffff`, input and output reflected,
-//! final exclusive-or `ffffffff`. The check value of the nine characters `123456789` is `e3069283`.
-//!
-//! The checksum of a HELLO is taken over its body. The checksum of DATA and ACK is taken over 8 octets that are not
-//! sent, the *session seed*, and then the body. The seed is the boot id of the gateway (4 octets) and the boot id of
-//! the device (4 octets). A frame of an earlier session therefore fails like a damaged one.
-//!
-//! ```text
-//! gateway boot id 11223344, device boot id 55667788: seed 44 33 22 11 88 77 66 55
-//! body 30 01                              CRC-32C of seed and body e134dd81
-//! frame 30 01 81 dd 34 e1, on the line    07 30 01 81 dd 34 e1 00
-//! ```
+//! - Empty frames (`00` behind `00`) and damaged ones are dropped. The next frame begins behind the next `00`.
+//! - The *MTU* of a side, 20 to 1024, is the largest frame that it accepts, as sent: encoded, with delimiter. A longer
+//!   one is dropped up to its delimiter. A frame of `n` octets takes at most `n + ceil(n / 254) + 1` on the line, so
+//!   DATA carries 11 octets at MTU 20, 55 at 64, 247 at 256, 1011 at 1024.
 //!
 //! # 3. Kinds of frames
 //!
-//! The high four bits of the first octet are the kind, the low four are flags. Flags not named here are sent as 0 and
-//! ignored. A frame of another kind, or of a length that its kind does not allow, must be dropped.
+//! Before encoding, with the number of octets of each field:
 //!
 //! ```text
-//! HELLO   | 10 + ASK 1 | version 1 | boot id 4 | echo 4 | mtu 2 | largest message 2 | CRC 4 |     18, on the line 20
-//! DATA    | 20 + FIRST 1 + LAST 2 | seq 1 | ack 1 | payload 0 or more | CRC 4 |     7 or more, on the line 9 or more
-//! ACK     | 30 + GAP 1 | ack 1 | CRC 4 |                                             6, on the line 8
+//! HELLO   kind 1, version 1, boot id 4, echo 4, mtu 2, largest message 2, CRC 4     18 in all, on the line 20
+//! DATA    kind 1, seq 1, ack 1, payload, CRC 4                                      7 and the payload
+//! ACK     kind 1, ack 1, CRC 4                                                      6 in all, on the line 8
 //! ```
 //!
-//! - `version`: 0. All else in a HELLO is read only if the version is known; another version may have another length.
-//! - `boot id`: the sender's, never 0. Chosen at random at each start, so that it is new to the peer.
-//! - `echo`: the boot id in the last HELLO that the sender took from its peer, or 0 if there is none.
-//! - `mtu`: octets of the largest frame that the sender accepts, 20 or more.
-//! - `largest message`: octets of the largest message that the sender accepts.
-//! - `ASK` (01): the sender is not open and wants a HELLO in return.
+//! The octet `kind` is 10 for HELLO, 20 for DATA, 30 for ACK, plus flags. Other flags are sent as 0 and ignored:
+//!
+//! | flag | in | means |
+//! | --- | --- | --- |
+//! | DEVICE 08 | all | the sender is the device |
+//! | ASK 01 | HELLO | the sender is not open and wants a HELLO in return |
+//! | FIRST 01, LAST 02 | DATA | a message starts, ends in this frame; one frame may have both or none |
+//! | GAP 01 | ACK | the DATA frame that arrived last is ahead of `ack` (section 5) |
+//!
+//! - `version`: 0. In every version HELLO starts with kind and version and ends with its CRC; what is between may
+//!   differ.
+//! - `boot id`: of the sender, new at each start and never 0. Random, or a counter kept over power loss.
+//! - `echo`: the boot id in the last HELLO that the sender took from its peer, or 0.
+//! - `mtu`, `largest message`: octets that the sender accepts, at least 20 and 34, else the HELLO is dropped. Larger
+//!   than 1024 and 4096 counts as these. A device that subscribes takes 601, one that takes any push 4007.
 //! - `seq`: the number of this DATA frame; 0 for the first in a session, then one more each, modulo 256.
 //! - `ack`: the number of the DATA frame that the sender expects next; all before it have arrived.
-//! - `FIRST` (01), `LAST` (02): a message starts, ends in this frame. A message in one frame has both.
-//! - `GAP` (01): a DATA frame with a later number than `ack` arrived.
+//!
+//! The CRC is CRC-32C (Castagnoli, "CRC-32/ISCSI"): polynomial `1edc6f41`, initial value `ffffffff`, input and output
+//! reflected, final exclusive-or `ffffffff`; of the characters `123456789` it is `e3069283`. In HELLO it is taken over
+//! all octets before it. In DATA and ACK it is taken over 8 octets that are not sent, the *seed*, and then all octets
+//! before it. The seed is the boot id of the gateway and the boot id of the device, so a frame of an earlier session
+//! fails.
+//!
+//! ```text
+//! gateway boot id 11223344, device boot id 55667788      seed 44 33 22 11 88 77 66 55
+//! ACK 30 01, CRC-32C of seed and 30 01 is e134dd81       frame 30 01 81 dd 34 e1
+//! ```
+//!
+//! These frames are dropped: of an unknown kind, of a wrong length or CRC, DATA and ACK outside a session, and those
+//! whose DEVICE flag is that of the receiver's own role. So an echo does no harm, and two gateways or two devices never
+//! open a session.
 //!
 //! # 4. Opening a session
 //!
@@ -83,7 +93,7 @@
 //!             start: choose a boot id
 //!                       |
 //!                       v
-//!   CLOSED: send HELLO with ASK at once, and again each second
+//!   CLOSED: send HELLO with ASK at once, and again 1000 ms after each HELLO sent
 //!      |                                                   ^
 //!      | a HELLO whose echo is my boot id                  | a HELLO with another boot id than the session's, or
 //!      v                                                   | the peer is silent (section 5):
@@ -94,134 +104,165 @@
 //!
 //! A side that takes a HELLO does this, in this order:
 //!
-//! 1. Another version: report it, drop the HELLO. There is no session between different versions.
+//! 1. Another version: tell whoever operates this side, drop the HELLO. There is no session between versions.
 //! 2. ASK is set: note that one HELLO is owed. However many ask before it is sent, one is owed.
 //! 3. OPEN, and the boot id is not that of the session's peer: become CLOSED as above.
-//! 4. CLOSED: note boot id, mtu and largest message as the peer's. If `echo` is my boot id, become OPEN.
+//! 4. CLOSED: note boot id, mtu and largest message as the peer's. If `echo` is my boot id, become OPEN. Still OPEN:
+//!    nothing in it matters.
 //!
-//! A HELLO that is owed, or due because a second passed in CLOSED, is sent with my boot id, the noted peer's as echo,
-//! and ASK exactly if I am CLOSED. Sent as an answer it also counts as that second's.
+//! A HELLO that is owed or due has my boot id, the noted peer's as echo, and ASK exactly if I am CLOSED.
 //!
-//! Being OPEN fixes the session: seed from both boot ids, MTU = the smaller of the two, `seq` and expected `seq` 0 on
-//! both sides, nothing in flight, no message half received. Nothing is carried over from an earlier session. As a side
-//! that leaves a session changes its boot id, no two sessions have the same seed. DATA and ACK that arrive in CLOSED
-//! must be dropped.
+//! Being OPEN fixes the session: the seed, the session MTU (the smaller of the two; each side still accepts its own),
+//! `seq` 0 on both sides, nothing outstanding, no message half received. Nothing is carried over from an earlier
+//! session. On an idle session nothing is sent: that a peer is gone is noticed with the next message.
 //!
 //! # 5. Messages over frames
 //!
-//! The sender cuts a message into DATA frames no longer than the MTU, FIRST on the first and LAST on the last; a
-//! message of 0 octets is one frame with both. Frames of the next message follow at once. A message larger than the
-//! peer's largest is never sent.
+//! A message of 0 to 4096 octets, and no more than the peer's largest, is cut into DATA frames that fit the session
+//! MTU. Messages arrive whole, in order, and once in each session.
 //!
-//! Sequence arithmetic is modulo 256: `seq` is *ahead* of the expected number `e` if `(seq - e) mod 256` is 1 to 127,
-//! and *old* if it is 128 to 255.
+//! **Order.** Whenever the line is free, the first of these that is due is sent: HELLO; ACK with GAP; DATA, the lowest
+//! number first; ACK. Hand a frame to the line when the one before has left: what waits in a queue carries old acks.
 //!
-//! Receiving DATA:
+//! **Receiving DATA.** Let `d` be `(seq - expected) mod 256`. In every case look at its `ack`, too, and owe an ACK:
 //!
-//! - `seq` is the expected number: take the payload, expect the next number, owe an ACK.
-//! - `seq` is old (a copy): drop the payload, owe an ACK.
-//! - `seq` is ahead: drop the payload, owe an ACK with GAP. Frames that came early are not kept.
-//! - FIRST begins a message and drops one that was half received; payload outside a message is dropped; a message that
-//!   grows larger than what was announced is dropped up to its end. The frames of these are acknowledged all the same.
+//! - `d` is 0: take the payload, expect the next number.
+//! - `d` is 1 to 127, *ahead*: drop the payload; the ACK has GAP. Frames that came early are not kept.
+//! - `d` is 128 to 255, a copy: drop the payload.
 //!
-//! An ACK that is owed is sent as soon as the line is free. Without GAP it may ride on a DATA frame. One ACK answers
-//! everything received before it.
+//! One ACK answers everything before it, and whether it has GAP is decided by the last DATA received. Without GAP, any
+//! DATA sent instead discharges it. FIRST drops a message that was half received; payload outside a message is dropped;
+//! a message that outgrows my largest is dropped up to its LAST.
 //!
-//! Receiving `ack`, in DATA or ACK: let `a` be the oldest number in flight and `n` how many are in flight. If
-//! `(ack - a) mod 256` is more than `n`, the field is ignored, and GAP with it. Otherwise so many have arrived. If GAP
-//! is set and frames remain in flight, they are all sent again in order, once for each value of `ack`.
+//! **Receiving `ack`.** *Outstanding* is DATA that was sent and is not known to have arrived. Let `a` be its lowest
+//! number (if there is none, the next to be sent) and `n` how many. If `(ack - a) mod 256` is more than `n`, ignore
+//! `ack` and GAP. Otherwise so many have arrived. If GAP is set and frames remain outstanding, send them again, lowest
+//! first, as the window permits; after that ignore GAP until some arrive. A frame sent again is the same but for `ack`,
+//! which is the current one.
 //!
-//! Window: at most 4 frames are in flight at the start of a session, one more for each that arrives, at most 16. A
-//! smaller window is allowed; 1 makes the simplest sender.
+//! **Window.** Only the lowest `w` numbers not known to have arrived may be sent. `w` is 4 at first and grows by one
+//! for each frame that arrives, up to 4096 / MTU and at most 16. A smaller `w` is allowed; always 1 makes the simplest
+//! sender.
 //!
-//! Timer: it runs while frames are in flight and starts anew when some arrive. When it runs out, the window is set to
-//! 1, its time is doubled, and the oldest frame is sent again, then the others as the window opens. Its time is
-//! 1000 ms at first and then follows measured round trips (RFC 6298, in milliseconds; frames sent twice are not
-//! measured), at least 100 ms, at most 3000 ms. A fixed 1000 ms that doubles is allowed.
+//! **Timer.** It runs while frames are outstanding, from the moment the first is handed to the line, and starts anew
+//! when some arrive and when GAP makes them be sent again. When it runs out, its time is doubled, `w` becomes 1, the
+//! timer starts anew, and the lowest is sent again; the others follow as `w` grows.
 //!
-//! Silence: when the timer runs out for the tenth time for the same frame (its tenth sending was not answered), the
-//! peer is silent: leave the session as in section 4.
+//! Its time is at first the larger of 1000 ms and 4 ms for each octet of the MTU. Then it follows round trips (RFC
+//! 6298, granularity 1 ms): one frame at a time is measured, from its first sending; sending anything again ends the
+//! measurement; a doubled time stays until the next one is complete. It is never less than 100 ms or 4 ms for each
+//! octet of the MTU, and never more than 8000 ms. Measuring may be left out: then it is the first time again when
+//! frames arrive.
 //!
-//! | limit | value | constant |
-//! | --- | --- | --- |
-//! | MTU | 20 to 1024 octets | [`LINK_MTU_BYTES_MIN`](crate::limits::LINK_MTU_BYTES_MIN), `_MAX` |
-//! | message | 4096 octets | [`LINK_MESSAGE_BYTES_MAX`](crate::limits::LINK_MESSAGE_BYTES_MAX) |
-//! | HELLO while closed | each 1000 ms | [`HELLO_MS`](crate::limits::HELLO_MS) |
-//! | window | 4 to 16 frames | [`LINK_WINDOW_START_FRAMES`](crate::limits::LINK_WINDOW_START_FRAMES), [`LINK_WINDOW_FRAMES`](crate::limits::LINK_WINDOW_FRAMES) |
-//! | timer | 1000 ms, 100 to 3000 ms | [`LINK_RTO_MS_START`](crate::limits::LINK_RTO_MS_START), `_MIN`, `_MAX` |
-//! | sendings of a frame | 10 | [`FRAME_SEND_COUNT_MAX`](crate::limits::FRAME_SEND_COUNT_MAX) |
-//! | message ids remembered | 16 or more | [`DEVICE_SEEN_COUNT`](crate::limits::DEVICE_SEEN_COUNT) |
+//! **Silence.** When frames are outstanding and none arrives for 30 s, the peer is silent: leave the session.
 //!
 //! # 6. Messages
 //!
-//! A message is a tag of one octet and fields without padding. `varint` is a number in groups of 7 bits, lowest first,
-//! the high bit set on all but the last octet: `05` is 5, `ac 02` is 300. `octets` and `text` are a varint length and
-//! so many octets (text is UTF-8). `id8` is 8 octets as they are. Octets left over make a message invalid; an invalid
-//! message, or one with an unknown tag, is dropped.
-//!
-//! To the gateway ([`ToGateway`]):
+//! A message is a tag of one octet and fields without padding:
 //!
 //! ```text
-//! 00 Attach       device text: 1 to 32 characters of A-Z a-z 0-9 . _ -
-//! 01 Ack          message id8
-//! 02 Refuse       message id8, reason
-//! 03 Subscribe    channel varint, at most 65535
-//! 04 Unsubscribe  channel varint
+//! to the gateway                               to the device
+//! 00 Attach       device text                  00 Push          message id8, channel, body octets
+//! 01 Ack          message id8                  01 Subscribed    channel, push text, p256dh octets, auth octets
+//! 02 Refuse       message id8, reason          02 Refused       channel, reason
+//! 03 Subscribe    channel                      03 Unsubscribed  channel
+//! 04 Unsubscribe  channel
 //! ```
 //!
-//! To the device ([`ToDevice`]):
+//! - `channel` and lengths are *varints* of at most 65535: 7 bits an octet, lowest first, the high bit set on all but
+//!   the last; `05` is 5, `ac 02` is 300. The shortest form is sent; a longer one may be dropped or understood.
+//! - `octets` and `text` are a length and so many octets; text is UTF-8. `id8` is 8 octets, shown in the order sent.
+//! - `device` is 1 to 32 of `A-Z a-z 0-9 . _ -`. `channel` is 1 to 65535; 0 occurs in Refused alone. `p256dh` has 65
+//!   octets, `auth` 16. The gateway sends a `push` of at most 512 and a `body` of at most 3993.
+//! - `reason` is one octet: 00 full, 01 unknown device, 02 unknown channel, 03 not possible.
 //!
-//! ```text
-//! 00 Push         message id8, channel varint, body octets
-//! 01 Subscribed   channel varint, push text, p256dh octets (65 of them), auth octets (16 of them)
-//! 02 Refused      channel varint, reason
-//! 03 Unsubscribed channel varint
+//! A message with an unknown tag or reason, other values than these, or octets missing or left over, is dropped.
 //!
-//! reason          00 full, 01 unknown device, 02 unknown channel, 03 not possible
-//! ```
+//! **Attach** is the first message of a device in each session; a second one is ignored. If it names the device that
+//! the gateway expects on this line, it has no answer: pushes and answers follow, and none come before it. If it does
+//! not, or if another message comes first, the answer is Refused (channel 0, unknown device), and whatever else the
+//! device says in this session is acknowledged by frames but ignored. Only a person can help: a device may start anew
+//! each minute.
 //!
-//! Rules for a device:
+//! **Push** hands over a message of a channel. `body` is the plaintext.
 //!
-//! - Attach is its first message in each session. A gateway that expects another device on this link answers Refused
-//!   (channel 0, unknown device) and ignores the rest of the session.
-//! - Ack means that the message reached its final recipient: only then is it acknowledged at the push service and
-//!   never pushed again. A device sends it once the message cannot be lost any more. Refuse means that the device will
-//!   not take it: *full* now, anything else ever.
-//! - The same message may come again, with the same id, in this session or another. A device remembers the ids of at
-//!   least the last 16 messages that it acknowledged. A copy is not given to the application again, and it is
+//! - A device answers with **Ack** once the message cannot be lost any more: it has reached its final recipient. (ACK
+//!   is a frame and says that frames arrived; Ack is a message and says this.) After it the message is not pushed
+//!   again, unless the Ack was lost. So the same id may come again, in this session or another: a device keeps the ids
+//!   of the last 16 messages or more that it acknowledged, over power loss if it can. A copy goes no further and is
 //!   acknowledged again.
-//! - Subscribe is answered by Subscribed or Refused; asking again for a channel that exists gets the same answer again.
-//!   A channel is the device's own number for a subscription; channel 0 is not used.
+//! - Or it answers with **Refuse**: *full*, and the message is pushed again after about 5 s; or *unknown channel* or
+//!   *not possible*, and it is not pushed again unless the gateway restarts. A refused id is not kept; if it comes
+//!   again, it is a new message.
+//! - At most 8 pushes wait for their answer at once. Those of a channel come in the order in which the service accepted
+//!   them, but what was refused or not answered comes later.
+//! - A push that is not answered within 10 s, or before it expires, may be given up, and is pushed again later. A late
+//!   Ack still counts, in a later session too: send it behind Attach. An Ack of an unknown id is ignored.
+//! - A message larger than the device's largest (a push adds up to 14 octets to its body) is not sent. It stays with
+//!   the service until it expires or the device takes more.
+//!
+//! **Subscribe** asks for a subscription; the device chooses the channel. The answer is **Subscribed** once the push
+//! service agreed, which may take as long as that cannot be reached, so it may come in a later session; or **Refused**
+//! (full) when the device has 8 channels or the gateway no room. Asking again is harmless and gets the same answer.
+//! Subscribed also comes unasked: for channels set up at the gateway, and with a new `push` when the service lost the
+//! old one. `push`, `p256dh` and `auth` are what an application server needs to push: URI, public key, authentication
+//! secret. Hand them on confidentially or ignore them.
+//!
+//! **Unsubscribe** ends it. The answer is **Unsubscribed** once the service agreed, at once for a channel that does not
+//! exist; pushes may come until then. Ask again in the next session if it did not come. Unsubscribed may come unasked.
 //!
 //! # 7. A worked exchange
 //!
-//! The gateway has boot id 11223344, MTU 256, largest message 256. The device `d1` has boot id 55667788, MTU 20, largest
-//! message 512. `G` is sent by the gateway, `D` by the device. The push has the id 0123456789abcdef, channel 1 and the
-//! body `hello`; at this MTU a frame carries 11 octets, so it takes two.
+//! The gateway has boot id 11223344, MTU 256, largest message 256. The device `d1` has boot id 55667788, MTU 20,
+//! largest message 512. `G` is sent by the gateway, `D` by the device, whose first HELLO is lost. The push has the id
+//! 0123456789abcdef, channel 1 and the body `hello`; at this MTU it takes two frames. The `00` that begins each
+//! direction is not shown.
 //!
 //! ```text
+//! D HELLO ASK           02 19 05 88 77 66 55 01 01 01 02 14 01 06 02 14 06 14 8d 00     lost
 //! G HELLO ASK           02 11 05 44 33 22 11 01 01 01 01 02 01 06 01 ff 0d 33 d0 00
-//! D HELLO ASK           02 11 0a 88 77 66 55 44 33 22 11 14 01 06 02 eb bc a5 ed 00     the gateway is OPEN
+//! D HELLO ASK           02 19 0a 88 77 66 55 44 33 22 11 14 01 06 02 39 fb 47 46 00     the gateway is OPEN
 //! G HELLO               02 10 09 44 33 22 11 88 77 66 55 02 01 06 01 5c 04 f2 b6 00     the device is OPEN
-//! D DATA 0 Attach       02 23 01 01 08 02 64 31 03 4e da bc 00
+//! D DATA 0 Attach       02 2b 01 01 08 02 64 31 50 b3 f7 f2 00
 //! G ACK 1               07 30 01 81 dd 34 e1 00
 //! G DATA 0 Push, FIRST  02 21 02 01 0f 01 23 45 67 89 ab cd ef 01 05 8a 36 4b bc 00
 //! G DATA 1 Push, LAST   0d 22 01 01 68 65 6c 6c 6f c6 fb e9 04 00
-//! D DATA 1 Ack, ack 2   11 23 01 02 01 01 23 45 67 89 ab cd ef 1e af c2 3e 00
+//! D DATA 1 Ack, ack 2   11 2b 01 02 01 01 23 45 67 89 ab cd ef 6f 78 a0 b0 00
 //! G ACK 2               07 30 02 75 2e 64 f2 00
 //! ```
 //!
-//! The first of these before encoding, its checksum being d0330dff:
+//! The second of these before encoding, its checksum being d0330dff:
 //!
 //! ```text
-//! 11 00 44 33 22 11 00 00 00 00 00 01 00 01 ff 0d 33 d0
+//! 10 + 01, version 0, boot id, echo 0, MTU 256, 256, CRC   11 00 44 33 22 11 00 00 00 00 00 01 00 01 ff 0d 33 d0
 //! ```
+//!
+//! # 8. Limits
+//!
+//! | limit | value | constant in [`limits`](crate::limits) |
+//! | --- | --- | --- |
+//! | MTU | 20 to 1024 octets | `LINK_MTU_BYTES_MIN`, `_MAX` |
+//! | largest message | 34 to 4096 octets | `LINK_MESSAGE_BYTES_MIN`, `_MAX` |
+//! | HELLO while closed | each 1000 ms | `HELLO_MS` |
+//! | window at first | 4 frames | `LINK_WINDOW_START_FRAMES` |
+//! | window at most | 16 frames, 4096 octets | `LINK_WINDOW_FRAMES`, `LINK_WINDOW_BYTES` |
+//! | timer at first | 1000 ms | `LINK_RTO_MS_START` |
+//! | timer at least | 100 ms, 4 ms an octet of the MTU | `LINK_RTO_MS_MIN`, `_PER_MTU_BYTE` |
+//! | timer at most | 8000 ms | `LINK_RTO_MS_MAX` |
+//! | silence | 30 s | `LINK_SILENCE_MS` |
+//! | message ids kept | 16 or more | `DEVICE_SEEN_COUNT` |
+//! | pushes without answer | 8 | `DELIVERY_PER_DEVICE_MAX` |
+//! | channels of a device | 8 | `CHANNELS_PER_DEVICE_MAX` |
+//!
+//! In Rust this module parses and emits; [`link`](crate::link) is the machine of a session,
+//! [`device`](crate::link::device) a device. Messages are postcard encodings of [`ToGateway`] and [`ToDevice`].
 
 pub mod cobs;
 pub mod frame;
 mod id;
 pub mod message;
 
+pub use frame::Role;
 pub use id::{ChannelId, DEVICE_ID_BYTES_MAX, DeviceId, InvalidDeviceId, MessageId};
 pub use message::{Refusal, ToDevice, ToGateway};
 

@@ -36,19 +36,22 @@ import tty
 VERSION = 0
 MTU_MIN = 20
 MTU_MAX = 1024
+MESSAGE_MIN = 34
 MESSAGE_MAX = 4096
 HELLO_MS = 1000
 WINDOW_START = 4
 WINDOW_MAX = 16
+WINDOW_OCTETS = 4096
 RTO_START_MS = 1000
 RTO_MIN_MS = 100
-RTO_MAX_MS = 3000
-SEND_COUNT_MAX = 10
+RTO_MIN_MS_PER_MTU_OCTET = 4
+RTO_MAX_MS = 8000
+SILENCE_MS = 30_000
 SEEN_COUNT = 64  # the specification asks for 16 or more
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Section 1: frames in a byte stream
+# Section 2: frames in the stream
 
 
 class Damaged(ValueError):
@@ -123,7 +126,7 @@ class Splitter:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Section 2: the checksum
+# Section 3: the checksum
 
 
 def _crc_table():
@@ -164,6 +167,7 @@ def session_seed(gateway_boot, device_boot):
 KIND_HELLO = 0x10
 KIND_DATA = 0x20
 KIND_ACK = 0x30
+FROM_DEVICE = 8
 ASK = 1
 FIRST = 1
 LAST = 2
@@ -183,26 +187,40 @@ def to_line(body, seed=b""):
     return cobs_encode(body + u32(crc32c(seed + body))) + b"\0"
 
 
-def hello_body(hello):
-    head = bytes([KIND_HELLO | (ASK if hello.ask else 0), hello.version])
+GATEWAY = "gateway"
+DEVICE = "device"
+
+
+def peer_of(role):
+    return GATEWAY if role == DEVICE else DEVICE
+
+
+def role_flag(role):
+    return FROM_DEVICE if role == DEVICE else 0
+
+
+def hello_body(role, hello):
+    head = bytes([KIND_HELLO | role_flag(role) | (ASK if hello.ask else 0), hello.version])
     return head + u32(hello.boot) + u32(hello.echo) + u16(hello.mtu) + u16(hello.largest)
 
 
-def data_body(data):
+def data_body(role, data):
     flags = (FIRST if data.first else 0) | (LAST if data.last else 0)
-    return bytes([KIND_DATA | flags, data.seq, data.ack]) + data.payload
+    return bytes([KIND_DATA | role_flag(role) | flags, data.seq, data.ack]) + data.payload
 
 
-def ack_body(ack):
-    return bytes([KIND_ACK | (GAP if ack.gap else 0), ack.ack])
+def ack_body(role, ack):
+    return bytes([KIND_ACK | role_flag(role) | (GAP if ack.gap else 0), ack.ack])
 
 
-def parse_frame(frame, seed):
-    """A `Hello`, `Data` or `Ack`, or `Damaged`. `seed` is None while there is no session."""
+def parse_frame(frame, sender, seed):
+    """A `Hello`, `Data` or `Ack` of the sender, or `Damaged`. `seed` is None while there is no session."""
     if len(frame) < 5:
         raise Damaged("too short")
     body, crc = frame[:-4], int.from_bytes(frame[-4:], "little")
     kind, flags = body[0] & 0xF0, body[0] & 0x0F
+    if flags & FROM_DEVICE != role_flag(sender):
+        raise Damaged("an echo")
     if kind == KIND_HELLO:
         if crc32c(body) != crc:
             raise Damaged("checksum")
@@ -240,10 +258,6 @@ def payload_max(mtu):
 # ---------------------------------------------------------------------------------------------------------------------
 # Sections 4 and 5: the machine of a session
 
-GATEWAY = "gateway"
-DEVICE = "device"
-
-
 def place(seq, expected):
     """Where `seq` stands to the expected number: 0 is it, 1 is ahead, -1 is old."""
     distance = (seq - expected) % 256
@@ -261,7 +275,7 @@ class Flight:
         self.last = last
         self.payload = payload
         self.token = token
-        self.sends = 0
+        self.measured = True
         self.sent_at = 0
 
 
@@ -278,6 +292,8 @@ class Link:
             raise ValueError("the MTU is from 20 to 1024")
         if not 1 <= boot <= 0xFFFFFFFF:
             raise ValueError("a boot id is from 1 to 4294967295")
+        if not MESSAGE_MIN <= largest <= MESSAGE_MAX:
+            raise ValueError("the largest message is from 34 to 4096")
         self.role = role
         self.boot = boot
         self.mtu = mtu
@@ -305,12 +321,12 @@ class Link:
         self.next_seq = 0
         self.flights = collections.deque()
         self.resent = 0  # so many of the flights, from the oldest, need not be sent now
-        self.forced = 0  # so many of them are sent whatever the window is
         self.gap_answered = False
         self.window = WINDOW_START
         self.timer_at = None
-        self.timeouts = 0
+        self.silent_at = 0
         self.rto = RTO_START_MS
+        self.rto_min = RTO_MIN_MS
         self.srtt = None
         self.rttvar = None
         # What is received
@@ -328,7 +344,7 @@ class Link:
         if hello.version != VERSION:
             self.events.append(("version", hello.version))
             return
-        if hello.boot == 0 or hello.mtu < MTU_MIN:
+        if hello.boot == 0 or hello.mtu < MTU_MIN or hello.largest < MESSAGE_MIN:
             return  # values that no sender may send
         if hello.ask:
             self.hello_owed = True
@@ -349,12 +365,15 @@ class Link:
         else:
             self.seed = session_seed(self.peer_boot, self.boot)
         self.session_mtu = min(self.mtu, self.peer_mtu)
+        self.rto_min = max(RTO_MIN_MS, RTO_MIN_MS_PER_MTU_OCTET * self.session_mtu)
+        self.rto = max(RTO_START_MS, self.rto_min)
         self.events.append(("open",))
 
     def _hello(self, now):
         self.hello_owed = False
         self.hello_at = now + HELLO_MS
-        return to_line(hello_body(Hello(not self.open, VERSION, self.boot, self.peer_boot, self.mtu, self.largest)))
+        hello = Hello(not self.open, VERSION, self.boot, self.peer_boot, self.mtu, self.largest)
+        return to_line(hello_body(self.role, hello))
 
     # Section 5
 
@@ -367,7 +386,7 @@ class Link:
 
     def take(self, encoded, now):
         try:
-            frame = parse_frame(cobs_decode(encoded), self.seed)
+            frame = parse_frame(cobs_decode(encoded), peer_of(self.role), self.seed)
         except Damaged:
             return
         if isinstance(frame, Hello):
@@ -381,11 +400,9 @@ class Link:
     def _take_data(self, data):
         self.ack_owed = True
         where = place(data.seq, self.expected)
-        if where > 0:
-            self.gap_owed = True
+        self.gap_owed = where > 0
         if where != 0:
             return
-        self.gap_owed = False
         self.expected = (self.expected + 1) % 256
         if data.first:
             self.partial = bytearray()
@@ -407,25 +424,34 @@ class Link:
             self._take_arrived(arrived, now)
         if gap and self.flights and not self.gap_answered:
             self.gap_answered = True
-            self.resent = 0
-            self.forced = len(self.flights)
+            self._send_again()
+            self.timer_at = now + self.rto
+
+    def _send_again(self):
+        self.resent = 0
+        for flight in self.flights:
+            flight.measured = False
 
     def _take_arrived(self, arrived, now):
         sample = None
         for _ in range(arrived):
             flight = self.flights.popleft()
-            if flight.sends == 1:
+            if flight.measured:
                 sample = now - flight.sent_at
             if flight.last:
                 self.events.append(("delivered", flight.token))
         if sample is not None:
             self._measure(sample)
         self.resent = max(0, self.resent - arrived)
-        self.forced = max(0, self.forced - arrived)
-        self.window = min(WINDOW_MAX, self.window + arrived)
+        self.window = min(WINDOW_MAX, WINDOW_OCTETS // self.session_mtu, self.window + arrived)
         self.gap_answered = False
-        self.timeouts = 0
-        self.timer_at = now + self.rto if self.flights else None
+        self.timer_at = None
+        if self.flights:
+            self._wait(now)
+
+    def _wait(self, now):
+        self.timer_at = now + self.rto
+        self.silent_at = now + SILENCE_MS
 
     def _measure(self, sample):
         if self.srtt is None:
@@ -434,18 +460,16 @@ class Link:
         else:
             self.rttvar = 0.75 * self.rttvar + 0.25 * abs(self.srtt - sample)
             self.srtt = 0.875 * self.srtt + 0.125 * sample
-        self.rto = min(RTO_MAX_MS, max(RTO_MIN_MS, self.srtt + max(1, 4 * self.rttvar)))
+        self.rto = min(RTO_MAX_MS, max(self.rto_min, self.srtt + max(1, 4 * self.rttvar)))
 
     def _timer(self, now):
-        if self.timer_at is None or now < self.timer_at:
+        if self.timer_at is None or now < min(self.timer_at, self.silent_at):
             return
-        self.timeouts += 1
-        if self.timeouts >= SEND_COUNT_MAX:
+        if now >= self.silent_at:
             self._leave("the peer is silent")
             return
         self.window = 1
-        self.resent = 0
-        self.forced = 0
+        self._send_again()
         self.rto = min(RTO_MAX_MS, self.rto * 2)
         self.timer_at = now + self.rto
 
@@ -466,14 +490,14 @@ class Link:
         return None
 
     def _ack(self):
-        body = ack_body(Ack(self.gap_owed, self.expected))
+        body = ack_body(self.role, Ack(self.gap_owed, self.expected))
         self.ack_owed = False
         self.gap_owed = False
         return to_line(body, self.seed)
 
     def _next_flight(self):
         if self.resent < len(self.flights):
-            if self.resent < max(self.window, self.forced):
+            if self.resent < self.window:
                 return self.flights[self.resent]
             return None
         if not self.queue or len(self.flights) >= self.window:
@@ -494,18 +518,17 @@ class Link:
 
     def _send_flight(self, flight, now):
         self.resent += 1
-        flight.sends += 1
         flight.sent_at = now
         if self.timer_at is None:
-            self.timer_at = now + self.rto
+            self._wait(now)
         self.ack_owed = False
-        body = data_body(Data(flight.first, flight.last, flight.seq, self.expected, flight.payload))
+        body = data_body(self.role, Data(flight.first, flight.last, flight.seq, self.expected, flight.payload))
         return to_line(body, self.seed)
 
     def wake_at(self):
         """When `poll` must be called again though nothing arrived; None is never, 0 is at once."""
         if self.open:
-            return self.timer_at
+            return None if self.timer_at is None else min(self.timer_at, self.silent_at)
         return 0 if self.hello_at is None else self.hello_at
 
 
@@ -556,9 +579,9 @@ class Reader:
                 return number
         raise Damaged("a varint of more than 5 octets")
 
-    def channel(self):
+    def channel(self, least=1):
         channel = self.varint()
-        if channel > CHANNEL_MAX:
+        if not least <= channel <= CHANNEL_MAX:
             raise Damaged("channel")
         return channel
 
@@ -613,7 +636,7 @@ def parse_to_device(message):
         if len(fields["p256dh"]) != 65 or len(fields["auth"]) != 16:
             raise Damaged("length of a key")
     elif tag == REFUSED:
-        fields = {"channel": reader.channel(), "reason": reader.reason()}
+        fields = {"channel": reader.channel(least=0), "reason": reader.reason()}
     elif tag == UNSUBSCRIBED:
         fields = {"channel": reader.channel()}
     else:

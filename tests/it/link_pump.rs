@@ -120,7 +120,7 @@ async fn a_silent_device_is_reported_and_may_return() {
     links.send(&id("a"), session, &push(1, b"anybody?")).expect("room");
     let since = Instant::now();
     assert_eq!(links.next().await, Event::Silent { device: id("a"), session });
-    assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(31), "{:?}", since.elapsed());
 
     device.idle(Duration::from_secs(3)).await;
     device.attach("a").await;
@@ -186,7 +186,7 @@ async fn c_20_garbage_is_survived() {
 async fn a_device_of_another_version_is_reported_once() {
     let (mut links, plug) = links("a");
     let mut stream = plug.connect(1 << 20).expect("plugged");
-    let body = [0x11, 9, 1, 2, 3];
+    let body = [0x19, 9, 1, 2, 3];
     let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&body).to_le_bytes();
     let mut frame = [0; 32];
     let bytes = fieldgate::wire::cobs::encode(&[&body, &crc], &mut frame).expect("it fits");
