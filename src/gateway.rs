@@ -19,9 +19,11 @@ use crate::control::{Answer, Asked, Control, Request};
 use crate::downstream::{self, Downstream, SendError};
 use crate::limits::DEVICE_COUNT_MAX;
 use crate::proto::record::{DeviceRecord, Record, Unreadable};
+use crate::proto::status::ChannelStatus;
 use crate::proto::{Change, Gateway, Input, Output, Reply};
 use crate::random::SystemRandom;
 use crate::store::{self, Store, StoreError};
+use crate::telemetry::{Fingerprints, Kind};
 use crate::time::Instant;
 use crate::transport::endpoint::{LinkEndpoint, RemoteEndpoint};
 use crate::transport::preconnection::Preconnection;
@@ -72,6 +74,7 @@ struct Shell {
     /// What was decrypted in the last round.
     decoded: Option<Input>,
     state_warning: Option<String>,
+    fingerprints: Fingerprints,
 }
 
 /// Runs the gateway until `shutdown` is done. `ready` is called once the state is read and links are served.
@@ -123,6 +126,7 @@ impl Shell {
             devices: BTreeMap::new(),
             decoded: None,
             state_warning: replay.damage.as_ref().map(ToString::to_string),
+            fingerprints: Fingerprints::new(&mut SystemRandom::default()),
         };
         let added = shell.restore(replay);
         for device in config.devices {
@@ -421,10 +425,20 @@ impl Shell {
                 "mtu": known.device.mtu,
                 "configured": known.origin == Origin::Configured,
                 "presence": state.map(|state| state.presence),
-                "channels": state.map(|state| json!(state.channels)),
+                "channels": state.map(|state| self.channels(&known.device.id, &state.channels)),
             })
         };
         self.devices.values().map(device).collect()
+    }
+
+    /// The channels of a device, each with the fingerprint of where it is sent to: never the capability itself.
+    fn channels(&self, id: &DeviceId, channels: &[ChannelStatus]) -> Value {
+        let channel = |channel: &ChannelStatus| {
+            let subscription = self.core.push_subscription(id, Some(ChannelId(channel.channel)));
+            let push = subscription.map(|known| self.fingerprints.of(Kind::PushResource, known.endpoint.as_str()));
+            json!({ "channel": channel.channel, "state": channel.state, "push": push.map(|push| push.to_string()) })
+        };
+        channels.iter().map(channel).collect()
     }
 
     async fn stop(self) {

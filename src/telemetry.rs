@@ -17,7 +17,7 @@ use std::panic::PanicHookInfo;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::{error::Unspecified, hmac, rand::SecureRandom};
+use ring::hmac;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
@@ -26,6 +26,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::random::{self, Random};
 
 /// The variable that names levels: `debug`, or `fieldgate::store=debug,fieldgate::link=trace`.
 pub const LOG_VARIABLE: &str = "FIELDGATE_LOG";
@@ -182,11 +184,7 @@ fn report_panic(panic: &PanicHookInfo<'_>) {
 /// What a fingerprint is made of, so that equal texts of different kinds look different.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Where messages are read (RFC 8030 §6).
-    Subscription,
-    /// Where messages of several subscriptions are read (§4.1).
-    SubscriptionSet,
-    /// Where the application server posts (§5).
+    /// Where the application server posts (RFC 8030 §5).
     PushResource,
     /// Where one message is acknowledged (§6.2).
     PushMessage,
@@ -200,11 +198,8 @@ pub struct Fingerprints {
 
 impl Fingerprints {
     /// Chooses the key of this run.
-    ///
-    /// # Errors
-    /// The operating system gives no randomness.
-    pub fn new(random: &dyn SecureRandom) -> Result<Self, Unspecified> {
-        Ok(Self { key: hmac::Key::generate(hmac::HMAC_SHA256, random)? })
+    pub fn new(random: &mut dyn Random) -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, &random::array::<32>(random)) }
     }
 
     /// The fingerprint of a secret.
@@ -242,7 +237,7 @@ mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
 
-    use ring::rand::SystemRandom;
+    use crate::random::SystemRandom;
 
     use super::*;
 
@@ -314,14 +309,14 @@ mod tests {
     /// A-ALL-04: fingerprints tell secrets apart within a run, and nothing else.
     #[test]
     fn a_all_04_fingerprints_are_keyed_per_run_and_kind() {
-        let run = || Fingerprints::new(&SystemRandom::new()).expect("randomness");
+        let run = || Fingerprints::new(&mut SystemRandom::default());
         let (first, second) = (run(), run());
         let secret = "https://push.example.net/s/secret";
-        let fingerprint = first.of(Kind::Subscription, secret);
-        assert_eq!(fingerprint, first.of(Kind::Subscription, secret));
-        assert_ne!(fingerprint, first.of(Kind::PushResource, secret));
-        assert_ne!(fingerprint, first.of(Kind::Subscription, "https://push.example.net/s/other"));
-        assert_ne!(fingerprint, second.of(Kind::Subscription, secret));
+        let fingerprint = first.of(Kind::PushResource, secret);
+        assert_eq!(fingerprint, first.of(Kind::PushResource, secret));
+        assert_ne!(fingerprint, first.of(Kind::PushMessage, secret));
+        assert_ne!(fingerprint, first.of(Kind::PushResource, "https://push.example.net/s/other"));
+        assert_ne!(fingerprint, second.of(Kind::PushResource, secret));
         assert_eq!(fingerprint.to_string().len(), FINGERPRINT_CHARACTERS);
         assert_eq!(format!("{fingerprint:?}"), fingerprint.to_string());
     }

@@ -133,7 +133,10 @@ fn list(devices: &Value, json: bool) {
             .as_array()
             .into_iter()
             .flatten()
-            .map(|channel| format!("{} {}", channel["channel"], text(&channel["state"])))
+            .map(|channel| {
+                let (number, state) = (&channel["channel"], text(&channel["state"]));
+                channel["push"].as_str().map_or(format!("{number} {state}"), |push| format!("{number} {state} {push}"))
+            })
             .collect();
         let (id, presence, link) = (text(&device["id"]), text(&device["presence"]), text(&device["link"]));
         println!("{id:<16} {presence:<8} {link:<40} {}", channels.join(", "));

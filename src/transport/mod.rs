@@ -47,3 +47,12 @@ impl fmt::Display for HandshakeError {
         f.write_str(&self.0)
     }
 }
+
+/// Why an HTTP/2 connection failed, without the text that the peer may have sent along: that could be anything.
+pub fn describe(error: &h2::Error) -> String {
+    match (error.reason(), error.get_io()) {
+        (Some(reason), _) => format!("{} ({reason:?})", reason.description()),
+        (None, Some(error)) => error.to_string(),
+        (None, None) => "the protocol was violated".to_owned(),
+    }
+}

@@ -11,7 +11,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::{Report, Reporter, now};
 use crate::limits::{HEADER_LIST_BYTES_MAX, KEEP_ALIVE_MS, KEEP_ALIVE_WAIT_MS_MAX, PROMISED_STREAMS_MAX};
-use crate::transport::{Application, HandshakeError};
+use crate::transport::{Application, HandshakeError, describe};
 
 /// Unread octets of one promise; of all together HTTP/2's own 65,535.
 const STREAM_WINDOW_BYTES: u32 = 16_384;
@@ -77,15 +77,6 @@ fn builder() -> Builder {
         .max_pending_accept_reset_streams(usize::MAX)
         .data_frame_budget(1 << 20);
     builder
-}
-
-/// Why a connection failed, without the text that the peer may have sent along: that could be anything.
-pub(crate) fn describe(error: &h2::Error) -> String {
-    match (error.reason(), error.get_io()) {
-        (Some(reason), _) => format!("{} ({reason:?})", reason.description()),
-        (None, Some(error)) => error.to_string(),
-        (None, None) => "the protocol was violated".to_owned(),
-    }
 }
 
 /// Drives a connection until it ends, and reports that.

@@ -22,7 +22,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
-pub(crate) use self::http2::describe;
 pub use self::http2::{Http2, Session};
 use crate::limits::{CLOSE_WAIT_MS_MAX, UPSTREAM_EVENT_COUNT};
 use crate::proto::{Input, Output, PromiseId};

@@ -7,11 +7,11 @@ use h2::client::SendRequest;
 use http::{HeaderMap, Request};
 use tokio::time::timeout;
 
-use super::http2::describe;
 use super::{Context, Report};
 use crate::limits::REQUEST_WAIT_MS_MAX;
 use crate::proto::Input;
 use crate::proto::subscription::SubscriptionId;
+use crate::transport::describe;
 use crate::webpush::exchange::Deletion;
 use crate::webpush::resource::{PushServiceUri, SetUri};
 

@@ -22,7 +22,7 @@ const _: () = assert!(TO_GATEWAY_BYTES_MAX == LINK_MESSAGE_BYTES_MIN);
 const _: () = assert!(PLAINTEXT_BYTES_MAX + PUSH_OVERHEAD_BYTES_MAX <= LINK_MESSAGE_BYTES_MAX);
 
 /// What a gateway says to a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToDevice<'a> {
     /// A push message for one of the device's channels.
     Push {
@@ -56,6 +56,18 @@ pub enum ToDevice<'a> {
         /// The channel without a subscription.
         channel: ChannelId,
     },
+}
+
+/// Without contents, keys and capabilities.
+impl fmt::Debug for ToDevice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Push { message, channel, body } => write!(f, "Push({message}, {channel}, {} octets)", body.len()),
+            Self::Subscribed { channel, .. } => write!(f, "Subscribed({channel})"),
+            Self::Refused { channel, reason } => write!(f, "Refused({channel}, {reason})"),
+            Self::Unsubscribed { channel } => write!(f, "Unsubscribed({channel})"),
+        }
+    }
 }
 
 /// What a device says to its gateway.

@@ -191,7 +191,7 @@
 //!   again, unless the Ack was lost. So the same id may come again, in this session or another: a device keeps the ids
 //!   of the last 16 messages or more that it acknowledged, over power loss if it can. A copy goes no further and is
 //!   acknowledged again.
-//! - Or it answers with **Refuse**: *full*, and the message is pushed again after about 5 s; or *unknown channel* or
+//! - Or it answers with **Refuse**: *full*, and the message is pushed again after about 5 s, later less often; or *unknown channel* or
 //!   *not possible*, and it is not pushed again unless the gateway restarts. A refused id is not kept; if it comes
 //!   again, it is a new message.
 //! - At most 8 pushes wait for their answer at once. Those of a channel come in the order in which the service accepted
