@@ -304,6 +304,8 @@ pub const DEMO_MESSAGE_COUNT_MAX: u32 = 100_000;
 pub const DEMO_DEVICE_COUNT_MAX: u32 = 16;
 /// Pause between two messages of the demonstration, in milliseconds.
 pub const DEMO_INTERVAL_MS: u64 = 20;
+/// How often the demonstration looks whether a message is gone at the push service, in milliseconds.
+pub const DEMO_LOOK_MS: u64 = 2;
 /// How long the demonstration waits for anything to happen, in milliseconds.
 pub const DEMO_WAIT_MS_MAX: u64 = 30_000;
 /// Frames of a hundred that the demonstration's second link loses in each direction.

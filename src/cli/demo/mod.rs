@@ -14,7 +14,7 @@ use tokio::time::{Instant, interval, timeout};
 use self::report::{Report, Shown};
 use self::stage::Stage;
 use super::{Failure, Outcome, block_on};
-use crate::limits::{DEMO_DEVICE_COUNT_MAX, DEMO_INTERVAL_MS, DEMO_MESSAGE_COUNT_MAX, DEMO_WAIT_MS_MAX};
+use crate::limits::{DEMO_DEVICE_COUNT_MAX, DEMO_INTERVAL_MS, DEMO_LOOK_MS, DEMO_MESSAGE_COUNT_MAX, DEMO_WAIT_MS_MAX};
 
 /// Arguments of `fieldgate demo`.
 #[derive(clap::Args)]
@@ -57,6 +57,7 @@ pub fn run(args: Args) -> Outcome {
 /// Sends the messages at a steady rate and follows each until it is done.
 async fn play(stage: &mut Stage, report: &mut Report, count: usize) -> Result<(), String> {
     let mut ticks = interval(Duration::from_millis(DEMO_INTERVAL_MS));
+    let mut looks = interval(Duration::from_millis(DEMO_LOOK_MS));
     let mut sent = 0;
     let deadline = Duration::from_millis(DEMO_WAIT_MS_MAX);
     let mut last_progress = Instant::now();
@@ -68,6 +69,8 @@ async fn play(stage: &mut Stage, report: &mut Report, count: usize) -> Result<()
                     sent += 1;
                     last_progress = Instant::now();
                 }
+            }
+            _ = looks.tick() => {
                 if let Some((number, message)) = report.next_delivered() && stage.is_gone(&message).await? {
                     report.gone(number);
                     last_progress = Instant::now();
