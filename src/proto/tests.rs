@@ -146,7 +146,8 @@ fn the_rest_of_the_lifetime_shortens_the_hold() {
     }
 }
 
-/// A-GAP-05, A-UA-40: what cannot be decrypted is neither relayed nor acknowledged nor read again.
+/// A-GAP-05, A-UA-39, A-UA-40: what is not encrypted, or cannot be decrypted, is neither relayed nor acknowledged nor
+/// read again.
 #[test]
 fn undecodable_messages_are_refused_from_then_on() {
     let mut rig = Rig::serving(&["a"]);
@@ -264,7 +265,7 @@ fn what_is_refused_while_a_fetch_is_open_is_asked_for_again() {
     }
 }
 
-/// Walk B: persist, then tell.
+/// A-UA-04, walk B: persist, then tell; what is told is where to send and the keys, never where messages are read.
 #[test]
 fn a_device_is_told_only_what_is_on_flash() {
     let mut rig = Rig::new();
@@ -281,7 +282,10 @@ fn a_device_is_told_only_what_is_on_flash() {
     rig.wait(PERSIST_RETRY_MS);
     rig.persist(true);
     let replies = rig.take(|output| matches!(output, Output::Reply { .. }));
-    assert!(matches!(&replies[..], [Output::Reply { reply: Reply::Subscribed { channel: ChannelId(9), .. }, .. }]));
+    let [Output::Reply { reply: Reply::Subscribed { channel: ChannelId(9), send, .. }, .. }] = &replies[..] else {
+        panic!("one reply: {replies:?}");
+    };
+    assert_eq!(*send, granted(1).send);
     assert_eq!(rig.take(|output| matches!(output, Output::Monitor { .. })).len(), 1);
     // Asked again, it is told again, and no second subscription is made.
     rig.feed(Input::Subscribe { device: id("a"), channel: ChannelId(9) });
@@ -307,6 +311,27 @@ fn subscriptions_share_a_set_and_one_monitor() {
         rig.persist(true);
     }
     assert_eq!(rig.take(|output| matches!(output, Output::Monitor { .. })).len(), 1);
+}
+
+/// A-UA-11: when the service answers with another set, both are monitored; later requests present the new one.
+#[test]
+fn two_sets_are_both_monitored() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.add_device("b", &[1]);
+    let subscription = rig.requested();
+    let mut other = granted(2);
+    other.set = SetUri::parse("https://push.example/t/other").ok();
+    let set = other.set.clone();
+    rig.feed(Input::Subscribed { subscription, outcome: Some(Ok(other)) });
+    rig.persist(true);
+    let monitors = rig.take(|output| matches!(output, Output::Monitor { .. }));
+    assert!(
+        matches!(&monitors[..], [Output::Monitor { target: Target::Set(target), .. }] if Some(target) == set.as_ref())
+    );
+    assert_eq!(rig.gateway.status().monitors, 2);
+    rig.add_device("c", &[1]);
+    let requests = rig.take(|output| matches!(output, Output::Subscribe { .. }));
+    assert!(matches!(&requests[..], [Output::Subscribe { set: presented, .. }] if *presented == set));
 }
 
 /// A-UA-12: a refused set is forgotten, also on flash, and the request repeated once without it.
