@@ -19,9 +19,7 @@ mod report;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use tokio::signal::unix::{SignalKind, signal};
-
-use super::{Failure, Outcome, block_on};
+use super::{Failure, Outcome, block_on, terminated};
 use crate::limits::{CHANNELS_PER_DEVICE_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN};
 use crate::random::{self, SystemRandom};
 use crate::wire::{ChannelId, DeviceId};
@@ -90,15 +88,7 @@ pub fn run(args: Args) -> Outcome {
         count: args.count,
     };
     block_on(async move {
-        let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
-        let shutdown = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        device(options, |report| print(report, json), shutdown).await.map(|_| ()).map_err(Failure::failed)
+        device(options, |report| print(report, json), terminated()?).await.map(|_| ()).map_err(Failure::failed)
     })
 }
 
