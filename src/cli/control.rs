@@ -11,10 +11,10 @@ use crate::control::{self, Request};
 #[derive(clap::Args)]
 pub struct Socket {
     /// Configuration file of the running gateway
-    #[arg(long, value_name = "FILE", default_value = check::CONFIG_FILE)]
+    #[arg(long, global = true, value_name = "FILE", default_value = check::CONFIG_FILE)]
     config: PathBuf,
     /// Its control socket, instead of the one that the configuration names
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH")]
     control: Option<PathBuf>,
 }
 
