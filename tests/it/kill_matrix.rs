@@ -61,7 +61,9 @@ const SAMPLE: [[Moment; 3]; 4] = [
 #[test]
 fn each_process_is_killed_ended_and_stopped_at_each_moment() {
     let wanted = std::env::var("FIELDGATE_KILL_MATRIX").unwrap_or_default();
-    let cells: Mutex<Vec<Cell>> = Mutex::new(cells().filter(|cell| cell.is_wanted(&wanted)).collect());
+    let cells: Vec<Cell> = cells().filter(|cell| cell.is_wanted(&wanted)).collect();
+    assert!(!cells.is_empty(), "no cell is called {wanted:?}");
+    let cells = Mutex::new(cells);
     let failed: Mutex<Vec<String>> = Mutex::default();
     let next = || cells.lock().expect("nobody panics here").pop();
     std::thread::scope(|scope| {
