@@ -16,7 +16,7 @@ mod journal;
 mod place;
 mod report;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 
 use super::{Failure, Outcome, block_on, terminated};
@@ -94,11 +94,46 @@ pub fn run(args: Args) -> Outcome {
 
 /// Writes a line and has it leave the process.
 fn print(report: &Report<'_>, json: bool) -> io::Result<()> {
-    let mut output = io::stdout().lock();
-    if json {
-        writeln!(output, "{}", report.to_json())?
-    } else {
-        writeln!(output, "{report}")?
-    }
+    print_to(&mut io::stdout().lock(), report, json)
+}
+
+/// In one write, so that a process that is killed leaves no half a line before the first one of the next.
+fn print_to(output: &mut impl io::Write, report: &Report<'_>, json: bool) -> io::Result<()> {
+    let line = if json { format!("{}\n", report.to_json()) } else { format!("{report}\n") };
+    output.write_all(line.as_bytes())?;
     output.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::PLAINTEXT_BYTES_MAX;
+    use crate::wire::MessageId;
+
+    #[test]
+    fn the_longest_line_leaves_in_one_write() {
+        let body = [b'"'; PLAINTEXT_BYTES_MAX];
+        let report = Report::Received { message: MessageId([1; 8]), channel: ChannelId(1), body: &body, at_unix_ms: 0 };
+        for json in [false, true] {
+            let mut writes = Writes::default();
+            print_to(&mut io::LineWriter::new(&mut writes), &report, json).expect("it takes everything");
+            assert_eq!(writes.0.len(), 1);
+            assert!(writes.0[0] > PLAINTEXT_BYTES_MAX);
+        }
+    }
+
+    /// Octets of each write.
+    #[derive(Default)]
+    struct Writes(Vec<usize>);
+
+    impl io::Write for &mut Writes {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            self.0.push(octets.len());
+            Ok(octets.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 }

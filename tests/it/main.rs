@@ -12,6 +12,7 @@ mod config_text;
 
 mod foreign_service;
 mod kill;
+mod kill_matrix;
 mod link_ports;
 mod link_pump;
 mod process;

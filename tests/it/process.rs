@@ -21,6 +21,21 @@ impl Process {
         self.0.kill().expect("it is ours");
         self.0.wait().expect("it was killed");
     }
+
+    /// As `kill` does: it ends by itself, and well.
+    pub fn terminate(&mut self) {
+        self.signal("TERM");
+        await_true("its end", || self.0.try_wait().expect("it is ours").is_some());
+        let status = self.0.wait().expect("it has ended");
+        assert_eq!(status.code(), Some(0), "a process that is told to end ends well");
+    }
+
+    /// As `kill -s` does.
+    pub fn signal(&self, name: &str) {
+        let number = self.0.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &number]).status().expect("kill runs");
+        assert!(sent.success(), "{name} was sent");
+    }
 }
 
 impl Drop for Process {
@@ -53,8 +68,12 @@ impl Site {
 
     /// Starts the service again, where it was.
     pub fn restart_service(&self) -> Process {
-        let address = self.url.trim_start_matches("https://").trim_end_matches("/subscribe").to_owned();
-        self.start_service(&address)
+        self.start_service(self.authority())
+    }
+
+    /// Where the service listens.
+    pub fn authority(&self) -> &str {
+        self.url.trim_start_matches("https://").trim_end_matches("/subscribe")
     }
 
     fn start_service(&self, address: &str) -> Process {
@@ -64,12 +83,16 @@ impl Site {
 
     /// Writes a gateway's configuration.
     pub fn configure(&self, devices: &[(&str, String)]) {
+        self.configure_with(&self.url, devices);
+    }
+
+    /// Writes the configuration of a gateway that reaches the service at another address.
+    pub fn configure_with(&self, url: &str, devices: &[(&str, String)]) {
         let sections: Vec<String> =
             devices.iter().map(|(id, link)| format!("[[device]]\nid = \"{id}\"\nlink = \"{link}\"\n")).collect();
         let text = format!(
-            "state = \"{}\"\n[push_service]\nurl = \"{}\"\nca_file = \"{}\"\n{}",
+            "state = \"{}\"\n[push_service]\nurl = \"{url}\"\nca_file = \"{}\"\n{}",
             self.path("gateway"),
-            self.url,
             self.ca.display(),
             sections.join("")
         );
@@ -83,9 +106,13 @@ impl Site {
 
     /// Starts a device on a pseudo-terminal that keeps its path.
     pub fn start_device(&self, id: &str, more: &[&str]) -> Process {
-        let link = format!("pty:{}", self.path(&format!("{id}.tty")));
+        self.start_device_at(&format!("pty:{}", self.path(&format!("{id}.tty"))), id, more)
+    }
+
+    /// Starts a device somewhere.
+    pub fn start_device_at(&self, place: &str, id: &str, more: &[&str]) -> Process {
         let name = format!("device-{id}");
-        self.spawn(&name, &[&["simulate", &link, "--id", id, "--json"], more].concat())
+        self.spawn(&name, &[&["simulate", place, "--id", id, "--json"], more].concat())
     }
 
     /// The link to such a device.
@@ -123,7 +150,12 @@ impl Site {
 
     /// The texts that a device's application received, in order.
     pub fn received(&self, id: &str) -> Vec<String> {
-        let events = self.lines(&format!("device-{id}.out"));
+        self.received_in(&format!("device-{id}.out"))
+    }
+
+    /// The texts that were received, as the lines of a file tell.
+    pub fn received_in(&self, file: &str) -> Vec<String> {
+        let events = self.lines(file);
         let events = events.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let texts = events.filter(|event| event["event"] == "received");
         texts.map(|event| event["text"].as_str().unwrap_or_default().to_owned()).collect()
@@ -145,11 +177,21 @@ impl Site {
 
 /// Waits until something is true; real processes have clocks of their own.
 pub fn await_true(what: &str, mut condition: impl FnMut() -> bool) {
-    #[allow(clippy::disallowed_methods)]
-    let start = Instant::now();
+    let start = now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "this never came true: {what}");
-        #[allow(clippy::disallowed_methods)]
-        std::thread::sleep(Duration::from_millis(20));
+        pause(Duration::from_millis(20));
     }
+}
+
+/// The clock of real processes.
+#[allow(clippy::disallowed_methods, reason = "real processes have clocks of their own")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Lets real processes go on.
+#[allow(clippy::disallowed_methods, reason = "real processes have clocks of their own")]
+pub fn pause(duration: Duration) {
+    std::thread::sleep(duration);
 }
