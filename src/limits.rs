@@ -330,3 +330,8 @@ const _: () = assert!(SIMULATE_SEEN_COUNT * (2 * LINK_MESSAGE_BYTES_MAX + 256) <
 
 /// Octets of the path of a serial port.
 pub const LINK_PATH_BYTES_MAX: usize = 255;
+
+/// Octets of a refused request that the service reads before it answers.
+pub const SERVICE_DRAIN_BYTES_MAX: usize = 256 * 1024;
+/// How often a refused message is asked for that its service does not offer again.
+pub const MISSED_ASK_COUNT_MAX: u32 = 6;

@@ -39,10 +39,10 @@ impl Gateway {
     ) {
         self.counters.promised += 1;
         debug_assert!(self.promise.is_none(), "each promise is answered before the next one comes");
-        self.promise = Some(match self.admit(target, message, send) {
+        self.promise = Some(match self.admit(target, message.clone(), send) {
             Ok((slot, unrouted)) => Output::Admit { promise, slot, unrouted },
             Err(refusal) => {
-                self.refused(&refusal);
+                self.refused(&refusal, &message);
                 Output::Refuse { promise }
             }
         });
@@ -73,7 +73,10 @@ impl Gateway {
         }
         let deadline = self.now + Duration::from_millis(HOLD_MS);
         match (self.delivery.reserve(message, route, self.now, deadline), route) {
-            (Ok(slot), _) => Ok((slot, unrouted)),
+            (Ok(slot), route) => {
+                self.came(slot, route);
+                Ok((slot, unrouted))
+            }
             (Err(_), Some(route)) => Err(Refusal::NoRoom(route)),
             (Err(_), None) => Err(Refusal::NoRoomFor(target.clone())),
         }
@@ -99,16 +102,27 @@ impl Gateway {
         self.devices.get(route.device).is_some_and(|device| device.ready().is_some())
     }
 
-    fn refused(&mut self, refusal: &Refusal) {
+    fn refused(&mut self, refusal: &Refusal, message: &PushMessageUri) {
         self.counters.refused += 1;
         for entry in self.subscriptions.iter_mut() {
-            entry.fetch.due |= match refusal {
-                Refusal::NoRoom(route) => entry.id == route.subscription,
+            match refusal {
+                Refusal::NoRoom(route) if entry.id == route.subscription => entry.fetch.missed(message.clone()),
                 Refusal::NoRoomFor(target) => {
-                    entry.active().is_some_and(|granted| granted.dialect.monitor_target(granted) == *target)
+                    let granted = entry.active();
+                    entry.fetch.due |=
+                        granted.is_some_and(|granted| granted.dialect.monitor_target(granted) == *target);
                 }
-                Refusal::Unwanted => false,
-            };
+                Refusal::NoRoom(_) | Refusal::Unwanted => {}
+            }
+        }
+    }
+
+    /// A message that may have been refused before is here.
+    fn came(&mut self, slot: SlotId, route: Option<Route>) {
+        if let Some(entry) = route.and_then(|route| self.subscriptions.get_mut(route.subscription))
+            && let Some(slot) = self.delivery.get_mut(slot)
+        {
+            entry.fetch.came(&slot.message);
         }
     }
 
@@ -120,12 +134,13 @@ impl Gateway {
                 let entry = self.subscriptions.find_by_send(&send)?;
                 Some(Route { subscription: entry.id, device: entry.device? })
             });
+            let message = slot.message.clone();
             let Some(route) = route else {
-                self.refused(&Refusal::Unwanted);
+                self.refused(&Refusal::Unwanted, &message);
                 return self.give_up(id);
             };
             if !self.is_ready(route) || !self.delivery.has_room(Some(route.device)) {
-                self.refused(&Refusal::NoRoom(route));
+                self.refused(&Refusal::NoRoom(route), &message);
                 return self.give_up(id);
             }
             if let Some(slot) = self.delivery.get_mut(id) {

@@ -278,7 +278,7 @@ impl Gateway {
         }
         entry.fetch.open_count = entry.fetch.open_count.saturating_sub(1);
         match next {
-            Next::Again => {}
+            Next::Again => entry.fetch.ended(self.now, &mut *self.random),
             Next::Backoff(asked) => {
                 entry.fetch.due = true;
                 entry.fetch.wait_until(self.now + asked.unwrap_or_default());

@@ -15,14 +15,14 @@ use super::backoff::Backoff;
 use super::device::DeviceIndex;
 use super::record::{Key, Record};
 use crate::limits::{
-    REFUSED_PAUSE_MS_MAX, REFUSED_PAUSE_MS_MIN, SUBSCRIBE_BACKOFF_MS_MAX, SUBSCRIBE_BACKOFF_MS_MIN,
-    SUBSCRIPTION_COUNT_MAX, SUBSCRIPTION_STABLE_MS,
+    DELIVERY_PER_DEVICE_MAX, MISSED_ASK_COUNT_MAX, REFUSED_PAUSE_MS_MAX, REFUSED_PAUSE_MS_MIN,
+    SUBSCRIBE_BACKOFF_MS_MAX, SUBSCRIBE_BACKOFF_MS_MIN, SUBSCRIPTION_COUNT_MAX, SUBSCRIPTION_STABLE_MS,
 };
 use crate::random::Random;
 use crate::time::{Duration, Instant};
 use crate::webpush::ece::Keys;
 use crate::webpush::exchange::{Granted, Target};
-use crate::webpush::resource::PushUri;
+use crate::webpush::resource::{PushMessageUri, PushUri};
 use crate::wire::{ChannelId, DeviceId};
 
 /// Number of a subscription, never used twice in one run.
@@ -103,12 +103,14 @@ pub struct Fetch {
     pub not_before: Instant,
     /// Pauses while messages do not arrive, or their device has no room.
     pub backoff: Backoff,
+    /// Messages that were refused and have not come again, with how often they were asked for.
+    pub missed: Vec<(PushMessageUri, u32)>,
 }
 
 impl Default for Fetch {
     fn default() -> Self {
         let backoff = Backoff::new(REFUSED_PAUSE_MS_MIN, REFUSED_PAUSE_MS_MAX);
-        Self { due: false, open_count: 0, not_before: Instant::ZERO, backoff }
+        Self { due: false, open_count: 0, not_before: Instant::ZERO, backoff, missed: Vec::new() }
     }
 }
 
@@ -118,6 +120,32 @@ impl Fetch {
         self.due = true;
         let pause = self.backoff.fail(None, random);
         self.wait_until(now + pause);
+    }
+
+    /// Notes that a message was refused; beyond [`DELIVERY_PER_DEVICE_MAX`] of them no more are noted, since asking
+    /// brings the others as well.
+    pub fn missed(&mut self, message: PushMessageUri) {
+        self.due = true;
+        if self.missed.len() < DELIVERY_PER_DEVICE_MAX && !self.missed.iter().any(|(other, _)| *other == message) {
+            self.missed.push((message, 0));
+        }
+    }
+
+    /// Notes that a message came after all.
+    pub fn came(&mut self, message: &PushMessageUri) {
+        self.missed.retain(|(other, _)| other != message);
+    }
+
+    /// A request for what is stored has ended: what did not come is asked for again later, but not for ever, since it
+    /// may have expired. A service may count what it has just pushed as delivered for a while.
+    pub fn ended(&mut self, now: Instant, random: &mut dyn Random) {
+        for (_, asked) in &mut self.missed {
+            *asked += 1;
+        }
+        self.missed.retain(|(_, asked)| *asked < MISSED_ASK_COUNT_MAX);
+        if !self.missed.is_empty() && !self.due {
+            self.later(now, random);
+        }
     }
 
     /// Asks no earlier than that.

@@ -242,6 +242,43 @@ fn a_slow_device_is_asked_for_again_when_half_of_its_slots_are_free() {
     assert_eq!(rig.take(|output| matches!(output, Output::Fetch { .. })).len(), 1);
 }
 
+/// A service may count what it pushed a moment ago as delivered, and say that nothing is stored: what was refused is
+/// asked for again, with growing pauses, until it came or was asked for often enough.
+#[test]
+fn what_was_refused_is_asked_for_until_it_comes() {
+    let mut rig = Rig::serving(&["a"]);
+    let send = rig.send_uri("a");
+    rig.feed(Input::DeviceDown { device: id("a"), session: 1 });
+    assert!(rig.promise(message("m1"), Some(send.clone())).is_none());
+    rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 4096 });
+    let nothing_stored = |rig: &mut Rig| {
+        let mut asked = 0;
+        for output in rig.take(|output| matches!(output, Output::Fetch { .. })) {
+            let Output::Fetch { subscription, read } = output else { continue };
+            asked += 1;
+            rig.feed(Input::FetchEnded { subscription, read, next: Next::Again });
+        }
+        asked
+    };
+    assert_eq!(nothing_stored(&mut rig), 1);
+    rig.wait(REFUSED_PAUSE_MS_MIN);
+    assert_eq!(nothing_stored(&mut rig), 1, "again, since it did not come");
+    let (slot, _) = rig.promise(message("m1"), Some(send.clone())).expect("there it is");
+    rig.arrive(slot, None);
+    rig.wait(3_600_000);
+    let more = nothing_stored(&mut rig);
+    assert!(more <= 1, "{more} more: what came is not asked for");
+    rig.feed(Input::DeviceDown { device: id("a"), session: 2 });
+    assert!(rig.promise(message("expired"), Some(send)).is_none());
+    rig.feed(Input::DeviceUp { device: id("a"), session: 3, message_bytes_max: 4096 });
+    let mut asked = 0;
+    for _ in 0..100 {
+        asked += nothing_stored(&mut rig);
+        rig.wait(REFUSED_PAUSE_MS_MAX);
+    }
+    assert_eq!(asked, MISSED_ASK_COUNT_MAX as usize);
+}
+
 /// A request with `wait=0` may stay open at the service until what it pushed is acknowledged: what it pushed and we
 /// refused is asked for by another one, after a pause, and never by more than two.
 #[test]

@@ -31,10 +31,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::limits::{
-    PUSH_BODY_BYTES_MAX, SERVICE_BODY_MS_MAX, SERVICE_DATA_FRAME_BUDGET_BYTES, SERVICE_ERROR_RESETS_MAX,
-    SERVICE_HANDSHAKE_MS_MAX, SERVICE_HEADER_LIST_BYTES_MAX, SERVICE_IDLE_MS, SERVICE_LATE_REFUSALS_COUNT,
-    SERVICE_PING_MS, SERVICE_PONG_MS, SERVICE_PROMISES_UNENDED_MAX, SERVICE_PUSH_MS_MAX, SERVICE_RESETS_UNSEEN_MAX,
-    SERVICE_STREAM_COUNT_MAX,
+    PUSH_BODY_BYTES_MAX, SERVICE_BODY_MS_MAX, SERVICE_DATA_FRAME_BUDGET_BYTES, SERVICE_DRAIN_BYTES_MAX,
+    SERVICE_ERROR_RESETS_MAX, SERVICE_HANDSHAKE_MS_MAX, SERVICE_HEADER_LIST_BYTES_MAX, SERVICE_IDLE_MS,
+    SERVICE_LATE_REFUSALS_COUNT, SERVICE_PING_MS, SERVICE_PONG_MS, SERVICE_PROMISES_UNENDED_MAX, SERVICE_PUSH_MS_MAX,
+    SERVICE_RESETS_UNSEEN_MAX, SERVICE_STREAM_COUNT_MAX,
 };
 use crate::time::Duration;
 
@@ -176,19 +176,22 @@ impl Session {
     }
 
     fn accept(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Parcel>) {
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
         let push = match self.sightings.push_disabled() {
             true => PushSupport::Disabled,
             false => PushSupport::Available,
         };
         match routes::route(&head, push, |token| self.hub.kind(token)) {
             Route::Monitor { resource, wait_s } => self.monitor(resource, wait_s, routes::authority(&head), respond),
-            Route::Answer(response) => send(&mut respond, response, &self.hub),
+            Route::Answer(response) if body.is_end_stream() => send(&mut respond, response, &self.hub),
             route => {
                 let hub = Rc::clone(&self.hub);
                 self.requests.spawn_local(async move {
-                    match hub.perform(route, read(body)).await {
-                        Some(response) => send(&mut respond, response, &hub),
+                    match hub.perform(route, read(&mut body)).await {
+                        Some(response) => {
+                            drain(&mut body).await;
+                            send(&mut respond, response, &hub);
+                        }
                         None => respond.send_reset(Reason::CANCEL),
                     }
                 });
@@ -413,7 +416,7 @@ fn send(respond: &mut SendResponse<Parcel>, response: Response<Bytes>, hub: &Hub
 }
 
 /// Reads the content of a request, at most [`PUSH_BODY_BYTES_MAX`] octets of it.
-async fn read(mut body: RecvStream) -> Result<Bytes, BodyError> {
+async fn read(body: &mut RecvStream) -> Result<Bytes, BodyError> {
     let whole = async {
         let mut octets = Vec::new();
         while let Some(chunk) = body.data().await {
@@ -431,3 +434,20 @@ async fn read(mut body: RecvStream) -> Result<Bytes, BodyError> {
 
 #[cfg(test)]
 mod tests;
+
+/// Takes what is left of a request before it is answered, within bounds: common clients lose an answer that comes before
+/// they have sent all (RFC 9113 §8.1 allows it, and they forget).
+async fn drain(body: &mut RecvStream) {
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(Ok(chunk)) = body.data().await {
+            bytes += chunk.len();
+            if bytes > SERVICE_DRAIN_BYTES_MAX || body.flow_control().release_capacity(chunk.len()).is_err() {
+                return;
+            }
+        }
+    };
+    if timeout(Duration::from_millis(SERVICE_BODY_MS_MAX), rest).await.is_err() {
+        tracing::debug!("a request that is refused goes on too long");
+    }
+}

@@ -165,6 +165,9 @@ impl Upstream {
             Report::Connected(session, remote) => {
                 info!(%remote, "connected to the push service");
                 let streams_max = session.requests.current_max_send_streams();
+                if streams_max < 2 {
+                    warn!("the push service allows {streams_max} requests at once: none is left to acknowledge with");
+                }
                 self.adopt(session, remote);
                 Some(Input::ConnectionReady { verified_at: self.clock.now(), streams_max })
             }

@@ -7,6 +7,7 @@ use h2::RecvStream;
 use h2::client::{PushPromise, PushPromises, ResponseFuture};
 use http::Request;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::{Context, Report};
 use crate::limits::{PUSH_BODY_BYTES_MAX, PUSH_BODY_WAIT_MS_MAX};
@@ -25,6 +26,9 @@ pub(super) async fn monitor(context: Context, request: Request<()>, target: Targ
         Err(_) => None,
     };
     // A request that failed without an answer fails with its connection, or may be tried again on it.
+    if next == Some(Next::Ended) {
+        warn!("the push service no longer knows what was monitored; application servers need the new subscriptions");
+    }
     match next {
         Some(next) => context.reporter.heard(Report::Input(ended(next))).await,
         None => context.reporter.report(Report::Input(ended(Next::Backoff(None)))).await,

@@ -134,6 +134,7 @@ impl Dialect {
     /// Source: RFC 8030 §4, §4.1.
     pub fn subscribe_request(self, service: &PushServiceUri, set: Option<&SetUri>) -> Request<()> {
         let mut request = request(Method::POST, service.uri());
+        request.headers_mut().insert(header::CONTENT_LENGTH, 0.into());
         if let Some(set) = set {
             request.headers_mut().insert(header::LINK, link::value(set.as_str(), link::SET));
         }
@@ -204,7 +205,7 @@ impl Dialect {
     pub fn classify(self, service: &PushServiceUri, promised: &Request<()>) -> Pushed {
         let message = match PushMessageUri::new(promised.uri()) {
             Ok(message) if message.authority() == service.authority() => message,
-            Ok(_) => return Pushed::Unwanted(InvalidResource::Authority),
+            Ok(_) => return Pushed::Unwanted(InvalidResource::OtherOrigin),
             Err(error) => return Pushed::Unwanted(error),
         };
         Pushed::Message { message, send: push_link(promised.headers(), promised.uri()) }
@@ -321,7 +322,7 @@ pub fn push_link(headers: &HeaderMap, base: &Uri) -> Option<PushUri> {
 
 /// What is read is asked of our one connection, so it must be on the service's own origin.
 fn same_origin(authority: &str, service: &PushServiceUri) -> Result<(), InvalidResource> {
-    if authority == service.authority() { Ok(()) } else { Err(InvalidResource::Authority) }
+    if authority == service.authority() { Ok(()) } else { Err(InvalidResource::OtherOrigin) }
 }
 
 fn linked(headers: &HeaderMap, relation: &str, base: &Uri) -> Option<Uri> {
@@ -431,7 +432,7 @@ mod tests {
         assert_eq!(parse(201, &[("location", "/s/1")]), Some(SubscribeError::Missing("push link")));
         let only_set = ("link", "</t/1>; rel=\"urn:ietf:params:push:set\"");
         assert_eq!(parse(201, &[("location", "/s/1"), only_set]), Some(SubscribeError::Missing("push link")));
-        let elsewhere = SubscribeError::Invalid("Location", InvalidResource::Authority);
+        let elsewhere = SubscribeError::Invalid("Location", InvalidResource::OtherOrigin);
         assert_eq!(parse(201, &[("location", "https://other.example/s/1"), push]), Some(elsewhere));
         let cleartext = SubscribeError::Invalid("Location", InvalidResource::NotHttps);
         assert_eq!(parse(201, &[("location", "http://push.example/s/1"), push]), Some(cleartext));

@@ -18,6 +18,8 @@ pub enum InvalidResource {
     Authority,
     /// Longer than [`URI_BYTES_MAX`].
     TooLong,
+    /// Not on the origin of the push service.
+    OtherOrigin,
 }
 
 macro_rules! resource {
@@ -118,6 +120,7 @@ impl fmt::Display for InvalidResource {
             Self::NotHttps => f.write_str("only https URIs are used"),
             Self::Authority => f.write_str("the URI has no host, or credentials before it"),
             Self::TooLong => write!(f, "the URI is longer than {URI_BYTES_MAX} octets"),
+            Self::OtherOrigin => f.write_str("the URI is on another origin than the push service"),
         }
     }
 }
