@@ -350,6 +350,11 @@ impl Shell {
             Request::DeviceShow { id, channel } => {
                 let id = self.known(&id)?;
                 let subscription = self.core.push_subscription(&id, channel.map(ChannelId));
+                if let (None, Some(channel)) = (&subscription, channel)
+                    && !self.core.has_channel(&id, ChannelId(channel))
+                {
+                    return Err(format!("{id} has no channel {channel}; see fieldgate device list"));
+                }
                 Ok(subscription.map_or(Value::Null, |subscription| subscription.to_json()))
             }
             Request::DeviceRemove { id } => {
@@ -377,7 +382,7 @@ impl Shell {
         let channels = channels.into_iter().map(ChannelId).collect();
         let device = config::device(id, &link, channels, mtu).map_err(|(key, problem)| format!("{key}: {problem}"))?;
         if self.devices.contains_key(&device.id) {
-            return Err(format!("{} is there already", device.id));
+            return Err(format!("{} is there already; remove it first", device.id));
         }
         if let Some(other) = self.on_link(&device.link) {
             return Err(format!("{other} is on that link already"));

@@ -335,3 +335,6 @@ pub const LINK_PATH_BYTES_MAX: usize = 255;
 pub const SERVICE_DRAIN_BYTES_MAX: usize = 256 * 1024;
 /// How often a refused message is asked for that its service does not offer again.
 pub const MISSED_ASK_COUNT_MAX: u32 = 6;
+
+/// How often the service looks whether its certificate is to be renewed, in seconds.
+pub const SERVICE_CERTIFICATE_LOOK_S: u64 = 3_600;

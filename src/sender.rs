@@ -181,6 +181,16 @@ impl Application for Client {
 }
 
 impl SendError {
+    /// Whether the push service could not be verified.
+    pub fn is_untrusted(&self) -> bool {
+        use crate::transport::preconnection::CandidateError;
+        use crate::transport::stack::tcp_tls::StackError;
+        let Self::Establishment(EstablishmentError::Candidate(_, CandidateError::Stack(error))) = self else {
+            return false;
+        };
+        matches!(error, StackError::Tls(_))
+    }
+
     /// Whether the same message may be accepted later.
     pub fn is_retryable(&self) -> bool {
         match self {

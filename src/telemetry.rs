@@ -14,6 +14,7 @@ use std::fmt::{self, Write};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::panic::PanicHookInfo;
+use std::sync::Mutex;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -175,9 +176,33 @@ fn priority(level: &Level) -> u8 {
 /// Says where it happened. A text put together at run time may hold anything, and stays unsaid.
 fn report_panic(panic: &PanicHookInfo<'_>) {
     let message = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(not shown)");
+    let doing = DOING.try_lock().ok().and_then(|doing| doing.clone()).unwrap_or_default();
     match panic.location() {
-        Some(location) => tracing::error!(%location, message, "panic"),
-        None => tracing::error!(message, "panic"),
+        Some(location) => tracing::error!(%location, message, doing, "panic"),
+        None => tracing::error!(message, doing, "panic"),
+    }
+}
+
+/// What the process is doing, where a panic of foreign code would otherwise leave a person without a clue.
+static DOING: Mutex<Option<String>> = Mutex::new(None);
+
+/// Until this is dropped, a panic says what was being done.
+#[derive(Debug)]
+pub struct Doing;
+
+/// Notes what is being done, and what to do if it fails for good; no secret may be in it.
+pub fn doing(what: String) -> Doing {
+    if let Ok(mut doing) = DOING.lock() {
+        *doing = Some(what);
+    }
+    Doing
+}
+
+impl Drop for Doing {
+    fn drop(&mut self) {
+        if let Ok(mut doing) = DOING.lock() {
+            *doing = None;
+        }
     }
 }
 

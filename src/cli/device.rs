@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::control::Socket;
 use super::{Failure, Outcome};
-use crate::config::MTU_DEFAULT;
+use crate::config::{self, MTU_DEFAULT};
 use crate::control::Request;
+use crate::wire::ChannelId;
 
 /// How often a subscription that is not there yet is asked for.
 const SHOW_INTERVAL: Duration = Duration::from_millis(200);
@@ -37,7 +38,7 @@ enum Action {
         #[arg(long)]
         link: String,
         /// A channel, a subscription of its own; may be given several times
-        #[arg(long, value_name = "N", default_value = "1")]
+        #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
         channel: Vec<u16>,
         /// Octets of the largest frame on its link
         #[arg(long, value_name = "OCTETS", default_value_t = MTU_DEFAULT)]
@@ -83,6 +84,9 @@ pub fn run(args: Args) -> Outcome {
     let Args { socket, action } = args;
     match action {
         Action::Add { id, link, channel, mtu } => {
+            let channels = channel.iter().copied().map(ChannelId).collect();
+            config::device(&id, &link, channels, mtu)
+                .map_err(|(key, problem)| Failure::usage(format_args!("{key}: {problem}")))?;
             socket.ask(&Request::DeviceAdd { id: id.clone(), link, channels: channel, mtu })?;
             println!("added {id}");
         }

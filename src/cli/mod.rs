@@ -73,6 +73,7 @@ enum Command {
     /// Show what a running gateway does
     Status(status::Args),
     /// Show the connections of a running gateway
+    #[command(after_help = "Examples:\n  fieldgate connections\n  fieldgate connections --json")]
     Connections(status::Args),
     /// Be a device at the far end of a link
     Simulate(simulate::Args),

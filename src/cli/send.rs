@@ -54,7 +54,11 @@ pub fn run(args: Args) -> Outcome {
     block_on(async {
         let mut sender = Sender::new(&subscription, trust).map_err(Failure::usage)?;
         let sent = sender.send(&subscription, &message, Ttl::from_secs(args.ttl)).await.map_err(|error| {
-            let again = if error.is_retryable() { "; it may be sent again" } else { "" };
+            let again = match &error {
+                _ if error.is_untrusted() => "; name the service's certification authority with --ca",
+                _ if error.is_retryable() => "; it may be sent again",
+                _ => "",
+            };
             Failure::failed(format_args!("not sent: {error}{again}"))
         })?;
         let keeps_for = sent.accepted.keeps_for.map_or(args.ttl, |keeps_for| keeps_for.as_secs());

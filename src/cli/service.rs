@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
     /// Host name under which gateways and application servers reach the service
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", value_parser = host_name)]
     name: Option<String>,
 }
 
@@ -29,10 +29,14 @@ pub fn run(args: Args) -> Outcome {
     block_on(async {
         let terminated = terminated()?;
         let options = ServiceOptions { name: args.name, ..ServiceOptions::new(args.listen, args.state) };
-        let running = Service::start(options).await.map_err(Failure::failed)?;
+        let mut running = Service::start(options).await.map_err(Failure::failed)?;
         announce(&format!("listening {} ca={}", running.url, running.ca_file.display()))?;
-        terminated.await;
-        running.stop().await;
+        tokio::select! {
+            () = terminated => running.stop().await,
+            () = running.failed() => {
+                return Err(Failure::failed("the store cannot be written; make room for it, then start the service again"));
+            }
+        }
         Ok(())
     })
 }
@@ -41,6 +45,22 @@ pub fn run(args: Args) -> Outcome {
 fn announce(line: &str) -> Outcome {
     let mut output = std::io::stdout();
     writeln!(output, "{line}").and_then(|()| output.flush()).map_err(Failure::failed)
+}
+
+/// Reads a name that a certificate can carry: without port, scheme or path.
+fn host_name(text: &str) -> Result<String, String> {
+    let is_label = |label: &str| {
+        let allowed = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(allowed)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.len() <= 253 && text.split('.').all(is_label) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("not a host name, such as push.example.net; without port, scheme or path".to_owned())
+    }
 }
 
 /// Reads an address with or without a port.
@@ -53,6 +73,16 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_host_names_are_names() {
+        for good in ["localhost", "push.example.net", "192.0.2.1", "a-b.c"] {
+            assert_eq!(host_name(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "push.example.net:8443", "https://a", "::1", "a b", "*.example", "a.", "-a", "a..b"] {
+            assert!(host_name(bad).is_err(), "{bad}");
+        }
+    }
 
     /// A-PS-02: without a port it is that of https.
     #[test]

@@ -347,6 +347,11 @@ impl Gateway {
         self.monitors.reconcile(&targets, self.now);
     }
 
+    /// Whether a device has, or is about to have, a subscription of that channel.
+    pub fn has_channel(&self, device: &DeviceId, channel: ChannelId) -> bool {
+        self.subscriptions.iter().any(|entry| entry.device_id == *device && entry.channel == channel)
+    }
+
     /// Where messages for a device's channel are posted, with the keys for them, once that is stored.
     pub fn push_subscription(&self, device: &DeviceId, channel: Option<ChannelId>) -> Option<PushSubscription> {
         let mut entries = self.subscriptions.iter().filter(|entry| entry.device_id == *device);

@@ -20,7 +20,8 @@ use rcgen::{
     PublicKeyData as _, SerialNumber,
 };
 use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -63,12 +64,23 @@ impl Authority {
             return Err(CertificateError::ClockUnset);
         }
         CertificateParams::new(names.clone()).map_err(|_| CertificateError::Name(names.join(", ")))?;
-        let key = open_key(&folder.join("ca.key"))?;
-        let ca_file = folder.join("ca.pem");
+        let (key_file, ca_file) = (folder.join("ca.key"), folder.join("ca.pem"));
+        if ca_file.exists() && !key_file.exists() {
+            // A new key would sign certificates that nobody trusts.
+            return Err(CertificateError::Damaged(key_file));
+        }
+        let key = open_key(&key_file)?;
         let params = ca_params(&key, now);
         if !ca_file.exists() {
             let certificate = params.self_signed(&key).map_err(|_| CertificateError::Damaged(folder.join("ca.key")))?;
             write_new(&ca_file, certificate.pem().as_bytes(), 0o644)?;
+        }
+        let authority = CertificateDer::from_pem_file(&ca_file);
+        let is_its = |certificate: &CertificateDer<'_>| {
+            certificate.windows(key.public_key_raw().len()).any(|octets| octets == key.public_key_raw())
+        };
+        if !authority.as_ref().is_ok_and(is_its) {
+            return Err(CertificateError::Damaged(ca_file));
         }
         let leaf_key = open_key(&folder.join("service.key"))?;
         Ok(Self { issuer: Issuer::new(params, key), leaf_key, names, ca_file })

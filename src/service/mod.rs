@@ -40,8 +40,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::limits::{SERVICE_CONNECTION_COUNT_MAX, SERVICE_STOP_MS_MAX, TTL_S_MAX};
+use crate::limits::{SERVICE_CERTIFICATE_LOOK_S, SERVICE_CONNECTION_COUNT_MAX, SERVICE_STOP_MS_MAX, TTL_S_MAX};
 use crate::random::SystemRandom;
+use crate::telemetry;
 use crate::time::Duration;
 use crate::webpush::headers::Ttl;
 
@@ -55,6 +56,9 @@ use store::{Closed, OpenError, Store};
 
 /// Default port of the service, as for https (RFC 8030 §3).
 pub const PORT: u16 = 443;
+
+/// The store in the state folder.
+const STORE_FILE: &str = "service.redb";
 
 /// How to run a push service.
 #[derive(Clone, Debug)]
@@ -89,6 +93,8 @@ impl ServiceOptions {
 pub enum StartError {
     /// The state folder cannot be made or used.
     Folder(PathBuf, io::Error),
+    /// The folder is there, holds something else, and others may enter it.
+    Exposed(PathBuf),
     /// The store in the state folder cannot be opened.
     Store(PathBuf, OpenError),
     /// There is no certificate.
@@ -119,7 +125,11 @@ impl Service {
         let address = listener.local_addr().map_err(listen_failed)?;
 
         let mut retention = Retention::new(options.ttl_max);
-        let path = folder.join("service.redb");
+        let path = folder.join(STORE_FILE);
+        let _doing = telemetry::doing(format!(
+            "opening {}; if it happens each time the file is damaged: move it aside and start again",
+            path.display()
+        ));
         let (store, closed) = Store::open(&path, |record| retention.restore(record, clock.now()))
             .map_err(|error| StartError::Store(path.clone(), error))?;
         let hub = Rc::new(Hub::new(retention, Box::new(SystemRandom::default()), Rc::clone(&clock), store));
@@ -136,6 +146,7 @@ impl Service {
         serving.spawn_local(listener.run());
         helpers.spawn_local(run_timers(Rc::clone(&hub)));
         helpers.spawn_local(renew(authority, certificate, Rc::clone(&clock)));
+        let closed = Some(closed);
         Ok(Running { url, address, ca_file, clock, hub, stop, serving, helpers, closed })
     }
 }
@@ -154,10 +165,23 @@ pub struct Running {
     stop: watch::Sender<bool>,
     serving: JoinSet<()>,
     helpers: JoinSet<()>,
-    closed: Closed,
+    /// None once it was seen.
+    closed: Option<Closed>,
 }
 
 impl Running {
+    /// Waits until the store has failed: nothing is accepted any more, and the service should be dropped and started
+    /// again.
+    ///
+    /// Cancel safety: it may be called again.
+    pub async fn failed(&mut self) {
+        if let Some(closed) = &mut self.closed {
+            // A thread that is gone says the same by dropping its end.
+            closed.await.unwrap_or(());
+            self.closed = None;
+        }
+    }
+
     /// Ends every monitoring request with 200, then every connection, and closes the store.
     ///
     /// Units: takes at most [`SERVICE_STOP_MS_MAX`], and what the disk needs for the last commit.
@@ -172,7 +196,9 @@ impl Running {
         helpers.shutdown().await;
         drop(hub);
         // The store is closed when the last holder is gone, and its thread has written what it was given.
-        if timeout(patience, closed).await.is_err() {
+        if let Some(closed) = closed
+            && timeout(patience, closed).await.is_err()
+        {
             tracing::warn!("the store of the push service is still writing");
         }
     }
@@ -188,12 +214,19 @@ async fn run_timers(hub: Rc<Hub>) {
     hub.run_timers().await;
 }
 
-/// Replaces the certificate after two thirds of its life, for ever.
+/// Replaces the certificate after two thirds of its life, for ever. It looks at the wall clock often: a board's may
+/// jump after the start, and then a certificate may long be out of date.
 async fn renew(authority: Authority, certificate: Arc<CurrentCertificate>, clock: Rc<Clock>) {
+    let mut issued = clock.now().wall;
     loop {
-        tokio::time::sleep(Authority::renewal()).await;
-        match authority.issue(clock.now().wall) {
+        tokio::time::sleep(Duration::from_secs(SERVICE_CERTIFICATE_LOOK_S)).await;
+        let now = clock.now().wall;
+        if now >= issued && now.0 - issued.0 < Authority::renewal().as_secs() {
+            continue;
+        }
+        match authority.issue(now) {
             Ok(key) => {
+                issued = now;
                 certificate.replace(key);
                 tracing::info!("certificate of the push service renewed");
             }
@@ -202,11 +235,19 @@ async fn renew(authority: Authority, certificate: Arc<CurrentCertificate>, clock
     }
 }
 
-/// Makes the state folder if needed, for its owner alone, and returns its absolute path.
+/// Makes the state folder if needed, for its owner alone, and returns its absolute path. One that others may enter is
+/// closed only if it is empty or was the service's before: any other may be the system's.
 fn open_folder(path: &Path) -> Result<PathBuf, StartError> {
     let failed = |error| StartError::Folder(path.to_owned(), error);
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let is_ours = path.join(STORE_FILE).exists() || std::fs::read_dir(path).map_err(failed)?.next().is_none();
+        if !is_ours {
+            return Err(StartError::Exposed(path.to_owned()));
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    }
     std::fs::canonicalize(path).map_err(failed)
 }
 
@@ -228,6 +269,12 @@ impl fmt::Display for StartError {
             Self::Folder(path, error) => {
                 write!(f, "state folder {}: {error}; choose another with --state or make it writable", path.display())
             }
+            Self::Exposed(path) => write!(
+                f,
+                "state folder {} holds other things and others may enter it; choose another with --state, or run: \
+                 chmod 700 {0}",
+                path.display()
+            ),
             Self::Store(path, OpenError::InUse) => {
                 write!(f, "{}: another service uses it; stop that one or give --state another folder", path.display())
             }

@@ -115,7 +115,8 @@ impl Permit {
     }
 }
 
-/// Commits what waits, as much as there is, until every [`Store`] and [`Permit`] is gone.
+/// Commits what waits, as much as there is, until every [`Store`] and [`Permit`] is gone, or a commit fails: from then
+/// on memory and disk no longer agree, and only a new start makes them.
 fn write_until_closed(database: &Database, mut queue: mpsc::Receiver<Write>) {
     let mut batch = Vec::new();
     while queue.blocking_recv_many(&mut batch, SERVICE_STORE_QUEUE_COUNT) > 0 {
@@ -126,6 +127,9 @@ fn write_until_closed(database: &Database, mut queue: mpsc::Receiver<Write>) {
         for write in batch.drain(..) {
             // Whoever asked may have gone away.
             write.done.send(outcome).ok();
+        }
+        if outcome.is_err() {
+            return;
         }
     }
 }
