@@ -255,6 +255,23 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_without_its_key_is_not_replaced_in_silence() {
+        let folder = tempfile::tempdir().unwrap();
+        open(folder.path()).unwrap();
+        let (key, pem) = (folder.path().join("ca.key"), folder.path().join("ca.pem"));
+        let kept = std::fs::read(&key).unwrap();
+        std::fs::remove_file(&key).unwrap();
+        assert!(matches!(open(folder.path()), Err(CertificateError::Damaged(file)) if file == key));
+        assert!(!key.exists());
+        std::fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        assert!(matches!(open(folder.path()), Err(CertificateError::Damaged(file)) if file == pem));
+        std::fs::write(&key, kept).unwrap();
+        assert!(open(folder.path()).is_ok());
+        std::fs::write(&pem, "no certificate").unwrap();
+        assert!(matches!(open(folder.path()), Err(CertificateError::Damaged(file)) if file == pem));
+    }
+
+    #[test]
     fn leaves_are_valid_for_every_name_and_ninety_days_under_the_stored_authority() {
         let folder = tempfile::tempdir().unwrap();
         let first = open(folder.path()).unwrap();

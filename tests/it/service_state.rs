@@ -52,6 +52,23 @@ async fn state_is_for_its_owner_alone() {
     }
 }
 
+/// A folder of others is never closed to them: it may be the system's.
+#[tokio::test(flavor = "local")]
+async fn a_folder_with_other_things_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = folder.path().join("lib");
+    std::fs::create_dir(&state).expect("made");
+    std::fs::write(state.join("other"), "").expect("written");
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o755)).expect("set");
+    let started = Service::start(ServiceOptions::new(([127, 0, 0, 1], 0).into(), &state)).await;
+    assert!(matches!(started, Err(StartError::Exposed(path)) if path == state));
+    assert_eq!(std::fs::metadata(&state).expect("there").permissions().mode() & 0o777, 0o755);
+    std::fs::remove_file(state.join("other")).expect("removed");
+    let started = Service::start(ServiceOptions::new(([127, 0, 0, 1], 0).into(), &state)).await;
+    assert!(started.is_ok(), "an empty folder is closed");
+    assert_eq!(std::fs::metadata(&state).expect("there").permissions().mode() & 0o777, 0o700);
+}
+
 #[tokio::test(flavor = "local")]
 async fn what_prevents_a_start_is_said_with_the_next_step() {
     let rig = Rig::start().await;
