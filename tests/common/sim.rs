@@ -215,7 +215,7 @@ pub fn run(options: Options) -> Result<Report, Box<Violation>> {
     let wanted = devices.iter().flat_map(Device::subscriptions).collect::<Vec<_>>();
     let posted_at = |device, channel| gateway.posted_at(device, channel);
     let is_kept = |token| service.is_kept(token);
-    context.check.conclude(end, plan.climate, &wanted, posted_at, is_kept, gateway.status().as_ref());
+    context.check.conclude(end, plan, &wanted, posted_at, is_kept, gateway.status().as_ref());
     context.check.outcome()
 }
 
@@ -223,7 +223,7 @@ impl World {
     fn new(options: Options) -> Self {
         let mut dice = Dice(SeededRandom::new(options.seed.wrapping_mul(0x9e37_79b9) ^ 0x5eed));
         let plan = plan::Plan::draw(options.seed, options.climate, &mut dice);
-        let devices: Vec<Device> = (0..plan.device_count).map(|at| Device::draw(at, plan.climate, &mut dice)).collect();
+        let devices: Vec<Device> = (0..plan.device_count).map(|at| Device::draw(at, &plan, &mut dice)).collect();
         let (service, gateway) = (Service::new(&mut dice), Gateway::new(&plan, &devices, &mut dice));
         let context = Context {
             now: 0,

@@ -11,7 +11,7 @@ use fieldgate::time::Instant;
 use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, Role, ToDevice};
 
 use super::line::{Lane, Line};
-use super::plan::Climate;
+use super::plan::{Climate, Plan};
 use super::{Context, Dice, Event, Fault};
 
 /// Ids that a device remembers which keeps its ids.
@@ -130,13 +130,14 @@ pub(super) struct Device {
 }
 
 impl Device {
-    pub fn draw(index: usize, climate: Climate, dice: &mut Dice) -> Self {
+    pub fn draw(index: usize, plan: &Plan, dice: &mut Dice) -> Self {
+        let climate = plan.climate;
         let is_odd = climate != Climate::Calm && dice.percent(40);
         let keeps_ids = !is_odd || dice.percent(50);
         let is_small = is_odd && dice.percent(40);
         let message_bytes_max = if is_small { SMALL_BYTES } else { LINK_MESSAGE_BYTES_MAX };
         let seen_count = if keeps_ids { KEPT_IDS } else { DEVICE_SEEN_COUNT };
-        let channels = (1..=dice.between(1, 3)).map(|number| ChannelId(number as u16)).collect::<BTreeSet<_>>();
+        let channels = (1..=dice.between(1, plan.channels_max)).map(|number| ChannelId(number as u16)).collect::<BTreeSet<_>>();
         let octets_per_s = *dice.pick(&[11_520, 11_520, 100_000, 1_000_000]);
         let mtu = *dice.pick(&[64, 128, 256, 256, 512, 1_024]);
         Self {
@@ -261,7 +262,7 @@ impl Device {
         match event {
             DeviceEvent::Start => self.start(context),
             DeviceEvent::Kept { boot } if boot == self.boot => self.keep(context),
-            DeviceEvent::Ask { boot } if boot == self.boot => self.ask(context),
+            DeviceEvent::Ask { boot } if boot == self.boot => self.ask(false, context),
             DeviceEvent::Hears => self.is_deaf = false,
             DeviceEvent::Kept { .. } | DeviceEvent::Ask { .. } => {}
         }
@@ -294,7 +295,7 @@ impl Device {
     pub fn change_channel(&mut self, channel: ChannelId, context: &mut Context) {
         if self.wanted.insert(channel) {
             context.trace(|| format!("{} wants channel {channel}", self.id));
-            return self.ask(context);
+            return self.ask(false, context);
         }
         let asked = self.firmware.as_mut().map(|firmware| firmware.unsubscribe(channel));
         if asked.is_some_and(|asked| asked.is_ok()) {
@@ -306,10 +307,10 @@ impl Device {
         }
     }
 
-    /// Asks for every subscription that the application does not know of, and looks again later.
-    fn ask(&mut self, context: &mut Context) {
+    /// Asks for the subscriptions that the application does not know of, in a new session for all, and looks again later.
+    fn ask(&mut self, is_new: bool, context: &mut Context) {
         let Some(firmware) = self.firmware.as_mut().filter(|_| self.is_up) else { return };
-        let lacking: Vec<_> = self.wanted.iter().copied().filter(|it| !self.told.contains_key(it)).collect();
+        let lacking: Vec<_> = self.wanted.iter().copied().filter(|it| is_new || !self.told.contains_key(it)).collect();
         for channel in &lacking {
             if firmware.subscribe(*channel).is_err() {
                 break;
@@ -327,7 +328,7 @@ impl Device {
             Some(Heard::Up { .. }) => {
                 context.trace(|| format!("{} is up", self.id));
                 self.is_up = true;
-                self.ask(context);
+                self.ask(true, context);
             }
             Some(Heard::Down) => self.is_up = false,
             Some(Heard::Message) => self.message(context),
@@ -352,7 +353,7 @@ impl Device {
             Some(ToDevice::Unsubscribed { channel }) if self.wanted.contains(&channel) => {
                 // Word of an earlier wish, or the subscription ended: asked for again.
                 self.told.remove(&channel);
-                self.ask(context);
+                self.ask(false, context);
             }
             Some(ToDevice::Subscribed { .. } | ToDevice::Unsubscribed { .. } | ToDevice::Refused { .. }) | None => {}
         }

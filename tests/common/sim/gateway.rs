@@ -244,7 +244,7 @@ impl Gateway {
             && self.is_current(connection)
             && let Some(input) = self.upstream.hear(frame, context)
         {
-            self.feed(input, context);
+            context.after(0, Event::Gateway(GatewayEvent::Report { connection, input }));
         }
     }
 
@@ -301,6 +301,10 @@ impl Gateway {
             return self.feed(Input::ConnectionClosed, context);
         }
         self.upstream.up(self.streams_max);
+        let connection = self.upstream.connection();
+        if !context.network.carries(connection) {
+            context.after(1, Event::Gateway(GatewayEvent::Left { connection }));
+        }
         context.trace(|| format!("gateway: connection {} is up", self.upstream.connection()));
         let verified_at = UnixTime(WALL_S + context.now / 1_000);
         self.feed(Input::ConnectionReady { verified_at, streams_max: self.streams_max }, context);

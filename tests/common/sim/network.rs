@@ -39,9 +39,27 @@ pub(super) enum Down {
 /// One connection. Each end learns of its end by itself.
 #[derive(Debug, Default)]
 struct Connection {
-    up_at: u64,
-    down_at: u64,
+    up: Direction,
+    down: Direction,
     is_cut: bool,
+}
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+struct Direction {
+    sent_at: u64,
+    arrives_at: u64,
+}
+
+impl Direction {
+    /// When what is sent now arrives: after what was sent before, and together with what leaves in the same write.
+    fn arrival(&mut self, now: u64, delay: u64) -> u64 {
+        if self.sent_at != now || self.arrives_at <= now {
+            self.arrives_at = self.arrives_at.max(now + delay);
+            self.sent_at = now;
+        }
+        self.arrives_at
+    }
 }
 
 /// All connections that either end may still know.
@@ -88,8 +106,7 @@ impl Context {
     pub(super) fn send_up(&mut self, connection: u64, frame: Up) {
         let delay = self.network.one_way_ms(&self.weather, &mut self.dice);
         if let Some(it) = self.network.connections.get_mut(&connection).filter(|it| !it.is_cut) {
-            it.up_at = it.up_at.max(self.now + delay);
-            let at = it.up_at;
+            let at = it.up.arrival(self.now, delay);
             self.at(at, Event::ToService { connection, frame });
         }
     }
@@ -97,8 +114,7 @@ impl Context {
     pub(super) fn send_down(&mut self, connection: u64, frame: Down) {
         let delay = self.network.one_way_ms(&self.weather, &mut self.dice);
         if let Some(it) = self.network.connections.get_mut(&connection).filter(|it| !it.is_cut) {
-            it.down_at = it.down_at.max(self.now + delay);
-            let at = it.down_at;
+            let at = it.down.arrival(self.now, delay);
             self.at(at, Event::ToGateway { connection, frame });
         }
     }

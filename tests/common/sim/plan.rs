@@ -29,6 +29,8 @@ pub enum Climate {
 pub(super) struct Plan {
     pub climate: Climate,
     pub device_count: usize,
+    /// Channels of a device when it starts.
+    pub channels_max: u64,
     pub weather: Weather,
     pub first_operation_ms: u64,
     pub streams_max: usize,
@@ -56,9 +58,10 @@ impl Plan {
             (weather.store_fails, weather.commit_fails) = (dice.below(30), dice.below(30));
             (weather.slow_bodies, weather.latency_ms_max) = (*dice.pick(&[0, 10, 60]), *dice.pick(&[2, 20, 150, 900]));
         }
-        let streams_max = if climate == Climate::Calm { 100 } else { *dice.pick(&[2, 3, 8, 100, 100, 100]) };
+        let streams_max = if climate == Climate::Calm { 100 } else { *dice.pick(&[3, 4, 8, 100, 100, 100]) };
         Self {
             climate,
+            channels_max: *dice.pick(&[1, 3]),
             device_count: dice.between(1, 4) as usize,
             weather,
             first_operation_ms: dice.between(1_000, 8_000),

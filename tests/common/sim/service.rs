@@ -212,7 +212,7 @@ impl Service {
         let reply = self.ask(request, context);
         let Reply::Accepted { message, .. } = reply else { return self.settle(context) };
         let number = context.check.sent(push, message, plaintext, &body, ttl_s, context.now);
-        context.trace(|| format!("service takes message {number} of {} octets for {ttl_s} s", body.len()));
+        context.trace(|| format!("service takes message {}", context.check.describe(number)));
         self.answer_later(Asker::Application(number), reply, None, context);
     }
 
@@ -300,7 +300,7 @@ impl Service {
         let stream = session.next_stream;
         session.next_stream += 2;
         let number = context.check.promised(push.message);
-        context.trace(|| format!("service promises {number} on {connection}, stream {stream}"));
+        context.trace(|| format!("service promises {} on {connection}, stream {stream}", context.check.describe(number)));
         let (message, max_age_s) = (push.message, push.max_age_s);
         let promise = Down::Promise { on: push.monitor.stream, stream, message, push: push.push, max_age_s };
         context.send_down(connection, promise);

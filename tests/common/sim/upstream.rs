@@ -138,7 +138,7 @@ impl Upstream {
         }
     }
 
-    /// Takes a frame of the service; gives what the machine is to hear at once.
+    /// Takes a frame of the service; gives what the machine is to hear once all that came with it was read.
     pub fn hear(&mut self, frame: Down, context: &mut Context) -> Option<Input> {
         match frame {
             Down::Promise { on, stream, message, push, max_age_s } => {
