@@ -220,9 +220,11 @@ impl Upstream {
 
     fn admit(&mut self, promise: PromiseId, slot: SlotId, context: &mut Context) {
         let Some(stream) = self.parked.remove(&promise) else { return };
-        if let Some(promised) = self.promised.get_mut(&stream) {
-            promised.slot = Some(slot);
-        }
+        let Some(promised) = self.promised.get_mut(&stream) else {
+            // It was reset before anybody looked at it.
+            return self.report(Input::PushFailed { slot, content: None }, context);
+        };
+        promised.slot = Some(slot);
         let connection = self.connection;
         context.after(PUSH_BODY_WAIT_MS_MAX, Event::Gateway(GatewayEvent::BodyLate { connection, stream }));
         self.pushed(stream, context);
