@@ -328,3 +328,7 @@ const _: () = assert!(SIMULATE_SEEN_COUNT * (2 * LINK_MESSAGE_BYTES_MAX + 256) <
 
 /// Octets of the path of a serial port.
 pub const LINK_PATH_BYTES_MAX: usize = 255;
+
+/// Requests with `wait=0` on which a message is pushed without being acknowledged, before later messages go first: the
+/// receiver asks for what is stored and cannot use this, and nothing behind it must wait for its end.
+pub const SERVICE_DRAINS_IN_VAIN: u32 = 4;
