@@ -99,20 +99,38 @@ enum Event {
     /// From now on everything works.
     Heal,
     /// A frame reaches the service.
-    ToService { connection: u64, frame: Up },
+    ToService {
+        connection: u64,
+        frame: Up,
+    },
     /// A frame reaches the gateway.
-    ToGateway { connection: u64, frame: Down },
+    ToGateway {
+        connection: u64,
+        frame: Down,
+    },
     /// An attempt to connect reaches the service's machine.
-    Dial { connection: u64 },
+    Dial {
+        connection: u64,
+    },
     /// The service learns that a connection is gone.
-    ServiceLeft { connection: u64 },
+    ServiceLeft {
+        connection: u64,
+    },
     Service(ServiceEvent),
     Gateway(GatewayEvent),
     Device(usize, DeviceEvent),
     /// Octets reach one end of a line, unless that was unplugged since.
-    Octets { device: usize, to: Role, plug: u32, octets: Vec<u8> },
+    Octets {
+        device: usize,
+        to: Role,
+        plug: u32,
+        octets: Vec<u8>,
+    },
     /// One end of a line can send again.
-    LineFree { device: usize, from: Role },
+    LineFree {
+        device: usize,
+        from: Role,
+    },
 }
 
 /// What can go wrong by itself at this time.

@@ -76,23 +76,27 @@ impl Sums {
     }
 
     fn print(&self) {
+        self.print_of("Steady", |run| run.is_steady);
         for climate in [Climate::Calm, Climate::Devices, Climate::Network, Climate::Storm] {
-            let runs: Vec<&Report> = self.runs.iter().filter(|run| run.climate == Some(climate)).collect();
-            let sum = |of: fn(&Report) -> u64| runs.iter().map(|run| of(run)).sum::<u64>();
-            let (promises, delivered) = (sum(|run| run.promises), sum(|run| run.delivered));
-            println!(
-                "{:>8}: {} runs, {} accepted, {delivered} delivered, {} copies, {promises} promises ({:.3} each), \
-                 {} refused in sight, {} by devices, at most {} ms late",
-                format!("{climate:?}"),
-                runs.len(),
-                sum(|run| run.accepted),
-                sum(|run| run.copies),
-                promises as f64 / delivered.max(1) as f64,
-                sum(|run| run.refused_visibly),
-                sum(|run| run.refused_by_device),
-                runs.iter().map(|run| run.late_ms_max).max().unwrap_or(0),
-            );
+            self.print_of(&format!("{climate:?}"), |run| run.climate == Some(climate) && !run.is_steady);
         }
+    }
+
+    fn print_of(&self, name: &str, is_of: impl Fn(&Report) -> bool) {
+        let runs: Vec<&Report> = self.runs.iter().filter(|run| is_of(run)).collect();
+        let sum = |of: fn(&Report) -> u64| runs.iter().map(|run| of(run)).sum::<u64>();
+        let (promises, delivered) = (sum(|run| run.promises), sum(|run| run.delivered));
+        println!(
+            "{name:>8}: {} runs, {} accepted, {delivered} delivered, {} copies, {promises} promises ({:.3} each), \
+                 {} refused in sight, {} by devices, at most {} ms late",
+            runs.len(),
+            sum(|run| run.accepted),
+            sum(|run| run.copies),
+            promises as f64 / delivered.max(1) as f64,
+            sum(|run| run.refused_visibly),
+            sum(|run| run.refused_by_device),
+            runs.iter().map(|run| run.late_ms_max).max().unwrap_or(0),
+        );
     }
 }
 

@@ -137,7 +137,8 @@ impl Device {
         let is_small = is_odd && dice.percent(40);
         let message_bytes_max = if is_small { SMALL_BYTES } else { LINK_MESSAGE_BYTES_MAX };
         let seen_count = if keeps_ids { KEPT_IDS } else { DEVICE_SEEN_COUNT };
-        let channels = (1..=dice.between(1, plan.channels_max)).map(|number| ChannelId(number as u16)).collect::<BTreeSet<_>>();
+        let channels =
+            (1..=dice.between(1, plan.channels_max)).map(|number| ChannelId(number as u16)).collect::<BTreeSet<_>>();
         let octets_per_s = *dice.pick(&[11_520, 11_520, 100_000, 1_000_000]);
         let mtu = *dice.pick(&[64, 128, 256, 256, 512, 1_024]);
         Self {

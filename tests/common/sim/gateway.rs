@@ -29,17 +29,40 @@ pub(super) const COVER_BYTES: (usize, usize) = (86, 17);
 pub(super) enum GatewayEvent {
     Start,
     /// A task of the upstream shell reports.
-    Report { connection: u64, input: Input },
-    Dialed { connection: u64, is_made: bool },
+    Report {
+        connection: u64,
+        input: Input,
+    },
+    Dialed {
+        connection: u64,
+        is_made: bool,
+    },
     /// The gateway learns that a connection is gone.
-    Left { connection: u64 },
-    RequestLate { connection: u64, stream: u32 },
-    BodyLate { connection: u64, stream: u32 },
+    Left {
+        connection: u64,
+    },
+    RequestLate {
+        connection: u64,
+        stream: u32,
+    },
+    BodyLate {
+        connection: u64,
+        stream: u32,
+    },
     /// The oldest write is done.
-    Stored { life: u32 },
-    Decoded { life: u32, input: Input },
+    Stored {
+        life: u32,
+    },
+    Decoded {
+        life: u32,
+        input: Input,
+    },
     /// A pump reports.
-    Heard { life: u32, device: usize, heard: Heard },
+    Heard {
+        life: u32,
+        device: usize,
+        heard: Heard,
+    },
 }
 
 /// A write to flash: removal if there is no value.

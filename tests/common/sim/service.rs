@@ -279,8 +279,7 @@ impl Service {
         for round in 0.. {
             let Some(session) = self.sessions.get(&connection) else { return };
             let has_room = session.sending.len() < PROMISED_STREAMS_MAX;
-            let output =
-                self.core.as_mut().and_then(|core| core.poll_output(ConnectionId(connection), has_room, now));
+            let output = self.core.as_mut().and_then(|core| core.poll_output(ConnectionId(connection), has_room, now));
             match output {
                 Some(Output::Push(push)) => self.push(connection, *push, context),
                 Some(Output::End(monitor, ending)) => {
@@ -300,7 +299,8 @@ impl Service {
         let stream = session.next_stream;
         session.next_stream += 2;
         let number = context.check.promised(push.message);
-        context.trace(|| format!("service promises {} on {connection}, stream {stream}", context.check.describe(number)));
+        context
+            .trace(|| format!("service promises {} on {connection}, stream {stream}", context.check.describe(number)));
         let (message, max_age_s) = (push.message, push.max_age_s);
         let promise = Down::Promise { on: push.monitor.stream, stream, message, push: push.push, max_age_s };
         context.send_down(connection, promise);
