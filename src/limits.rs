@@ -338,3 +338,7 @@ pub const MISSED_ASK_COUNT_MAX: u32 = 6;
 
 /// How often the service looks whether its certificate is to be renewed, in seconds.
 pub const SERVICE_CERTIFICATE_LOOK_S: u64 = 3_600;
+
+/// Requests with `wait=0` on which a message is pushed without being acknowledged, before later messages go first: the
+/// receiver asks for what is stored and cannot use this, and nothing behind it must wait for its end.
+pub const SERVICE_DRAINS_IN_VAIN: u32 = 4;

@@ -22,7 +22,9 @@ enum Refusal {
     NoRoom(Route),
     /// The same for one whose subscription is not known yet: all that it may belong to are asked for.
     NoRoomFor(Target),
-    /// Not again: it is in flight, acknowledged, undeliverable, or of no subscription of ours.
+    /// Never as it is; others of its subscription may stand behind it.
+    Undeliverable(Option<Route>),
+    /// Not again: it is in flight, acknowledged, or of no subscription of ours.
     Unwanted,
 }
 
@@ -56,12 +58,11 @@ impl Gateway {
     ) -> Result<(SlotId, bool), Refusal> {
         let acknowledging =
             self.delivery.freed().any(|freed| freed.message == message && freed.acknowledgement.is_some());
-        if acknowledging
-            || self.delivery.find(&message).is_some()
-            || self.delivery.is_undeliverable(&message)
-            || self.is_read_uri(&message)
-        {
+        if acknowledging || self.delivery.find(&message).is_some() || self.is_read_uri(&message) {
             return Err(Refusal::Unwanted);
+        }
+        if self.delivery.is_undeliverable(&message) {
+            return Err(Refusal::Undeliverable(self.route(target, send.as_ref())));
         }
         // Only a set leaves open which subscription a promise without link belongs to.
         let unrouted = send.is_none() && matches!(target, Target::Set(_));
@@ -104,6 +105,12 @@ impl Gateway {
 
     fn refused(&mut self, refusal: &Refusal, message: &PushMessageUri) {
         self.counters.refused += 1;
+        if let Refusal::Undeliverable(route) = refusal {
+            if let Some(entry) = route.and_then(|route| self.subscriptions.get_mut(route.subscription)) {
+                entry.fetch.look_behind(self.now, &mut *self.random);
+            }
+            return;
+        }
         for entry in self.subscriptions.iter_mut() {
             match refusal {
                 Refusal::NoRoom(route) if entry.id == route.subscription => entry.fetch.missed(message.clone()),
@@ -112,7 +119,7 @@ impl Gateway {
                     entry.fetch.due |=
                         granted.is_some_and(|granted| granted.dialect.monitor_target(granted) == *target);
                 }
-                Refusal::NoRoom(_) | Refusal::Unwanted => {}
+                Refusal::NoRoom(_) | Refusal::Undeliverable(_) | Refusal::Unwanted => {}
             }
         }
     }

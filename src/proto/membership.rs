@@ -312,8 +312,7 @@ impl Gateway {
         let takes_more = self.delivery.device_takes(index, usize::from(message_bytes_max));
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.device == Some(index)) {
             entry.fetch.due |= takes_more;
-            entry.fetch.not_before = self.now;
-            entry.fetch.backoff.reset();
+            entry.fetch.device_up(self.now);
         }
     }
 

@@ -194,8 +194,8 @@ impl Gateway {
             }
             _ => None,
         });
-        let fetches = self.subscriptions.iter().filter(|entry| entry.fetch.due);
-        let fetches = fetches.map(|entry| (entry.fetch.not_before, Timer::Fetch));
+        let fetches = self.subscriptions.iter().filter_map(|entry| entry.fetch.due_at());
+        let fetches = fetches.map(|at| (at, Timer::Fetch));
         let acked = self.acknowledgements().filter(|acknowledgement| !acknowledgement.in_flight);
         let acked = acked.map(|acknowledgement| (acknowledgement.not_before, Timer::Acknowledge));
         monitor.into_iter().chain(requests).chain(fetches).chain(acked)

@@ -224,18 +224,15 @@ impl Gateway {
         let (now, devices, delivery) = (self.now, &self.devices, &self.delivery);
         let entry = self.subscriptions.iter_mut().find(|entry| {
             let Some(index) = entry.device else { return false };
-            entry.fetch.due
+            entry.fetch.due_at().is_some_and(|at| at <= now)
                 && entry.fetch.open_count < FETCH_PER_SUBSCRIPTION_MAX
-                && entry.fetch.not_before <= now
                 && devices.get(index).is_some_and(|device| device.ready().is_some())
                 && delivery.held_by(index) <= DELIVERY_PER_DEVICE_MAX / 2
                 && delivery.has_room(Some(index))
                 && matches!(entry.life, Life::Active(_))
         })?;
         let read = entry.active()?.read.clone();
-        entry.fetch.due = false;
-        entry.fetch.open_count += 1;
-        entry.fetch.wait_until(now + Duration::from_millis(FETCH_PAUSE_MS));
+        entry.fetch.asked(now + Duration::from_millis(FETCH_PAUSE_MS));
         Some(Output::Fetch { subscription: entry.id, read })
     }
 }

@@ -105,12 +105,19 @@ pub struct Fetch {
     pub backoff: Backoff,
     /// Messages that were refused and have not come again, with how often they were asked for.
     pub missed: Vec<(PushMessageUri, u32)>,
+    /// When to ask although nothing was refused for want of room: messages that can never be delivered may stand before
+    /// others, and the service may hold all of them back.
+    again_at: Option<Instant>,
+    /// Pauses between such requests.
+    again_backoff: Backoff,
 }
 
 impl Default for Fetch {
     fn default() -> Self {
         let backoff = Backoff::new(REFUSED_PAUSE_MS_MIN, REFUSED_PAUSE_MS_MAX);
-        Self { due: false, open_count: 0, not_before: Instant::ZERO, backoff, missed: Vec::new() }
+        let again_backoff = backoff.clone();
+        let (again_at, missed) = (None, Vec::new());
+        Self { due: false, open_count: 0, not_before: Instant::ZERO, backoff, again_at, again_backoff, missed }
     }
 }
 
@@ -146,6 +153,33 @@ impl Fetch {
         if !self.missed.is_empty() && !self.due {
             self.later(now, random);
         }
+    }
+
+    /// Asks after a pause that grows, for what stands behind messages that can never be delivered.
+    pub fn look_behind(&mut self, now: Instant, random: &mut dyn Random) {
+        if self.again_at.is_none() {
+            self.again_at = Some(now + self.again_backoff.fail(None, random));
+        }
+    }
+
+    /// When to ask next.
+    pub fn due_at(&self) -> Option<Instant> {
+        let at = if self.due { Some(self.not_before) } else { self.again_at };
+        at.map(|at| at.max(self.not_before))
+    }
+
+    /// It was asked.
+    pub fn asked(&mut self, not_before: Instant) {
+        (self.due, self.again_at) = (false, None);
+        self.open_count += 1;
+        self.wait_until(not_before);
+    }
+
+    /// The device is there: what was in vain before may not be so now.
+    pub fn device_up(&mut self, now: Instant) {
+        self.not_before = now;
+        self.backoff.reset();
+        self.again_backoff.reset();
     }
 
     /// Asks no earlier than that.

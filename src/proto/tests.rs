@@ -180,6 +180,33 @@ fn a_message_too_large_for_its_device_waits_for_a_larger_maximum() {
     assert_eq!(rig.delivered().len(), 1);
 }
 
+/// A-GAP-05: messages that can never be delivered may stand before others, and a service that sees them refused may hold
+/// back all: it is asked for what there is, with pauses that grow, and not for each of them.
+#[test]
+fn what_stands_behind_undeliverable_messages_is_asked_for() {
+    let mut rig = Rig::serving(&["a"]);
+    let send = rig.send_uri("a");
+    let fetches = |rig: &mut Rig| rig.take(|output| matches!(output, Output::Fetch { .. })).len();
+    for name in ["m1", "m2"] {
+        let (slot, _) = rig.promise(message(name), Some(send.clone())).expect("admitted");
+        rig.arrive_with(slot, None, vec![7; 4_090]);
+    }
+    let mut pause_ms = REFUSED_PAUSE_MS_MIN;
+    for _ in 0..10 {
+        assert!(rig.promise(message("m1"), Some(send.clone())).is_none());
+        assert!(rig.promise(message("m2"), Some(send.clone())).is_none());
+        rig.wait(pause_ms / 2 - 1);
+        assert_eq!(fetches(&mut rig), 0, "too early");
+        rig.wait(pause_ms);
+        assert_eq!(fetches(&mut rig), 1);
+        let subscription = rig.gateway.subscriptions.iter().next().expect("one").id;
+        rig.feed(Input::FetchEnded { subscription, read: granted(1).read, next: Next::Again });
+        pause_ms = (2 * pause_ms).min(REFUSED_PAUSE_MS_MAX);
+    }
+    rig.wait(REFUSED_PAUSE_MS_MAX);
+    assert_eq!((fetches(&mut rig), rig.acknowledgements()), (0, 0));
+}
+
 /// Walk D: a silent device gives its slots back, holds up nobody, and is served again when it speaks.
 #[test]
 fn a_silent_device_frees_its_slots_and_is_fetched_for_later() {

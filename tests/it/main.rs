@@ -18,6 +18,7 @@ mod link_pump;
 mod process;
 mod rig;
 mod simulate_process;
+mod simulation;
 mod store_log;
 mod store_writer;
 mod walks;

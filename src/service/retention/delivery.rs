@@ -171,10 +171,13 @@ impl Retention {
         }
     }
 
-    /// The oldest waiting message: at most [`SERVICE_IN_FLIGHT_PER_SUBSCRIPTION`] others stand before it.
+    /// The oldest waiting message; those that were pushed in vain let all others go first.
     fn first_waiting(&self, id: SubscriptionId) -> Option<u64> {
         let messages = &self.subscriptions[&id].messages;
-        messages.iter().find(|(_, message)| message.delivery == Delivery::Waiting).map(|(sequence, _)| *sequence)
+        let mut waiting = messages.iter().filter(|(_, message)| message.delivery == Delivery::Waiting);
+        let (first, message) = waiting.next()?;
+        let hopeful = if message.is_in_vain() { waiting.find(|(_, message)| !message.is_in_vain()) } else { None };
+        Some(hopeful.map_or(*first, |(sequence, _)| *sequence))
     }
 
     fn take_push(&mut self, id: SubscriptionId, monitor: MonitorId, now: Moment) -> Option<Push> {
@@ -182,6 +185,7 @@ impl Retention {
         let subscription = self.subscriptions.get_mut(&id)?;
         let message = subscription.messages.get_mut(&sequence)?;
         message.attempt += 1;
+        message.drain_count += u32::from(matches!(self.monitors.get(&monitor)?.mode, Mode::Drain(_)));
         let delivery = DeliveryId { monitor, subscription: id, sequence, attempt: message.attempt };
         let push = Push {
             delivery,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use http::HeaderValue;
 
+use crate::limits::SERVICE_DRAINS_IN_VAIN;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::headers::Ttl;
 
@@ -327,16 +328,23 @@ pub(super) struct Message {
     pub(super) was_stored: bool,
     pub(super) delivery: Delivery,
     pub(super) attempt: u32,
+    /// Requests for everything stored that it was pushed on.
+    pub(super) drain_count: u32,
 }
 
 impl Message {
     pub(super) fn new(stored: StoredMessage, expires: Instant, was_stored: bool) -> Self {
-        Self { stored, expires, was_stored, delivery: Delivery::Waiting, attempt: 0 }
+        Self { stored, expires, was_stored, delivery: Delivery::Waiting, attempt: 0, drain_count: 0 }
     }
 
     /// Messages with a time to live of zero are pushed once and never stored.
     pub(super) fn is_durable(&self) -> bool {
         self.stored.ttl.as_secs() > 0
+    }
+
+    /// Whether its receiver asked again and again for what is stored, got this, and did not acknowledge it.
+    pub(super) fn is_in_vain(&self) -> bool {
+        self.drain_count >= SERVICE_DRAINS_IN_VAIN
     }
 
     /// Whole seconds until it expires; the moments between acceptance and push do not count as one.

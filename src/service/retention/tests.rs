@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::limits::{
-    SERVICE_DRAIN_MS_MAX, SERVICE_IN_FLIGHT_PER_SUBSCRIPTION, SERVICE_PAUSE_MS_MAX, SERVICE_PAUSE_MS_MIN,
-    SERVICE_RETRY_MS_MAX, SERVICE_RETRY_MS_MIN, TTL_S_MAX,
+    SERVICE_DRAIN_MS_MAX, SERVICE_DRAINS_IN_VAIN, SERVICE_IN_FLIGHT_PER_SUBSCRIPTION, SERVICE_PAUSE_MS_MAX,
+    SERVICE_PAUSE_MS_MIN, SERVICE_RETRY_MS_MAX, SERVICE_RETRY_MS_MIN, TTL_S_MAX,
 };
 use crate::random::SeededRandom;
 
@@ -391,6 +391,28 @@ fn wait_zero_pushes_again_what_was_not_acknowledged() {
     // A new monitor without it waits for the retry time: it only ends the one before.
     world.monitor(A, member.set, None);
     assert!(world.outputs(A).iter().all(|output| matches!(output, Output::End(..))));
+}
+
+/// A-PS-58, A-GAP-05: messages that their receiver gets again and again and never acknowledges, for it cannot use them,
+/// do not stand before others for ever, even when they are as many as may be in flight.
+#[test]
+fn messages_pushed_in_vain_let_others_go_first() {
+    let mut world = World::new();
+    let member = world.subscribe(None);
+    world.monitor(A, member.set, None);
+    for number in 0..SERVICE_IN_FLIGHT_PER_SUBSCRIPTION {
+        world.accept(member.push, 6_000, &format!("useless {number}"));
+    }
+    world.accept(member.push, 6_000, "good");
+    assert_eq!(world.delivered(A).len(), SERVICE_IN_FLIGHT_PER_SUBSCRIPTION);
+    let mut asked = Vec::new();
+    for _ in 0..=SERVICE_DRAINS_IN_VAIN {
+        let before = world.monitor(A, member.subscription, Some(0));
+        asked.push(world.delivered(A)[0].clone());
+        world.input(Input::MonitorClosed(before));
+    }
+    assert_eq!(asked.pop().as_deref(), Some("good"));
+    assert!(asked.iter().all(|first| first == "useless 0"), "the order is kept at first: {asked:?}");
 }
 
 /// A-GAP-13: `wait=n` holds the request for n seconds.

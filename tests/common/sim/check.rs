@@ -1,0 +1,497 @@
+//! The reference model: what application servers sent and devices have, and what must hold of it.
+//!
+//! It hears from the shells what passes through them and never looks into a machine. The first thing that does not hold
+//! ends the run.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fieldgate::limits::{HOLD_MS, LINK_SILENCE_MS, SERVICE_TTL_ZERO_MS};
+use fieldgate::proto::status::Status;
+use fieldgate::service::token::Token;
+use fieldgate::wire::{ChannelId, MessageId};
+use ring::digest;
+
+use super::device::{Told, Traits};
+use super::gateway::COVER_BYTES;
+use super::plan::{Climate, Plan};
+use super::upstream::{ORIGIN, token};
+
+/// Octets that a push adds on the link.
+const PUSH_OVERHEAD_BYTES: usize = 14;
+/// A promise may be on its way that long, and lifetimes of stored messages are whole seconds.
+const LATE_MS_MAX: u64 = 20_000;
+
+/// What must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invariant {
+    /// No DELETE without the device ack of exactly that message.
+    AcknowledgedByDevice,
+    /// No slot is lost.
+    SlotsReturn,
+    /// What was accepted and has not expired is delivered in the end.
+    Delivered,
+    /// What was delivered is acknowledged in the end.
+    Acknowledged,
+    /// A device that keeps its ids has each message once; others have twice only what they could have forgotten.
+    Once,
+    /// Messages of a subscription keep their order unless one of them was pushed again.
+    Order,
+    /// Nothing is delivered long after its lifetime.
+    InTime,
+    /// What a device gets is what was sent to its channel.
+    Intact,
+    /// Memory stays within bounds.
+    Memory,
+    /// Outputs end.
+    OutputsEnd,
+    /// Promises are not wasted.
+    Promises,
+    /// Each channel has the subscription that its device was told of.
+    Subscribed,
+}
+
+/// Limits of what must hold; a test lowers them to see that they are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Part of each bound of memory that may be used, in percent.
+    pub memory_percent: usize,
+    /// Outputs of one turn.
+    pub outputs_max: u32,
+    /// Promises of a steady run for each hundred of delivered messages; twice that in one that is only calm.
+    pub promises_percent: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { memory_percent: 100, outputs_max: 10_000, promises_percent: 120 }
+    }
+}
+
+/// What did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// What.
+    pub invariant: Invariant,
+    /// How it showed.
+    pub text: String,
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// What went wrong in it.
+    pub climate: Option<Climate>,
+    /// Whether nothing went wrong in it, and no more was in flight than there are slots for.
+    pub is_steady: bool,
+    /// Messages that were accepted.
+    pub accepted: u64,
+    /// Messages that their device has.
+    pub delivered: u64,
+    /// Copies that an application had again.
+    pub copies: u64,
+    /// Promises of the service.
+    pub promises: u64,
+    /// Promises that the service saw refused.
+    pub refused_visibly: u64,
+    /// Messages that a device had no room for.
+    pub refused_by_device: u64,
+    /// The longest that a message reached its device after its lifetime.
+    pub late_ms_max: u64,
+}
+
+struct Message {
+    token: Token,
+    push: Token,
+    id: MessageId,
+    plaintext: Vec<u8>,
+    is_decodable: bool,
+    sent_at: u64,
+    ttl_s: u64,
+    is_accepted: bool,
+    is_deleted: bool,
+    promises: u32,
+    relays: u32,
+    /// When its device first had it, counted over all messages.
+    kept_order: Option<u64>,
+}
+
+struct Subscription {
+    device: usize,
+    channel: ChannelId,
+    /// Whether the device still wants it.
+    is_wanted: bool,
+}
+
+struct DeviceModel {
+    traits: Traits,
+    /// Ids it remembers.
+    seen: VecDeque<MessageId>,
+    /// Messages it had and does not remember, unacknowledged when it forgot them.
+    may_repeat: BTreeSet<MessageId>,
+}
+
+/// The reference model.
+pub(super) struct Check {
+    bounds: Bounds,
+    violation: Option<Violation>,
+    report: Report,
+    messages: Vec<Message>,
+    by_token: BTreeMap<Token, usize>,
+    by_id: BTreeMap<MessageId, usize>,
+    subscriptions: BTreeMap<Token, Subscription>,
+    devices: Vec<DeviceModel>,
+    /// Device acks that this run of the gateway heard.
+    acked: BTreeSet<(usize, MessageId)>,
+    relayed: Vec<(usize, MessageId)>,
+    kept_count: u64,
+}
+
+impl Check {
+    pub fn new(bounds: Bounds, devices: Vec<Traits>) -> Self {
+        let model = |traits| DeviceModel { traits, seen: VecDeque::new(), may_repeat: BTreeSet::new() };
+        Self {
+            bounds,
+            violation: None,
+            report: Report::default(),
+            messages: Vec::new(),
+            by_token: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            devices: devices.into_iter().map(model).collect(),
+            acked: BTreeSet::new(),
+            relayed: Vec::new(),
+            kept_count: 0,
+        }
+    }
+
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    pub fn outcome(&self) -> Result<Report, Box<Violation>> {
+        self.violation.clone().map_or(Ok(self.report), |violation| Err(Box::new(violation)))
+    }
+
+    pub fn fail(&mut self, invariant: Invariant, text: String) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation { invariant, text });
+        }
+    }
+
+    fn expect(&mut self, holds: bool, invariant: Invariant, text: impl FnOnce() -> String) {
+        if !holds {
+            self.fail(invariant, text());
+        }
+    }
+
+    /// A count stays within its bound.
+    pub fn bound(&mut self, what: &str, count: usize, max: usize) {
+        let max = max * self.bounds.memory_percent / 100;
+        self.expect(count <= max, Invariant::Memory, || format!("{count} {what}, {max} at most"));
+    }
+
+    /// Whether one more output may come in this turn.
+    pub fn is_output_allowed(&mut self, count: u32) -> bool {
+        let max = self.bounds.outputs_max;
+        self.expect(count <= max, Invariant::OutputsEnd, || format!("more than {max} outputs in one turn"));
+        count <= max
+    }
+
+    // What application servers and the service do.
+
+    /// The service took a message; gives its number.
+    pub fn sent(
+        &mut self,
+        push: Token,
+        message: Token,
+        plaintext: Vec<u8>,
+        body: &[u8],
+        ttl_s: u64,
+        now: u64,
+    ) -> usize {
+        let number = self.messages.len();
+        let id = message_id(message, body);
+        self.by_token.insert(message, number);
+        self.by_id.insert(id, number);
+        let is_decodable = body.len() == plaintext.len() + COVER_BYTES.0 + COVER_BYTES.1;
+        self.messages.push(Message {
+            token: message,
+            push,
+            id,
+            plaintext,
+            is_decodable,
+            sent_at: now,
+            ttl_s,
+            is_accepted: false,
+            is_deleted: false,
+            promises: 0,
+            relays: 0,
+            kept_order: None,
+        });
+        number
+    }
+
+    /// What a message is, for a person.
+    pub fn describe(&self, number: usize) -> String {
+        let message = &self.messages[number];
+        let place = self.subscriptions.get(&message.push).map(|it| (it.device, it.channel.0, it.is_wanted));
+        let (bytes, ttl_s, id) = (message.plaintext.len(), message.ttl_s, message.id);
+        let (promises, relays) = (message.promises, message.relays);
+        format!("{number} (to {place:?}, {id}, {bytes} octets for {ttl_s} s, promised {promises}x, relayed {relays}x)")
+    }
+
+    /// The application server was told so.
+    pub fn accepted(&mut self, number: usize) {
+        self.messages[number].is_accepted = true;
+        self.report.accepted += 1;
+    }
+
+    /// The service promised it.
+    pub fn promised(&mut self, message: Token) -> usize {
+        let number = self.by_token.get(&message).copied();
+        let Some(number) = number else {
+            self.fail(Invariant::Intact, "a message that nobody sent is promised".to_owned());
+            return 0;
+        };
+        self.messages[number].promises += 1;
+        self.report.promises += 1;
+        number
+    }
+
+    /// DELETE reached the service.
+    pub fn deleting(&mut self, message: Token) {
+        let number = self.by_token[&message];
+        let is_kept = self.messages[number].kept_order.is_some();
+        self.expect(is_kept, Invariant::AcknowledgedByDevice, || {
+            format!("DELETE of message {number}, which its device does not have")
+        });
+    }
+
+    /// The end of it is on the service's disk.
+    pub fn deleted(&mut self, resource: Token) {
+        if let Some(number) = self.by_token.get(&resource) {
+            self.messages[*number].is_deleted = true;
+        }
+    }
+
+    /// The service lost everything.
+    pub fn wiped(&mut self) {
+        self.subscriptions.values_mut().for_each(|subscription| subscription.is_wanted = false);
+    }
+
+    // What the gateway does.
+
+    pub fn gateway_started(&mut self) {
+        self.acked.clear();
+        self.relayed.clear();
+    }
+
+    /// The gateway relays a message.
+    pub fn relayed(&mut self, device: usize, message: MessageId) {
+        let Some(number) = self.by_id.get(&message).copied() else {
+            return self.fail(Invariant::Intact, format!("{message} is relayed, which is no message"));
+        };
+        self.messages[number].relays += 1;
+        self.relayed.push((device, message));
+    }
+
+    /// Another message that was relayed to the same device.
+    pub fn another_relayed(&self, device: usize, message: MessageId) -> Option<MessageId> {
+        let mut relayed = self.relayed.iter().rev();
+        relayed.find(|(to, id)| *to == device && *id != message).map(|(_, id)| *id)
+    }
+
+    /// A pump handed a message to its link.
+    pub fn handed(&mut self, message: MessageId, now: u64) {
+        let Some(number) = self.by_id.get(&message).copied() else { return };
+        let end = self.messages[number].expires() + HOLD_MS + LATE_MS_MAX;
+        self.expect(now <= end, Invariant::InTime, || {
+            format!("message {number} is handed over {} ms after its lifetime", now - end + HOLD_MS)
+        });
+    }
+
+    /// The gateway heard a device ack.
+    pub fn device_acked(&mut self, device: usize, message: MessageId) {
+        self.acked.insert((device, message));
+    }
+
+    /// The gateway acknowledges a message.
+    pub fn acknowledging(&mut self, message: Token) {
+        let Some(number) = self.by_token.get(&message).copied() else {
+            return self.fail(Invariant::AcknowledgedByDevice, "DELETE of no message".to_owned());
+        };
+        let id = self.messages[number].id;
+        let device = self.subscriptions.get(&self.messages[number].push).map(|subscription| subscription.device);
+        let is_acked = device.is_some_and(|device| self.acked.contains(&(device, id)));
+        self.expect(is_acked, Invariant::AcknowledgedByDevice, || {
+            format!("DELETE of message {number} without a device ack for it")
+        });
+    }
+
+    pub fn refused_visibly(&mut self) {
+        self.report.refused_visibly += 1;
+    }
+
+    // What devices do.
+
+    /// A device was told of a subscription.
+    pub fn told(&mut self, device: usize, channel: ChannelId, push: &str) {
+        self.left(device, channel);
+        self.subscriptions.insert(token(push), Subscription { device, channel, is_wanted: true });
+    }
+
+    /// A device gave a subscription up.
+    pub fn left(&mut self, device: usize, channel: ChannelId) {
+        let mine = |it: &&mut Subscription| it.device == device && it.channel == channel;
+        self.subscriptions.values_mut().filter(mine).for_each(|it| it.is_wanted = false);
+    }
+
+    /// A device was taken away from the gateway.
+    pub fn device_removed(&mut self, device: usize) {
+        let mine = |it: &&mut Subscription| it.device == device;
+        self.subscriptions.values_mut().filter(mine).for_each(|it| it.is_wanted = false);
+    }
+
+    /// A message reached a device.
+    pub fn received(&mut self, device: usize, message: MessageId, channel: ChannelId, body: &[u8], now: u64) {
+        let Some(number) = self.by_id.get(&message).copied() else {
+            return self.fail(Invariant::Intact, format!("a device has {message}, which is no message"));
+        };
+        let sent = &self.messages[number];
+        let is_intact = sent.plaintext == body
+            && self.subscriptions.get(&sent.push).is_some_and(|it| it.device == device && it.channel == channel);
+        let late = now.saturating_sub(sent.expires());
+        self.report.late_ms_max = self.report.late_ms_max.max(late);
+        self.expect(is_intact, Invariant::Intact, || format!("message {number} is not what was sent, or not there"));
+        // The link repeats what it began with until its peer counts as silent.
+        self.expect(late <= HOLD_MS + LATE_MS_MAX + 2 * LINK_SILENCE_MS, Invariant::InTime, || {
+            format!("message {number} arrives {late} ms after its lifetime")
+        });
+    }
+
+    pub fn refused_by_device(&mut self) {
+        self.report.refused_by_device += 1;
+    }
+
+    /// An application has a message.
+    pub fn kept(&mut self, device: usize, id: MessageId) -> Option<usize> {
+        let number = self.by_id.get(&id).copied()?;
+        self.kept_count += 1;
+        if self.messages[number].kept_order.is_some() {
+            self.kept_again(device, id, number);
+        } else {
+            self.messages[number].kept_order = Some(self.kept_count);
+            self.report.delivered += 1;
+        }
+        let model = &mut self.devices[device];
+        if model.seen.len() == model.traits.seen_count
+            && let Some(forgotten) = model.seen.pop_front()
+        {
+            self.forget(device, forgotten);
+        }
+        self.devices[device].seen.push_back(id);
+        Some(number)
+    }
+
+    fn kept_again(&mut self, device: usize, id: MessageId, number: usize) {
+        self.report.copies += 1;
+        let model = &mut self.devices[device];
+        let may_repeat = model.may_repeat.remove(&id);
+        self.expect(may_repeat, Invariant::Once, || format!("the application of device {device} has {number} twice"));
+    }
+
+    /// A device lost its memory.
+    pub fn forgot(&mut self, device: usize) {
+        for id in std::mem::take(&mut self.devices[device].seen) {
+            self.forget(device, id);
+        }
+    }
+
+    fn forget(&mut self, device: usize, id: MessageId) {
+        let is_deleted = self.by_id.get(&id).is_some_and(|number| self.messages[*number].is_deleted);
+        if !is_deleted && !self.devices[device].traits.keeps_ids {
+            self.devices[device].may_repeat.insert(id);
+        }
+    }
+
+    // The end.
+
+    /// Looks at everything once more, after all was well for long.
+    pub fn conclude<'a>(
+        &mut self,
+        now: u64,
+        plan: &Plan,
+        wanted: &[(usize, ChannelId, Option<&'a Told>)],
+        posted_at: impl Fn(usize, ChannelId) -> Option<String>,
+        is_kept: impl Fn(Token) -> bool,
+        status: Option<&Status>,
+    ) {
+        let climate = plan.climate;
+        self.report.climate = Some(climate);
+        self.report.is_steady = plan.is_steady();
+        let in_flight = status.map(|status| status.in_flight);
+        self.expect(in_flight == Some(0), Invariant::SlotsReturn, || format!("{in_flight:?} messages in flight"));
+        for (device, channel, told) in wanted {
+            let (told, at) = (told.map(|told| told.push.clone()), posted_at(*device, *channel));
+            self.expect(told.is_some() && told == at, Invariant::Subscribed, || {
+                format!("device {device} was told {told:?} for channel {channel}, which is {at:?}")
+            });
+        }
+        for number in 0..self.messages.len() {
+            self.conclude_message(number, now, climate, &is_kept);
+        }
+        self.conclude_order();
+        let (promises, delivered) = (self.report.promises, self.report.delivered);
+        let percent = self.bounds.promises_percent * if plan.is_steady() { 1 } else { 2 };
+        let is_wasteful = climate == Climate::Calm && promises * 100 > delivered * percent;
+        self.expect(!is_wasteful, Invariant::Promises, || format!("{promises} promises for {delivered} messages"));
+    }
+
+    fn conclude_message(&mut self, number: usize, now: u64, climate: Climate, is_kept: &impl Fn(Token) -> bool) {
+        let message = &self.messages[number];
+        let Some(subscription) = self.subscriptions.get(&message.push) else { return };
+        let bytes_max = self.devices[subscription.device].traits.message_bytes_max;
+        let is_deliverable = message.is_decodable && message.plaintext.len() + PUSH_OVERHEAD_BYTES <= bytes_max;
+        // When nothing goes wrong, a lifetime of minutes is enough.
+        let is_due = message.expires() > now || (climate == Climate::Calm && message.ttl_s >= 100);
+        if !message.is_accepted || !subscription.is_wanted || !is_deliverable || !is_due {
+            return;
+        }
+        let (is_here, is_there) = (message.kept_order.is_some(), is_kept(message.token));
+        let text = self.describe(number);
+        self.expect(is_here, Invariant::Delivered, || format!("message {text} was accepted and is not delivered"));
+        self.expect(!is_there, Invariant::Acknowledged, || format!("message {text} is delivered and still kept"));
+    }
+
+    /// Of two messages that were pushed and relayed once, the earlier one comes first.
+    fn conclude_order(&mut self) {
+        let mut last: BTreeMap<Token, (usize, u64)> = BTreeMap::new();
+        let straight = |message: &&Message| message.promises == 1 && message.relays == 1;
+        let mut wrong = None;
+        for (number, message) in self.messages.iter().enumerate().filter(|(_, message)| straight(message)) {
+            let Some(order) = message.kept_order else { continue };
+            if let Some((before, other)) = last.insert(message.push, (number, order))
+                && other > order
+            {
+                wrong = wrong.or(Some(format!("message {number} overtook {before}")));
+            }
+        }
+        if let Some(text) = wrong {
+            self.fail(Invariant::Order, text);
+        }
+    }
+}
+
+impl Message {
+    fn expires(&self) -> u64 {
+        self.sent_at + (self.ttl_s * 1_000).max(SERVICE_TTL_ZERO_MS)
+    }
+}
+
+/// See [`MessageId`].
+fn message_id(message: Token, body: &[u8]) -> MessageId {
+    let uri = format!("{ORIGIN}{}", message.path());
+    let octets = [&(uri.len() as u16).to_be_bytes(), uri.as_bytes(), body].concat();
+    let hash = digest::digest(&digest::SHA256, &octets);
+    MessageId(*hash.as_ref().first_chunk().expect("a SHA-256 has 32 octets"))
+}

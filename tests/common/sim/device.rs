@@ -1,0 +1,414 @@
+//! A device: its firmware with a [`Device`](fieldgate::link::device::Device), and an application that is slow, full,
+//! forgetful or away.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fieldgate::limits::{DEVICE_SEEN_COUNT, LINK_MESSAGE_BYTES_MAX, LINK_MTU_BYTES_MAX};
+use fieldgate::link::device::{self, Event as Heard};
+use fieldgate::link::{Config, SendError};
+use fieldgate::proto::record::DeviceRecord;
+use fieldgate::time::Instant;
+use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, Role, ToDevice};
+
+use super::line::{Lane, Line};
+use super::plan::{Climate, Plan};
+use super::{Context, Dice, Event, Fault};
+
+/// Ids that a device remembers which keeps its ids.
+pub(super) const KEPT_IDS: usize = 256;
+/// Octets of the largest message of a small device.
+pub(super) const SMALL_BYTES: usize = 600;
+/// How long an application waits before it asks again for a subscription.
+const ASK_AGAIN_MS: u64 = 20_000;
+
+/// What a device is like for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Traits {
+    /// Whether the ids of messages outlive a reset.
+    pub keeps_ids: bool,
+    /// Ids it remembers.
+    pub seen_count: usize,
+    /// Octets of the largest message it takes.
+    pub message_bytes_max: usize,
+}
+
+/// What happens at a device.
+pub(super) enum DeviceEvent {
+    /// The power is back.
+    Start,
+    /// The application has dealt with a message.
+    Kept { boot: u32 },
+    /// The application looks which subscriptions it lacks.
+    Ask { boot: u32 },
+    /// The firmware reads its port again.
+    Hears,
+}
+
+/// The firmware, whatever its capacities.
+trait Firmware {
+    fn feed(&mut self, octets: &[u8], now: Instant) -> (usize, Option<Heard>);
+    fn message(&self) -> Option<ToDevice<'_>>;
+    fn remember(&mut self, message: MessageId);
+    fn accept(&mut self, message: MessageId);
+    fn refuse(&mut self, message: MessageId, reason: Refusal) -> Result<(), SendError>;
+    fn subscribe(&mut self, channel: ChannelId) -> Result<(), SendError>;
+    fn unsubscribe(&mut self, channel: ChannelId) -> Result<(), SendError>;
+    fn poll_transmit(&mut self, now: Instant, out: &mut [u8; LINK_MTU_BYTES_MAX]) -> Option<usize>;
+    fn poll_timeout(&self) -> Option<Instant>;
+    fn handle_timeout(&mut self, now: Instant) -> Option<Heard>;
+}
+
+impl<const TX: usize, const RX: usize, const SEEN: usize> Firmware for device::Device<TX, RX, SEEN> {
+    fn feed(&mut self, octets: &[u8], now: Instant) -> (usize, Option<Heard>) {
+        self.feed(octets, now)
+    }
+    fn message(&self) -> Option<ToDevice<'_>> {
+        self.message()
+    }
+    fn remember(&mut self, message: MessageId) {
+        self.remember(message);
+    }
+    fn accept(&mut self, message: MessageId) {
+        self.accept(message);
+    }
+    fn refuse(&mut self, message: MessageId, reason: Refusal) -> Result<(), SendError> {
+        self.refuse(message, reason)
+    }
+    fn subscribe(&mut self, channel: ChannelId) -> Result<(), SendError> {
+        self.subscribe(channel)
+    }
+    fn unsubscribe(&mut self, channel: ChannelId) -> Result<(), SendError> {
+        self.unsubscribe(channel)
+    }
+    fn poll_transmit(&mut self, now: Instant, out: &mut [u8; LINK_MTU_BYTES_MAX]) -> Option<usize> {
+        self.poll_transmit(now, out)
+    }
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.poll_timeout()
+    }
+    fn handle_timeout(&mut self, now: Instant) -> Option<Heard> {
+        self.handle_timeout(now)
+    }
+}
+
+/// Where an application server sends, as the application told it.
+#[derive(Clone)]
+pub(super) struct Told {
+    pub push: String,
+    pub p256dh: Vec<u8>,
+    pub auth: Vec<u8>,
+}
+
+/// What the application does not have yet, by the id of the message.
+struct Pending(MessageId);
+
+pub(super) struct Device {
+    index: usize,
+    pub id: DeviceId,
+    pub traits: Traits,
+    /// Whether the gateway knows it by command and not by configuration.
+    pub is_added: bool,
+    configured_channels: Vec<ChannelId>,
+    firmware: Option<Box<dyn Firmware>>,
+    first_line: Line,
+    lane: Lane,
+    epoch: u64,
+    boot: u32,
+    is_up: bool,
+    is_deaf: bool,
+    /// Channels the application wants, and where messages for them are sent.
+    wanted: BTreeSet<ChannelId>,
+    told: BTreeMap<ChannelId, Told>,
+    inbox: VecDeque<Pending>,
+    is_busy: bool,
+    /// What the application can hold, and how long it takes for one message.
+    pub capacity: usize,
+    pub work_ms_max: u64,
+    pub stalled_until: u64,
+    /// Ids on its flash, the newest last.
+    kept_ids: VecDeque<MessageId>,
+}
+
+impl Device {
+    pub fn draw(index: usize, plan: &Plan, dice: &mut Dice) -> Self {
+        let climate = plan.climate;
+        let is_odd = climate != Climate::Calm && dice.percent(40);
+        let keeps_ids = !is_odd || dice.percent(50);
+        let is_small = is_odd && dice.percent(40);
+        let message_bytes_max = if is_small { SMALL_BYTES } else { LINK_MESSAGE_BYTES_MAX };
+        let seen_count = if keeps_ids { KEPT_IDS } else { DEVICE_SEEN_COUNT };
+        let channels =
+            (1..=dice.between(1, plan.channels_max)).map(|number| ChannelId(number as u16)).collect::<BTreeSet<_>>();
+        let octets_per_s = *dice.pick(&[11_520, 11_520, 100_000, 1_000_000]);
+        let mtu = *dice.pick(&[64, 128, 256, 256, 512, 1_024]);
+        Self {
+            index,
+            id: format!("device-{index}").parse().expect("an id"),
+            traits: Traits { keeps_ids, seen_count, message_bytes_max },
+            is_added: dice.percent(30),
+            configured_channels: channels.iter().copied().filter(|_| dice.percent(50)).collect(),
+            firmware: None,
+            first_line: Line { octets_per_s, mtu, plug: 0, is_plugged: true },
+            lane: Lane::default(),
+            epoch: 0,
+            boot: 0,
+            is_up: false,
+            is_deaf: false,
+            wanted: channels,
+            told: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            is_busy: false,
+            capacity: 16,
+            work_ms_max: *dice.pick(&[1, 20, 400]),
+            stalled_until: 0,
+            kept_ids: VecDeque::new(),
+        }
+    }
+
+    pub fn line(&self) -> Line {
+        self.first_line
+    }
+
+    pub fn record(&self) -> DeviceRecord {
+        DeviceRecord {
+            id: self.id.clone(),
+            link: format!("unix:/run/{}.sock", self.id),
+            channels: self.configured_channels.clone(),
+            mtu: self.first_line.mtu as u16,
+        }
+    }
+
+    /// The channels that should have a subscription at the end.
+    pub fn subscriptions(&self) -> impl Iterator<Item = (usize, ChannelId, Option<&Told>)> {
+        self.wanted.iter().map(|channel| (self.index, *channel, self.told.get(channel)))
+    }
+
+    /// Somewhere to send to.
+    pub fn told(&self, dice: &mut Dice) -> Option<Told> {
+        let all: Vec<&Told> = self.told.values().collect();
+        if all.is_empty() { None } else { Some((*dice.pick(&all)).clone()) }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.firmware.is_some()
+    }
+
+    /// Starts the firmware, with a boot id never used before.
+    pub fn start(&mut self, context: &mut Context) {
+        if self.firmware.is_some() {
+            return;
+        }
+        self.boot += 1;
+        self.epoch = context.now;
+        let boot_id = self.boot * 1_000_000 + context.dice.below(1_000) as u32;
+        let config = Config { role: Role::Device, boot_id, mtu: self.first_line.mtu };
+        let mut firmware = self.make(config);
+        for message in &self.kept_ids {
+            firmware.remember(*message);
+        }
+        self.firmware = Some(firmware);
+        self.lane = Lane::default();
+        context.trace(|| format!("{} starts", self.id));
+        self.transmit(context);
+    }
+
+    fn make(&self, config: Config) -> Box<dyn Firmware> {
+        let id = self.id.clone();
+        match (self.traits.keeps_ids, self.traits.message_bytes_max) {
+            (true, SMALL_BYTES) => {
+                Box::new(device::Device::<512, SMALL_BYTES, KEPT_IDS>::new(id, config, Instant::ZERO))
+            }
+            (false, SMALL_BYTES) => {
+                Box::new(device::Device::<512, SMALL_BYTES, DEVICE_SEEN_COUNT>::new(id, config, Instant::ZERO))
+            }
+            (true, _) => {
+                Box::new(device::Device::<512, LINK_MESSAGE_BYTES_MAX, KEPT_IDS>::new(id, config, Instant::ZERO))
+            }
+            (false, _) => Box::new(device::Device::<512, LINK_MESSAGE_BYTES_MAX, DEVICE_SEEN_COUNT>::new(
+                id,
+                config,
+                Instant::ZERO,
+            )),
+        }
+    }
+
+    /// The power is gone: whatever the application had not kept is lost.
+    pub fn stop(&mut self, context: &mut Context) {
+        if self.firmware.take().is_none() {
+            return;
+        }
+        self.inbox.clear();
+        (self.is_busy, self.is_up) = (false, false);
+        if !self.traits.keeps_ids || context.fault == Some(Fault::ForgetsIds) {
+            self.kept_ids.clear();
+        }
+        if !self.traits.keeps_ids {
+            context.check.forgot(self.index);
+        }
+        context.trace(|| format!("{} stops", self.id));
+    }
+
+    pub fn wake(&self) -> Option<u64> {
+        Some(self.epoch + self.firmware.as_ref()?.poll_timeout()?.as_millis())
+    }
+
+    pub fn handle_timeout(&mut self, context: &mut Context) {
+        let now = self.now(context);
+        let event = self.firmware.as_mut().and_then(|firmware| firmware.handle_timeout(now));
+        self.take(event, context);
+        self.transmit(context);
+    }
+
+    pub fn happen(&mut self, event: DeviceEvent, context: &mut Context) {
+        match event {
+            DeviceEvent::Start => self.start(context),
+            DeviceEvent::Kept { boot } if boot == self.boot => self.keep(context),
+            DeviceEvent::Ask { boot } if boot == self.boot => self.ask(false, context),
+            DeviceEvent::Hears => self.is_deaf = false,
+            DeviceEvent::Kept { .. } | DeviceEvent::Ask { .. } => {}
+        }
+        self.transmit(context);
+    }
+
+    /// The firmware does not read its port for a while.
+    pub fn be_deaf(&mut self, ms: u64, context: &mut Context) {
+        self.is_deaf = true;
+        context.after(ms, Event::Device(self.index, DeviceEvent::Hears));
+    }
+
+    pub fn octets(&mut self, mut octets: &[u8], context: &mut Context) {
+        let now = self.now(context);
+        while !octets.is_empty() && !self.is_deaf {
+            let Some(firmware) = &mut self.firmware else { return };
+            let (taken, event) = firmware.feed(octets, now);
+            octets = &octets[taken..];
+            self.take(event, context);
+        }
+        self.transmit(context);
+    }
+
+    pub fn line_free(&mut self, context: &mut Context) {
+        self.lane.freed();
+        self.transmit(context);
+    }
+
+    /// The application wants one channel more, or one less; tells which.
+    pub fn change_channel(&mut self, channel: ChannelId, context: &mut Context) {
+        if self.wanted.insert(channel) {
+            context.trace(|| format!("{} wants channel {channel}", self.id));
+            return self.ask(false, context);
+        }
+        let asked = self.firmware.as_mut().map(|firmware| firmware.unsubscribe(channel));
+        if asked.is_some_and(|asked| asked.is_ok()) {
+            context.trace(|| format!("{} leaves channel {channel}", self.id));
+            self.wanted.remove(&channel);
+            self.told.remove(&channel);
+            context.check.left(self.index, channel);
+            self.transmit(context);
+        }
+    }
+
+    /// Asks for the subscriptions that the application does not know of, in a new session for all, and looks again later.
+    fn ask(&mut self, is_new: bool, context: &mut Context) {
+        let Some(firmware) = self.firmware.as_mut().filter(|_| self.is_up) else { return };
+        let lacking: Vec<_> = self.wanted.iter().copied().filter(|it| is_new || !self.told.contains_key(it)).collect();
+        for channel in &lacking {
+            if firmware.subscribe(*channel).is_err() {
+                break;
+            }
+        }
+        if !lacking.is_empty() {
+            let boot = self.boot;
+            context.after(ASK_AGAIN_MS, Event::Device(self.index, DeviceEvent::Ask { boot }));
+        }
+    }
+
+    fn take(&mut self, event: Option<Heard>, context: &mut Context) {
+        match event {
+            None => {}
+            Some(Heard::Up { .. }) => {
+                context.trace(|| format!("{} is up", self.id));
+                self.is_up = true;
+                self.ask(true, context);
+            }
+            Some(Heard::Down) => self.is_up = false,
+            Some(Heard::Message) => self.message(context),
+            Some(Heard::Copy(message)) => context.trace(|| format!("{} hears {message} again", self.id)),
+            Some(Heard::VersionRefused(_)) => {}
+        }
+    }
+
+    fn message(&mut self, context: &mut Context) {
+        let Some(firmware) = &mut self.firmware else { return };
+        match firmware.message() {
+            Some(ToDevice::Push { message, channel, body }) => {
+                context.check.received(self.index, message, channel, body, context.now);
+                self.put_in(message, context);
+            }
+            Some(ToDevice::Subscribed { channel, push, p256dh, auth }) if self.wanted.contains(&channel) => {
+                let told = Told { push: push.to_owned(), p256dh: p256dh.to_vec(), auth: auth.to_vec() };
+                context.check.told(self.index, channel, &told.push);
+                context.trace(|| format!("{} is told of {}", self.id, told.push));
+                self.told.insert(channel, told);
+            }
+            Some(ToDevice::Unsubscribed { channel }) if self.wanted.contains(&channel) => {
+                // Word of an earlier wish, or the subscription ended: asked for again.
+                self.told.remove(&channel);
+                self.ask(false, context);
+            }
+            Some(ToDevice::Subscribed { .. } | ToDevice::Unsubscribed { .. } | ToDevice::Refused { .. }) | None => {}
+        }
+    }
+
+    /// The application takes a message in, unless it is full.
+    fn put_in(&mut self, message: MessageId, context: &mut Context) {
+        if self.inbox.iter().any(|pending| pending.0 == message) {
+            return;
+        }
+        if self.inbox.len() >= self.capacity {
+            context.check.refused_by_device();
+            context.trace(|| format!("{} refuses {message}", self.id));
+            // One that finds no room on the link is a message about which nothing is said.
+            let refused = self.firmware.as_mut().map(|firmware| firmware.refuse(message, Refusal::Full));
+            drop(refused);
+            return;
+        }
+        self.inbox.push_back(Pending(message));
+        self.work(context);
+    }
+
+    fn work(&mut self, context: &mut Context) {
+        if !self.is_busy && !self.inbox.is_empty() {
+            self.is_busy = true;
+            let rest = self.stalled_until.saturating_sub(context.now);
+            let (pause, boot) = (rest + context.dice.between(0, self.work_ms_max), self.boot);
+            context.after(pause, Event::Device(self.index, DeviceEvent::Kept { boot }));
+        }
+    }
+
+    /// The application has the oldest message for good.
+    fn keep(&mut self, context: &mut Context) {
+        self.is_busy = false;
+        let Some(Pending(message)) = self.inbox.pop_front() else { return };
+        if self.kept_ids.len() == self.traits.seen_count {
+            self.kept_ids.pop_front();
+        }
+        self.kept_ids.push_back(message);
+        let number = context.check.kept(self.index, message);
+        context.trace(|| format!("{} has message {number:?}", self.id));
+        if let Some(firmware) = &mut self.firmware {
+            firmware.accept(message);
+        }
+        self.work(context);
+    }
+
+    fn transmit(&mut self, context: &mut Context) {
+        let (now, line) = (self.now(context), context.lines[self.index]);
+        let Some(firmware) = &mut self.firmware else { return };
+        self.lane.transmit(self.index, Role::Gateway, line, context, |frame| firmware.poll_transmit(now, frame));
+    }
+
+    fn now(&self, context: &Context) -> Instant {
+        Instant::from_millis(context.now - self.epoch)
+    }
+}

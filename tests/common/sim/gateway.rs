@@ -1,0 +1,495 @@
+//! The gateway: [`proto::Gateway`](fieldgate::proto::Gateway) with the shells of its flash, its links and its
+//! connection.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fieldgate::limits::{
+    ACKED_COUNT_MAX, DELIVERY_SLOT_COUNT, STORE_QUEUE_COUNT, SUBSCRIPTION_COUNT_MAX, UNDELIVERABLE_URI_COUNT_MAX,
+};
+use fieldgate::proto::record::{DeviceRecord, Record};
+use fieldgate::proto::status::Status;
+use fieldgate::proto::{self, Change, Input, Output, Reply};
+use fieldgate::random::SeededRandom;
+use fieldgate::time::{Instant, UnixTime};
+use fieldgate::webpush::ece::{self, DecodeError};
+use fieldgate::webpush::resource::PushServiceUri;
+use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, ToDevice, ToGateway};
+
+use super::device::Device;
+use super::network::Down;
+use super::plan::Plan;
+use super::pump::{Heard, NotTaken, Pump};
+use super::upstream::{ORIGIN, Upstream, token};
+use super::{Context, Dice, Event, Fault, WALL_S};
+
+/// Octets that encryption adds in front and behind; the cheap decoder takes as many away.
+pub(super) const COVER_BYTES: (usize, usize) = (86, 17);
+
+/// What happens inside the gateway.
+pub(super) enum GatewayEvent {
+    Start,
+    /// A task of the upstream shell reports.
+    Report {
+        connection: u64,
+        input: Input,
+    },
+    Dialed {
+        connection: u64,
+        is_made: bool,
+    },
+    /// The gateway learns that a connection is gone.
+    Left {
+        connection: u64,
+    },
+    RequestLate {
+        connection: u64,
+        stream: u32,
+    },
+    BodyLate {
+        connection: u64,
+        stream: u32,
+    },
+    /// The oldest write is done.
+    Stored {
+        life: u32,
+    },
+    Decoded {
+        life: u32,
+        input: Input,
+    },
+    /// A pump reports.
+    Heard {
+        life: u32,
+        device: usize,
+        heard: Heard,
+    },
+}
+
+/// A write to flash: removal if there is no value.
+struct Write {
+    ticket: u64,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+/// The process, its configuration and its flash.
+pub(super) struct Gateway {
+    core: Option<proto::Gateway>,
+    epoch: u64,
+    life: u32,
+    random: SeededRandom,
+    ids: Vec<DeviceId>,
+    /// Devices of the configuration; the others were added by command and are stored.
+    configured: Vec<DeviceRecord>,
+    added: Vec<DeviceRecord>,
+    flash: BTreeMap<Vec<u8>, Vec<u8>>,
+    writes: VecDeque<Write>,
+    upstream: Upstream,
+    connection_count: u64,
+    pumps: BTreeMap<usize, Pump>,
+    session_count: u32,
+    heard_at: u64,
+    drained: u32,
+    streams_max: usize,
+    is_decoder_real: bool,
+}
+
+impl Gateway {
+    pub fn new(plan: &Plan, devices: &[Device], dice: &mut Dice) -> Self {
+        let (added, configured): (Vec<_>, Vec<_>) = devices.iter().partition(|device| device.is_added);
+        let records = |devices: Vec<&Device>| devices.into_iter().map(Device::record).collect();
+        Self {
+            core: None,
+            epoch: 0,
+            life: 0,
+            random: dice.source(),
+            ids: devices.iter().map(|device| device.id.clone()).collect(),
+            configured: records(configured),
+            added: records(added),
+            flash: BTreeMap::new(),
+            writes: VecDeque::new(),
+            upstream: Upstream::default(),
+            connection_count: 0,
+            pumps: BTreeMap::new(),
+            session_count: 0,
+            heard_at: 0,
+            drained: 0,
+            streams_max: plan.streams_max,
+            is_decoder_real: plan.is_decoder_real,
+        }
+    }
+
+    /// Starts the process from its configuration and its flash.
+    pub fn start(&mut self, context: &mut Context) {
+        if self.core.is_some() {
+            return;
+        }
+        self.life += 1;
+        self.epoch = context.now;
+        self.session_count = 0;
+        context.check.gateway_started();
+        context.trace(|| format!("gateway starts with {} records", self.flash.len()));
+        let service = PushServiceUri::parse(&format!("{ORIGIN}/subscribe")).expect("valid");
+        let random = SeededRandom::new(self.random.next_u64());
+        self.core = Some(proto::Gateway::new(service, Box::new(random), Instant::ZERO));
+        let mut stored = Vec::new();
+        for (key, value) in self.flash.clone() {
+            match Record::decode(&key, &value).expect("flash gives back what was written") {
+                Record::Device(device) => stored.push(device),
+                record => self.feed(Input::Restored(record), context),
+            }
+        }
+        for device in self.configured.clone() {
+            self.take_up(device, false, context);
+        }
+        for device in stored {
+            self.take_up(device, false, context);
+        }
+        self.feed(Input::Started, context);
+        if self.life == 1 {
+            for device in self.added.clone() {
+                self.take_up(device, true, context);
+            }
+        }
+    }
+
+    /// Ends the process; of the writes under way the first ones may be on flash.
+    pub fn crash(&mut self, context: &mut Context) {
+        if self.core.take().is_none() {
+            return;
+        }
+        let done = context.dice.below(self.writes.len() as u64 + 1);
+        for _ in 0..done {
+            self.write_next();
+        }
+        self.writes.clear();
+        self.pumps.clear();
+        self.upstream.drop_connection();
+        context.trace(|| "gateway crashes".to_owned());
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.core.is_some()
+    }
+
+    pub fn status(&self) -> Option<Status> {
+        self.core.as_ref().map(proto::Gateway::status)
+    }
+
+    /// Where messages for a channel are posted.
+    pub fn posted_at(&self, device: usize, channel: ChannelId) -> Option<String> {
+        let subscription = self.core.as_ref()?.push_subscription(&self.ids[device], Some(channel))?;
+        Some(subscription.endpoint.as_str().to_owned())
+    }
+
+    /// Adds a device by command.
+    pub fn add(&mut self, device: DeviceRecord, context: &mut Context) {
+        if self.core.is_some() {
+            self.take_up(device, true, context);
+        }
+    }
+
+    /// Removes a device by command.
+    pub fn remove(&mut self, device: usize, context: &mut Context) {
+        if self.core.is_some() && self.pumps.remove(&device).is_some() {
+            self.feed(Input::DeviceRemoved(self.ids[device].clone()), context);
+        }
+    }
+
+    /// Whether a device is served.
+    pub fn serves(&self, device: usize) -> bool {
+        self.pumps.contains_key(&device)
+    }
+
+    fn take_up(&mut self, record: DeviceRecord, lasting: bool, context: &mut Context) {
+        let index = self.ids.iter().position(|id| *id == record.id).expect("one of the devices");
+        let mut pump = Pump::new(index, record.id.clone(), self.epoch);
+        self.feed(Input::DeviceAdded { device: record, lasting }, context);
+        if context.lines[index].is_plugged {
+            pump.plugged(context.lines[index], context);
+        }
+        self.pumps.insert(index, pump);
+    }
+
+    /// Looks at what can be counted.
+    pub fn look(&self, context: &mut Context) {
+        let Some(status) = self.status() else { return };
+        context.check.bound("messages in flight", status.in_flight, DELIVERY_SLOT_COUNT + ACKED_COUNT_MAX);
+        context.check.bound("writes in flight", status.persisting, STORE_QUEUE_COUNT);
+        context.check.bound("monitors", status.monitors, SUBSCRIPTION_COUNT_MAX);
+        context.check.bound("undeliverable URIs", status.undeliverable_known, UNDELIVERABLE_URI_COUNT_MAX);
+    }
+
+    pub fn wake(&self) -> Option<u64> {
+        let (due, _) = self.core.as_ref()?.poll_timeout()?;
+        Some(self.epoch + due.as_millis())
+    }
+
+    pub fn handle_timeout(&mut self, context: &mut Context) {
+        let now = self.now(context);
+        if let Some(core) = &mut self.core {
+            core.handle_timeout(now);
+            self.drained = 0;
+            self.drain(context);
+        }
+    }
+
+    pub fn happen(&mut self, event: GatewayEvent, context: &mut Context) {
+        match event {
+            GatewayEvent::Start => self.start(context),
+            _ if self.core.is_none() => {}
+            GatewayEvent::Report { connection, input } if self.is_current(connection) => self.feed(input, context),
+            GatewayEvent::Dialed { connection, is_made } if connection == self.upstream.connection() => {
+                self.dialed(is_made, context);
+            }
+            GatewayEvent::Left { connection } if self.is_current(connection) => {
+                context.trace(|| format!("gateway: connection {connection} is gone"));
+                self.upstream.drop_connection();
+                self.feed(Input::ConnectionClosed, context);
+            }
+            GatewayEvent::RequestLate { connection, stream } if self.is_current(connection) => {
+                self.upstream.request_late(stream, context);
+            }
+            GatewayEvent::BodyLate { connection, stream } if self.is_current(connection) => {
+                self.upstream.body_late(stream, context);
+            }
+            GatewayEvent::Stored { life } if life == self.life => self.stored(context),
+            GatewayEvent::Decoded { life, input } if life == self.life => self.feed(input, context),
+            GatewayEvent::Heard { life, device, heard } if life == self.life => self.heard(device, heard, context),
+            // Of an earlier connection or life.
+            _ => {}
+        }
+    }
+
+    /// Takes a frame of the service.
+    pub fn hear(&mut self, connection: u64, frame: Down, context: &mut Context) {
+        if self.core.is_some()
+            && self.is_current(connection)
+            && let Some(input) = self.upstream.hear(frame, context)
+        {
+            context.after(0, Event::Gateway(GatewayEvent::Report { connection, input }));
+        }
+    }
+
+    pub fn pumps(&self) -> impl Iterator<Item = (usize, &Pump)> {
+        self.pumps.iter().map(|(index, pump)| (*index, pump))
+    }
+
+    pub fn pump_timeout(&mut self, device: usize, context: &mut Context) {
+        let line = context.lines[device];
+        let heard = self.pumps.get_mut(&device).and_then(|pump| pump.handle_timeout(line, context));
+        self.report(device, heard, context);
+    }
+
+    pub fn octets(&mut self, device: usize, octets: &[u8], context: &mut Context) {
+        let (line, sessions) = (context.lines[device], &mut self.session_count);
+        let Some(pump) = self.pumps.get_mut(&device) else { return };
+        let heard = pump.feed(octets, line, sessions, context);
+        self.report(device, heard, context);
+    }
+
+    pub fn line_free(&mut self, device: usize, context: &mut Context) {
+        let line = context.lines[device];
+        if let Some(pump) = self.pumps.get_mut(&device) {
+            pump.line_free(line, context);
+        }
+    }
+
+    /// A line was plugged in or pulled out.
+    pub fn plug(&mut self, device: usize, context: &mut Context) {
+        let line = context.lines[device];
+        let Some(pump) = self.pumps.get_mut(&device) else { return };
+        let heard = pump.unplugged();
+        if line.is_plugged {
+            pump.plugged(line, context);
+        }
+        self.report(device, heard, context);
+    }
+
+    /// Passes on what pumps report, in the order in which they do.
+    fn report(&mut self, device: usize, heard: impl IntoIterator<Item = Heard>, context: &mut Context) {
+        for heard in heard {
+            self.heard_at = self.heard_at.max(context.now + context.dice.below(3));
+            let event = GatewayEvent::Heard { life: self.life, device, heard };
+            context.at(self.heard_at, Event::Gateway(event));
+        }
+    }
+
+    fn is_current(&self, connection: u64) -> bool {
+        self.upstream.is_up() && self.upstream.connection() == connection
+    }
+
+    fn dialed(&mut self, is_made: bool, context: &mut Context) {
+        if !is_made {
+            return self.feed(Input::ConnectionClosed, context);
+        }
+        self.upstream.up(self.streams_max);
+        let connection = self.upstream.connection();
+        if !context.network.carries(connection) {
+            context.after(1, Event::Gateway(GatewayEvent::Left { connection }));
+        }
+        context.trace(|| format!("gateway: connection {} is up", self.upstream.connection()));
+        let verified_at = UnixTime(WALL_S + context.now / 1_000);
+        self.feed(Input::ConnectionReady { verified_at, streams_max: self.streams_max }, context);
+    }
+
+    fn heard(&mut self, index: usize, heard: Heard, context: &mut Context) {
+        let device = self.ids[index].clone();
+        let input = match heard {
+            Heard::Up { session, message_bytes_max } => Input::DeviceUp { device, session, message_bytes_max },
+            Heard::Down { session } => Input::DeviceDown { device, session },
+            Heard::Silent { session } => Input::DeviceSilent { device, session },
+            Heard::Message(ToGateway::Ack { message }) => {
+                context.check.device_acked(index, message);
+                let another = context.check.another_relayed(index, message);
+                let is_confused = context.fault == Some(Fault::AcknowledgesAnother);
+                let message = another.filter(|_| is_confused).unwrap_or(message);
+                Input::DeviceAck { device, message }
+            }
+            Heard::Message(ToGateway::Refuse { message, reason }) => {
+                Input::DeviceRefused { device, message, later: reason == Refusal::Full }
+            }
+            Heard::Message(ToGateway::Subscribe { channel }) => Input::Subscribe { device, channel },
+            Heard::Message(ToGateway::Unsubscribe { channel }) => Input::Unsubscribe { device, channel },
+            Heard::Message(ToGateway::Attach { .. }) => return,
+        };
+        context.trace(|| format!("gateway hears of {}: {input:?}", self.ids[index]));
+        self.feed(input, context);
+    }
+
+    fn feed(&mut self, input: Input, context: &mut Context) {
+        let now = self.now(context);
+        let Some(core) = &mut self.core else { return };
+        core.handle_input(input, now);
+        self.drained = 0;
+        self.drain(context);
+    }
+
+    fn drain(&mut self, context: &mut Context) {
+        while let Some(output) = self.core.as_mut().and_then(proto::Gateway::poll_output) {
+            self.drained += 1;
+            if !context.check.is_output_allowed(self.drained) {
+                return;
+            }
+            self.perform(output, context);
+        }
+    }
+
+    fn perform(&mut self, output: Output, context: &mut Context) {
+        context.trace(|| format!("gateway: {output:?}"));
+        match output {
+            Output::Connect => {
+                self.connection_count += 1;
+                self.upstream.connect(self.connection_count, context);
+            }
+            Output::Decode { slot, keys, body } => {
+                let outcome = if self.is_decoder_real { ece::decode(&keys, body) } else { uncover(&body) };
+                let (pause, life) = (context.dice.below(2), self.life);
+                let input = Input::Decoded { slot, outcome };
+                context.after(pause, Event::Gateway(GatewayEvent::Decoded { life, input }));
+            }
+            Output::Deliver { device, session, message, channel, body, until } => {
+                self.deliver(&device, session, (message, channel, &body), until, context);
+            }
+            Output::Reply { device, session, reply } => self.reply(&device, session, &reply, context),
+            Output::Persist { ticket, change } => {
+                let (key, value) = match change {
+                    Change::Put(record) => (record.key().encode(), Some(record.encode().to_vec())),
+                    Change::Remove(key) => (key.encode(), None),
+                };
+                self.writes.push_back(Write { ticket, key, value });
+                let (pause, life) = (context.dice.between(1, 40), self.life);
+                context.after(pause, Event::Gateway(GatewayEvent::Stored { life }));
+            }
+            Output::Acknowledge { message } => {
+                context.check.acknowledging(token(message.as_str()));
+                self.upstream.perform(Output::Acknowledge { message }, context);
+            }
+            other => self.upstream.perform(other, context),
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        device: &DeviceId,
+        session: u32,
+        (message, channel, body): (MessageId, ChannelId, &[u8]),
+        until: Instant,
+        context: &mut Context,
+    ) {
+        let index = self.index(device);
+        context.check.relayed(index, message);
+        let line = context.lines[index];
+        let push = ToDevice::Push { message, channel, body };
+        let taken = self.pumps.get_mut(&index).map(|pump| pump.send(session, &push, Some(until), line, context));
+        let later = match taken {
+            Some(Ok(())) => None,
+            Some(Err(NotTaken::Full)) | None => Some(true),
+            Some(Err(NotTaken::TooLarge)) => Some(false),
+        };
+        if let Some(later) = later {
+            self.feed(Input::DeviceRefused { device: device.clone(), message, later }, context);
+        } else if context.fault == Some(Fault::AcknowledgesUnasked) && context.dice.percent(3) {
+            self.feed(Input::DeviceAck { device: device.clone(), message }, context);
+        }
+    }
+
+    fn reply(&mut self, device: &DeviceId, session: u32, reply: &Reply, context: &mut Context) {
+        let message = match reply {
+            Reply::Subscribed { channel, send, public, auth } => {
+                ToDevice::Subscribed { channel: *channel, push: send.as_str(), p256dh: public, auth }
+            }
+            Reply::Full { channel } => ToDevice::Refused { channel: *channel, reason: Refusal::Full },
+            Reply::Unsubscribed { channel } => ToDevice::Unsubscribed { channel: *channel },
+        };
+        let index = self.index(device);
+        let line = context.lines[index];
+        if let Some(pump) = self.pumps.get_mut(&index)
+            && pump.send(session, &message, None, line, context).is_err()
+        {
+            context.trace(|| format!("gateway: no room for a reply to {device}"));
+        }
+    }
+
+    fn index(&self, device: &DeviceId) -> usize {
+        self.ids.iter().position(|id| id == device).expect("one of the devices")
+    }
+
+    fn stored(&mut self, context: &mut Context) {
+        let fails = context.dice.permille(context.weather.store_fails);
+        let lies = context.fault == Some(Fault::FlashLies) && context.dice.percent(30);
+        let ticket = if fails || lies { self.writes.pop_front().map(|write| write.ticket) } else { self.write_next() };
+        if let Some(ticket) = ticket {
+            self.feed(Input::Persisted { ticket, stored: !fails }, context);
+        }
+    }
+
+    fn write_next(&mut self) -> Option<u64> {
+        let Write { ticket, key, value } = self.writes.pop_front()?;
+        match value {
+            Some(value) => drop(self.flash.insert(key, value)),
+            None => drop(self.flash.remove(&key)),
+        }
+        Some(ticket)
+    }
+
+    /// The devices that will be there after a restart.
+    pub fn known_after_restart(&self) -> BTreeSet<DeviceId> {
+        let stored = self.flash.iter().filter_map(|(key, value)| match Record::decode(key, value) {
+            Ok(Record::Device(device)) => Some(device.id),
+            _ => None,
+        });
+        stored.chain(self.configured.iter().map(|device| device.id.clone())).collect()
+    }
+
+    fn now(&self, context: &Context) -> Instant {
+        Instant::from_millis(context.now - self.epoch)
+    }
+}
+
+/// The cheap decoder: takes the cover away that the cheap encoder put around the plaintext.
+fn uncover(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let (before, behind) = COVER_BYTES;
+    let end = body.len().checked_sub(behind).filter(|end| *end >= before).ok_or(DecodeError::Length)?;
+    Ok(body[before..end].to_vec())
+}

@@ -1,0 +1,108 @@
+//! Random operations on the whole system in simulated time, checked against a reference model.
+//!
+//! `FIELDGATE_SIM_SEEDS` is the number of seeds, `FIELDGATE_SIM_FIRST` the first one, `FIELDGATE_SIM_TRACE=1` prints
+//! every step.
+
+#[path = "../common/sim.rs"]
+mod sim;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+
+use sim::check::{Bounds, Invariant, Report, Violation};
+use sim::{Climate, Fault, Options};
+
+/// Seeds that a plain test run tries.
+const SEED_COUNT: u64 = 300;
+
+#[test]
+fn random_operations_keep_every_promise() {
+    let count = number("FIELDGATE_SIM_SEEDS").unwrap_or(SEED_COUNT);
+    let first = number("FIELDGATE_SIM_FIRST").unwrap_or_else(seed_of_commit);
+    let trace = number("FIELDGATE_SIM_TRACE") == Some(1);
+    #[allow(clippy::disallowed_methods, reason = "how long the test took is for a person")]
+    let start = std::time::Instant::now();
+    let (mut sums, mut failed) = (Sums::default(), Vec::new());
+    for seed in first..first + count {
+        let options = Options { seed, climate: None, fault: None, bounds: Bounds::default(), trace };
+        match run(options) {
+            Ok(report) => sums.add(&report),
+            Err(text) => failed.push((seed, text)),
+        }
+    }
+    println!("{count} seeds, {first} to {}, in {:.1} s", first + count - 1, start.elapsed().as_secs_f64());
+    sums.print();
+    for (seed, text) in failed.iter().take(20) {
+        println!(
+            "seed {seed}: {text}\n  FIELDGATE_SIM_FIRST={seed} FIELDGATE_SIM_SEEDS=1 FIELDGATE_SIM_TRACE=1 \
+             cargo test --test it simulation::random_operations -- --nocapture"
+        );
+    }
+    assert!(failed.is_empty(), "{} of {count} seeds failed", failed.len());
+}
+
+fn run(options: Options) -> Result<Report, String> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| sim::run(options)));
+    match outcome {
+        Ok(outcome) => outcome.map_err(|violation| format!("{:?}: {}", violation.invariant, violation.text)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            Err(format!("a panic: {}", text.unwrap_or("without a text")))
+        }
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// The seeds of each commit are others, and the same each time it is tested.
+fn seed_of_commit() -> u64 {
+    let hash = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let hash = hash.ok().filter(|output| output.status.success()).map(|output| output.stdout);
+    let hash = hash.and_then(|hash| String::from_utf8(hash).ok());
+    hash.and_then(|hash| u64::from_str_radix(hash.get(..8)?, 16).ok()).unwrap_or(8_030)
+}
+
+/// Sums over the runs of each climate.
+#[derive(Default)]
+struct Sums {
+    runs: Vec<Report>,
+}
+
+impl Sums {
+    fn add(&mut self, report: &Report) {
+        self.runs.push(*report);
+    }
+
+    fn print(&self) {
+        self.print_of("Steady", |run| run.is_steady);
+        for climate in [Climate::Calm, Climate::Devices, Climate::Network, Climate::Storm] {
+            self.print_of(&format!("{climate:?}"), |run| run.climate == Some(climate) && !run.is_steady);
+        }
+    }
+
+    fn print_of(&self, name: &str, is_of: impl Fn(&Report) -> bool) {
+        let runs: Vec<&Report> = self.runs.iter().filter(|run| is_of(run)).collect();
+        let sum = |of: fn(&Report) -> u64| runs.iter().map(|run| of(run)).sum::<u64>();
+        let (promises, delivered) = (sum(|run| run.promises), sum(|run| run.delivered));
+        println!(
+            "{name:>8}: {} runs, {} accepted, {delivered} delivered, {} copies, {promises} promises ({:.3} each), \
+                 {} refused in sight, {} by devices, at most {} ms late",
+            runs.len(),
+            sum(|run| run.accepted),
+            sum(|run| run.copies),
+            promises as f64 / delivered.max(1) as f64,
+            sum(|run| run.refused_visibly),
+            sum(|run| run.refused_by_device),
+            runs.iter().map(|run| run.late_ms_max).max().unwrap_or(0),
+        );
+    }
+}
+
+/// The first violation that a faulty shell leads to.
+fn violation(fault: Option<Fault>, climate: Climate, bounds: Bounds) -> Violation {
+    let runs = (0..60).map(|seed| Options { seed, climate: Some(climate), fault, bounds, trace: false });
+    let found = runs.map(sim::run).find_map(Result::err);
+    *found.expect("the check notices")
+}
