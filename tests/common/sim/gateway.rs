@@ -1,7 +1,7 @@
 //! The gateway: [`proto::Gateway`](fieldgate::proto::Gateway) with the shells of its flash, its links and its
 //! connection.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use fieldgate::limits::{
     ACKED_COUNT_MAX, DELIVERY_SLOT_COUNT, STORE_QUEUE_COUNT, SUBSCRIPTION_COUNT_MAX, UNDELIVERABLE_URI_COUNT_MAX,
@@ -383,7 +383,10 @@ impl Gateway {
                 self.upstream.connect(self.connection_count, context);
             }
             Output::Decode { slot, keys, body } => {
-                let outcome = if self.is_decoder_real { ece::decode(&keys, body) } else { uncover(&body) };
+                let mut outcome = if self.is_decoder_real { ece::decode(&keys, body) } else { uncover(&body) };
+                if context.fault == Some(Fault::ChangesOctets) && context.dice.percent(5) {
+                    outcome.iter_mut().flatten().for_each(|octet| *octet ^= 1);
+                }
                 let (pause, life) = (context.dice.below(2), self.life);
                 let input = Input::Decoded { slot, outcome };
                 context.after(pause, Event::Gateway(GatewayEvent::Decoded { life, input }));
@@ -471,15 +474,6 @@ impl Gateway {
             None => drop(self.flash.remove(&key)),
         }
         Some(ticket)
-    }
-
-    /// The devices that will be there after a restart.
-    pub fn known_after_restart(&self) -> BTreeSet<DeviceId> {
-        let stored = self.flash.iter().filter_map(|(key, value)| match Record::decode(key, value) {
-            Ok(Record::Device(device)) => Some(device.id),
-            _ => None,
-        });
-        stored.chain(self.configured.iter().map(|device| device.id.clone())).collect()
     }
 
     fn now(&self, context: &Context) -> Instant {

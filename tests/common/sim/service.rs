@@ -127,10 +127,6 @@ impl Service {
         self.disk.clear();
     }
 
-    pub fn is_running(&self) -> bool {
-        self.core.is_some()
-    }
-
     /// Whether a message is still there.
     pub fn is_kept(&self, message: Token) -> bool {
         self.core.as_ref().is_some_and(|core| core.kind(message) == Some(Kind::Message))
@@ -234,10 +230,14 @@ impl Service {
         }
     }
 
-    fn ask(&mut self, request: Request, context: &Context) -> Reply {
+    fn ask(&mut self, request: Request, context: &mut Context) -> Reply {
         let now = self.moment(context);
         let core = self.core.as_mut().expect("only a running service hears anything");
-        core.handle_request(request, now, &mut self.random)
+        let reply = core.handle_request(request, now, &mut self.random);
+        if let Reply::Subscribed { push, .. } = reply {
+            context.check.granted(push);
+        }
+        reply
     }
 
     fn input(&mut self, input: Input, context: &mut Context) {
