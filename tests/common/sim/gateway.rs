@@ -76,6 +76,8 @@ struct Write {
 pub(super) struct Gateway {
     core: Option<proto::Gateway>,
     epoch: u64,
+    /// When the machine has something to do by itself; looked up once after each turn, since most steps are others'.
+    due: Option<u64>,
     life: u32,
     random: SeededRandom,
     ids: Vec<DeviceId>,
@@ -101,6 +103,7 @@ impl Gateway {
         Self {
             core: None,
             epoch: 0,
+            due: None,
             life: 0,
             random: dice.source(),
             ids: devices.iter().map(|device| device.id.clone()).collect(),
@@ -164,6 +167,7 @@ impl Gateway {
         }
         self.writes.clear();
         self.pumps.clear();
+        self.due = None;
         self.upstream.drop_connection();
         context.trace(|| "gateway crashes".to_owned());
     }
@@ -221,8 +225,7 @@ impl Gateway {
     }
 
     pub fn wake(&self) -> Option<u64> {
-        let (due, _) = self.core.as_ref()?.poll_timeout()?;
-        Some(self.epoch + due.as_millis())
+        self.due
     }
 
     pub fn handle_timeout(&mut self, context: &mut Context) {
@@ -373,6 +376,8 @@ impl Gateway {
             }
             self.perform(output, context);
         }
+        let due = self.core.as_ref().and_then(proto::Gateway::poll_timeout);
+        self.due = due.map(|(at, _)| self.epoch + at.as_millis());
     }
 
     fn perform(&mut self, output: Output, context: &mut Context) {
