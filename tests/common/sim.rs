@@ -13,11 +13,13 @@
 //! so a run that fails can be repeated. What must hold is written down in `check`.
 
 #[path = "sim/check.rs"]
-pub mod check;
+mod check;
 #[path = "sim/device.rs"]
 mod device;
 #[path = "sim/gateway.rs"]
 mod gateway;
+#[path = "sim/invariant.rs"]
+pub mod invariant;
 #[path = "sim/line.rs"]
 mod line;
 #[path = "sim/network.rs"]
@@ -36,9 +38,10 @@ use std::collections::BTreeMap;
 use fieldgate::random::SeededRandom;
 use fieldgate::wire::Role;
 
-use check::{Bounds, Check, Invariant, Report, Violation};
+use check::Check;
 use device::{Device, DeviceEvent};
 use gateway::{Gateway, GatewayEvent};
+use invariant::{Bounds, Invariant, Report, Violation};
 use line::Line;
 use network::{Down, Network, Up};
 use service::{Service, ServiceEvent};

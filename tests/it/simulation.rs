@@ -9,7 +9,7 @@ mod sim;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
-use sim::check::{Bounds, Invariant, Report, Violation};
+use sim::invariant::{Bounds, Invariant, Report, Violation};
 use sim::{Climate, Fault, Options};
 
 /// Seeds that a plain test run tries.

@@ -15,8 +15,8 @@ use fieldgate::time::Duration;
 use fieldgate::webpush::exchange::{Deletion, Dialect, Granted, Next, SubscribeError, Target};
 use fieldgate::webpush::resource::{PushMessageUri, PushUri, SetUri, SubscriptionUri};
 
-use super::check::Invariant;
 use super::gateway::GatewayEvent;
+use super::invariant::Invariant;
 use super::network::{Down, Up};
 use super::{Context, Event, Fault};
 
