@@ -13,11 +13,13 @@
 //! so a run that fails can be repeated. What must hold is written down in `check`.
 
 #[path = "sim/check.rs"]
-pub mod check;
+mod check;
 #[path = "sim/device.rs"]
 mod device;
 #[path = "sim/gateway.rs"]
 mod gateway;
+#[path = "sim/invariant.rs"]
+pub mod invariant;
 #[path = "sim/line.rs"]
 mod line;
 #[path = "sim/network.rs"]
@@ -36,9 +38,10 @@ use std::collections::BTreeMap;
 use fieldgate::random::SeededRandom;
 use fieldgate::wire::Role;
 
-use check::{Bounds, Check, Invariant, Report, Violation};
+use check::Check;
 use device::{Device, DeviceEvent};
 use gateway::{Gateway, GatewayEvent};
+use invariant::{Bounds, Invariant, Report, Violation};
 use line::Line;
 use network::{Down, Network, Up};
 use service::{Service, ServiceEvent};
@@ -86,10 +89,14 @@ pub enum Fault {
     ForgetsIds,
     /// A pump takes the newest message first.
     TakesNewestFirst,
-    /// A pump hands over what is too late.
+    /// A pump hands over what is too late, and lets messages wait at times.
     IgnoresDeadline,
-    /// The upstream shell says that acknowledgements failed and never sends them.
+    /// The upstream shell says of acknowledgements that they failed, and does not send them until all is well.
     LosesDeletes,
+    /// The same to the end.
+    NeverDeletes,
+    /// The decoder changes an octet.
+    ChangesOctets,
 }
 
 /// What happens, and to whom.
@@ -158,6 +165,8 @@ struct Context {
     network: Network,
     lines: Vec<Line>,
     fault: Option<Fault>,
+    /// Whether nothing goes wrong any more.
+    is_healed: bool,
     events: BTreeMap<(u64, u64), Event>,
     event_count: u64,
     trace: bool,
@@ -218,7 +227,6 @@ struct World {
     gateway: Gateway,
     devices: Vec<Device>,
     plan: plan::Plan,
-    is_healed: bool,
 }
 
 /// Runs one seed to its end.
@@ -250,12 +258,13 @@ impl World {
             network: Network::new(),
             lines: devices.iter().map(Device::line).collect(),
             fault: options.fault,
+            is_healed: false,
             events: BTreeMap::new(),
             event_count: 0,
             trace: options.trace,
             dice,
         };
-        let mut world = Self { context, service, gateway, devices, plan, is_healed: false };
+        let mut world = Self { context, service, gateway, devices, plan };
         world.begin();
         world
     }
@@ -289,7 +298,7 @@ impl World {
             if steps.is_multiple_of(EVENTS_PER_STATUS) {
                 self.gateway.look(&mut self.context);
             }
-            if self.is_healed && end == u64::MAX {
+            if self.context.is_healed && end == u64::MAX {
                 end = self.context.now + HEALED_MS;
             }
         }

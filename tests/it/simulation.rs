@@ -9,7 +9,7 @@ mod sim;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
-use sim::check::{Bounds, Invariant, Report, Violation};
+use sim::invariant::{Bounds, Invariant, Report, Violation};
 use sim::{Climate, Fault, Options};
 
 /// Seeds that a plain test run tries.
@@ -100,9 +100,87 @@ impl Sums {
     }
 }
 
-/// The first violation that a faulty shell leads to.
-fn violation(fault: Option<Fault>, climate: Climate, bounds: Bounds) -> Violation {
-    let runs = (0..60).map(|seed| Options { seed, climate: Some(climate), fault, bounds, trace: false });
-    let found = runs.map(sim::run).find_map(Result::err);
-    *found.expect("the check notices")
+/// Every invariant is broken by a shell that breaks its rule, and the check says which one.
+mod a_faulty_shell_is_noticed {
+    use super::*;
+
+    #[test]
+    fn that_acknowledges_without_a_device_ack() {
+        expect(Fault::AcknowledgesUnasked, Climate::Calm, &[Invariant::AcknowledgedByDevice]);
+    }
+
+    #[test]
+    fn that_acknowledges_another_message() {
+        expect(Fault::AcknowledgesAnother, Climate::Calm, &[Invariant::AcknowledgedByDevice]);
+    }
+
+    #[test]
+    fn that_forgets_a_body() {
+        expect(Fault::SwallowsBody, Climate::Network, &[Invariant::SlotsReturn]);
+    }
+
+    #[test]
+    fn that_answers_201_and_stores_nothing() {
+        expect(Fault::LosesStored, Climate::Network, &[Invariant::Delivered]);
+    }
+
+    #[test]
+    fn whose_flash_lies() {
+        expect(Fault::FlashLies, Climate::Network, &[Invariant::Subscribed, Invariant::Delivered]);
+    }
+
+    #[test]
+    fn that_forgets_what_it_has() {
+        expect(Fault::ForgetsIds, Climate::Storm, &[Invariant::Once]);
+    }
+
+    #[test]
+    fn that_takes_the_newest_message_first() {
+        expect(Fault::TakesNewestFirst, Climate::Calm, &[Invariant::Order]);
+    }
+
+    #[test]
+    fn that_hands_over_what_is_too_late() {
+        expect(Fault::IgnoresDeadline, Climate::Devices, &[Invariant::InTime]);
+    }
+
+    #[test]
+    fn that_changes_a_message() {
+        expect(Fault::ChangesOctets, Climate::Calm, &[Invariant::Intact]);
+    }
+
+    #[test]
+    fn that_drops_acknowledgements() {
+        expect(Fault::LosesDeletes, Climate::Calm, &[Invariant::Promises, Invariant::Delivered]);
+        expect(Fault::NeverDeletes, Climate::Network, &[Invariant::Acknowledged, Invariant::SlotsReturn]);
+    }
+
+    /// The machines keep within their bounds, so these are lowered below what they use.
+    #[test]
+    fn that_uses_more_than_its_bounds() {
+        let (memory, outputs) =
+            (Bounds { memory_percent: 4, ..Bounds::default() }, Bounds { outputs_max: 3, ..Bounds::default() });
+        assert_eq!(violation(None, Climate::Storm, memory).invariant, Invariant::Memory);
+        assert_eq!(violation(None, Climate::Calm, outputs).invariant, Invariant::OutputsEnd);
+    }
+
+    fn expect(fault: Fault, climate: Climate, invariants: &[Invariant]) {
+        let found = violation(Some(fault), climate, Bounds::default());
+        assert!(invariants.contains(&found.invariant), "{found:?}");
+    }
+
+    /// The first violation that it leads to.
+    fn violation(fault: Option<Fault>, climate: Climate, bounds: Bounds) -> Violation {
+        let runs = (0..200).map(|seed| Options { seed, climate: Some(climate), fault, bounds, trace: false });
+        let found = runs.map(sim::run).find_map(Result::err);
+        *found.expect("the check notices")
+    }
+}
+
+#[test]
+fn a_seed_repeats_its_run() {
+    let options =
+        Options { seed: 7, climate: Some(Climate::Storm), fault: None, bounds: Bounds::default(), trace: false };
+    let run = || sim::run(options).map(|report| format!("{report:?}"));
+    assert_eq!(run(), run());
 }

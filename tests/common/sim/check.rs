@@ -3,101 +3,23 @@
 //! It hears from the shells what passes through them and never looks into a machine. The first thing that does not hold
 //! ends the run.
 
+#[path = "conclude.rs"]
+mod conclude;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fieldgate::limits::{HOLD_MS, LINK_SILENCE_MS, SERVICE_TTL_ZERO_MS};
-use fieldgate::proto::status::Status;
 use fieldgate::service::token::Token;
 use fieldgate::wire::{ChannelId, MessageId};
 use ring::digest;
 
-use super::device::{Told, Traits};
+use super::device::Traits;
 use super::gateway::COVER_BYTES;
-use super::plan::{Climate, Plan};
+use super::invariant::{Bounds, Invariant, Report, Violation};
 use super::upstream::{ORIGIN, token};
 
-/// Octets that a push adds on the link.
-const PUSH_OVERHEAD_BYTES: usize = 14;
 /// A promise may be on its way that long, and lifetimes of stored messages are whole seconds.
-const LATE_MS_MAX: u64 = 20_000;
-
-/// What must hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Invariant {
-    /// No DELETE without the device ack of exactly that message.
-    AcknowledgedByDevice,
-    /// No slot is lost.
-    SlotsReturn,
-    /// What was accepted and has not expired is delivered in the end.
-    Delivered,
-    /// What was delivered is acknowledged in the end.
-    Acknowledged,
-    /// A device that keeps its ids has each message once; others have twice only what they could have forgotten.
-    Once,
-    /// Messages of a subscription keep their order unless one of them was pushed again.
-    Order,
-    /// Nothing is delivered long after its lifetime.
-    InTime,
-    /// What a device gets is what was sent to its channel.
-    Intact,
-    /// Memory stays within bounds.
-    Memory,
-    /// Outputs end.
-    OutputsEnd,
-    /// Promises are not wasted.
-    Promises,
-    /// Each channel has the subscription that its device was told of.
-    Subscribed,
-}
-
-/// Limits of what must hold; a test lowers them to see that they are looked at.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// Part of each bound of memory that may be used, in percent.
-    pub memory_percent: usize,
-    /// Outputs of one turn.
-    pub outputs_max: u32,
-    /// Promises of a steady run for each hundred of delivered messages; twice that in one that is only calm.
-    pub promises_percent: u64,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { memory_percent: 100, outputs_max: 10_000, promises_percent: 120 }
-    }
-}
-
-/// What did not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// What.
-    pub invariant: Invariant,
-    /// How it showed.
-    pub text: String,
-}
-
-/// What a run came to.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Report {
-    /// What went wrong in it.
-    pub climate: Option<Climate>,
-    /// Whether nothing went wrong in it, and no more was in flight than there are slots for.
-    pub is_steady: bool,
-    /// Messages that were accepted.
-    pub accepted: u64,
-    /// Messages that their device has.
-    pub delivered: u64,
-    /// Copies that an application had again.
-    pub copies: u64,
-    /// Promises of the service.
-    pub promises: u64,
-    /// Promises that the service saw refused.
-    pub refused_visibly: u64,
-    /// Messages that a device had no room for.
-    pub refused_by_device: u64,
-    /// The longest that a message reached its device after its lifetime.
-    pub late_ms_max: u64,
-}
+const LATE_MS_MAX: u64 = 3_000;
 
 struct Message {
     token: Token,
@@ -139,6 +61,10 @@ pub(super) struct Check {
     by_token: BTreeMap<Token, usize>,
     by_id: BTreeMap<MessageId, usize>,
     subscriptions: BTreeMap<Token, Subscription>,
+    /// Push resources that the service made.
+    granted: BTreeSet<Token>,
+    /// Those that it lost since; the gateway may not know that yet.
+    lost: BTreeSet<Token>,
     devices: Vec<DeviceModel>,
     /// Device acks that this run of the gateway heard.
     acked: BTreeSet<(usize, MessageId)>,
@@ -157,6 +83,8 @@ impl Check {
             by_token: BTreeMap::new(),
             by_id: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
+            granted: BTreeSet::new(),
+            lost: BTreeSet::new(),
             devices: devices.into_iter().map(model).collect(),
             acked: BTreeSet::new(),
             relayed: Vec::new(),
@@ -198,6 +126,11 @@ impl Check {
     }
 
     // What application servers and the service do.
+
+    /// The service made a subscription.
+    pub fn granted(&mut self, push: Token) {
+        self.granted.insert(push);
+    }
 
     /// The service took a message; gives its number.
     pub fn sent(
@@ -277,6 +210,7 @@ impl Check {
     /// The service lost everything.
     pub fn wiped(&mut self) {
         self.subscriptions.values_mut().for_each(|subscription| subscription.is_wanted = false);
+        self.lost.append(&mut self.granted);
     }
 
     // What the gateway does.
@@ -336,8 +270,17 @@ impl Check {
 
     /// A device was told of a subscription.
     pub fn told(&mut self, device: usize, channel: ChannelId, push: &str) {
+        let told = token(push);
+        let mine = |(push, it): (&Token, &Subscription)| {
+            it.device == device && it.channel == channel && it.is_wanted && *push != told
+        };
+        let is_replaced = self.subscriptions.iter().any(mine);
+        self.expect(!is_replaced, Invariant::Subscribed, || {
+            format!("the subscription of device {device}, channel {channel} is another one, and nobody gave it up")
+        });
         self.left(device, channel);
-        self.subscriptions.insert(token(push), Subscription { device, channel, is_wanted: true });
+        let is_wanted = !self.lost.contains(&told);
+        self.subscriptions.insert(told, Subscription { device, channel, is_wanted });
     }
 
     /// A device gave a subscription up.
@@ -411,73 +354,6 @@ impl Check {
         let is_deleted = self.by_id.get(&id).is_some_and(|number| self.messages[*number].is_deleted);
         if !is_deleted && !self.devices[device].traits.keeps_ids {
             self.devices[device].may_repeat.insert(id);
-        }
-    }
-
-    // The end.
-
-    /// Looks at everything once more, after all was well for long.
-    pub fn conclude<'a>(
-        &mut self,
-        now: u64,
-        plan: &Plan,
-        wanted: &[(usize, ChannelId, Option<&'a Told>)],
-        posted_at: impl Fn(usize, ChannelId) -> Option<String>,
-        is_kept: impl Fn(Token) -> bool,
-        status: Option<&Status>,
-    ) {
-        let climate = plan.climate;
-        self.report.climate = Some(climate);
-        self.report.is_steady = plan.is_steady();
-        let in_flight = status.map(|status| status.in_flight);
-        self.expect(in_flight == Some(0), Invariant::SlotsReturn, || format!("{in_flight:?} messages in flight"));
-        for (device, channel, told) in wanted {
-            let (told, at) = (told.map(|told| told.push.clone()), posted_at(*device, *channel));
-            self.expect(told.is_some() && told == at, Invariant::Subscribed, || {
-                format!("device {device} was told {told:?} for channel {channel}, which is {at:?}")
-            });
-        }
-        for number in 0..self.messages.len() {
-            self.conclude_message(number, now, climate, &is_kept);
-        }
-        self.conclude_order();
-        let (promises, delivered) = (self.report.promises, self.report.delivered);
-        let percent = self.bounds.promises_percent * if plan.is_steady() { 1 } else { 2 };
-        let is_wasteful = climate == Climate::Calm && promises * 100 > delivered * percent;
-        self.expect(!is_wasteful, Invariant::Promises, || format!("{promises} promises for {delivered} messages"));
-    }
-
-    fn conclude_message(&mut self, number: usize, now: u64, climate: Climate, is_kept: &impl Fn(Token) -> bool) {
-        let message = &self.messages[number];
-        let Some(subscription) = self.subscriptions.get(&message.push) else { return };
-        let bytes_max = self.devices[subscription.device].traits.message_bytes_max;
-        let is_deliverable = message.is_decodable && message.plaintext.len() + PUSH_OVERHEAD_BYTES <= bytes_max;
-        // When nothing goes wrong, a lifetime of minutes is enough.
-        let is_due = message.expires() > now || (climate == Climate::Calm && message.ttl_s >= 100);
-        if !message.is_accepted || !subscription.is_wanted || !is_deliverable || !is_due {
-            return;
-        }
-        let (is_here, is_there) = (message.kept_order.is_some(), is_kept(message.token));
-        let text = self.describe(number);
-        self.expect(is_here, Invariant::Delivered, || format!("message {text} was accepted and is not delivered"));
-        self.expect(!is_there, Invariant::Acknowledged, || format!("message {text} is delivered and still kept"));
-    }
-
-    /// Of two messages that were pushed and relayed once, the earlier one comes first.
-    fn conclude_order(&mut self) {
-        let mut last: BTreeMap<Token, (usize, u64)> = BTreeMap::new();
-        let straight = |message: &&Message| message.promises == 1 && message.relays == 1;
-        let mut wrong = None;
-        for (number, message) in self.messages.iter().enumerate().filter(|(_, message)| straight(message)) {
-            let Some(order) = message.kept_order else { continue };
-            if let Some((before, other)) = last.insert(message.push, (number, order))
-                && other > order
-            {
-                wrong = wrong.or(Some(format!("message {number} overtook {before}")));
-            }
-        }
-        if let Some(text) = wrong {
-            self.fail(Invariant::Order, text);
         }
     }
 }

@@ -189,10 +189,6 @@ impl Device {
         if all.is_empty() { None } else { Some((*dice.pick(&all)).clone()) }
     }
 
-    pub fn is_running(&self) -> bool {
-        self.firmware.is_some()
-    }
-
     /// Starts the firmware, with a boot id never used before.
     pub fn start(&mut self, context: &mut Context) {
         if self.firmware.is_some() {
@@ -368,9 +364,11 @@ impl Device {
         if self.inbox.len() >= self.capacity {
             context.check.refused_by_device();
             context.trace(|| format!("{} refuses {message}", self.id));
-            // One that finds no room on the link is a message about which nothing is said.
-            let refused = self.firmware.as_mut().map(|firmware| firmware.refuse(message, Refusal::Full));
-            drop(refused);
+            if let Some(firmware) = &mut self.firmware
+                && firmware.refuse(message, Refusal::Full).is_err()
+            {
+                context.trace(|| format!("{} says nothing about it", self.id));
+            }
             return;
         }
         self.inbox.push_back(Pending(message));

@@ -1,25 +1,27 @@
 //! The gateway: [`proto::Gateway`](fieldgate::proto::Gateway) with the shells of its flash, its links and its
 //! connection.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+#[path = "perform.rs"]
+mod perform;
+
+use std::collections::{BTreeMap, VecDeque};
 
 use fieldgate::limits::{
     ACKED_COUNT_MAX, DELIVERY_SLOT_COUNT, STORE_QUEUE_COUNT, SUBSCRIPTION_COUNT_MAX, UNDELIVERABLE_URI_COUNT_MAX,
 };
 use fieldgate::proto::record::{DeviceRecord, Record};
 use fieldgate::proto::status::Status;
-use fieldgate::proto::{self, Change, Input, Output, Reply};
+use fieldgate::proto::{self, Input};
 use fieldgate::random::SeededRandom;
 use fieldgate::time::{Instant, UnixTime};
-use fieldgate::webpush::ece::{self, DecodeError};
 use fieldgate::webpush::resource::PushServiceUri;
-use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, ToDevice, ToGateway};
+use fieldgate::wire::{ChannelId, DeviceId, Refusal, ToGateway};
 
 use super::device::Device;
 use super::network::Down;
 use super::plan::Plan;
-use super::pump::{Heard, NotTaken, Pump};
-use super::upstream::{ORIGIN, Upstream, token};
+use super::pump::{Heard, Pump};
+use super::upstream::{ORIGIN, Upstream};
 use super::{Context, Dice, Event, Fault, WALL_S};
 
 /// Octets that encryption adds in front and behind; the cheap decoder takes as many away.
@@ -76,6 +78,8 @@ struct Write {
 pub(super) struct Gateway {
     core: Option<proto::Gateway>,
     epoch: u64,
+    /// When the machine has something to do by itself; looked up once after each turn, since most steps are others'.
+    due: Option<u64>,
     life: u32,
     random: SeededRandom,
     ids: Vec<DeviceId>,
@@ -101,6 +105,7 @@ impl Gateway {
         Self {
             core: None,
             epoch: 0,
+            due: None,
             life: 0,
             random: dice.source(),
             ids: devices.iter().map(|device| device.id.clone()).collect(),
@@ -164,6 +169,7 @@ impl Gateway {
         }
         self.writes.clear();
         self.pumps.clear();
+        self.due = None;
         self.upstream.drop_connection();
         context.trace(|| "gateway crashes".to_owned());
     }
@@ -221,8 +227,7 @@ impl Gateway {
     }
 
     pub fn wake(&self) -> Option<u64> {
-        let (due, _) = self.core.as_ref()?.poll_timeout()?;
-        Some(self.epoch + due.as_millis())
+        self.due
     }
 
     pub fn handle_timeout(&mut self, context: &mut Context) {
@@ -365,131 +370,7 @@ impl Gateway {
         self.drain(context);
     }
 
-    fn drain(&mut self, context: &mut Context) {
-        while let Some(output) = self.core.as_mut().and_then(proto::Gateway::poll_output) {
-            self.drained += 1;
-            if !context.check.is_output_allowed(self.drained) {
-                return;
-            }
-            self.perform(output, context);
-        }
-    }
-
-    fn perform(&mut self, output: Output, context: &mut Context) {
-        context.trace(|| format!("gateway: {output:?}"));
-        match output {
-            Output::Connect => {
-                self.connection_count += 1;
-                self.upstream.connect(self.connection_count, context);
-            }
-            Output::Decode { slot, keys, body } => {
-                let outcome = if self.is_decoder_real { ece::decode(&keys, body) } else { uncover(&body) };
-                let (pause, life) = (context.dice.below(2), self.life);
-                let input = Input::Decoded { slot, outcome };
-                context.after(pause, Event::Gateway(GatewayEvent::Decoded { life, input }));
-            }
-            Output::Deliver { device, session, message, channel, body, until } => {
-                self.deliver(&device, session, (message, channel, &body), until, context);
-            }
-            Output::Reply { device, session, reply } => self.reply(&device, session, &reply, context),
-            Output::Persist { ticket, change } => {
-                let (key, value) = match change {
-                    Change::Put(record) => (record.key().encode(), Some(record.encode().to_vec())),
-                    Change::Remove(key) => (key.encode(), None),
-                };
-                self.writes.push_back(Write { ticket, key, value });
-                let (pause, life) = (context.dice.between(1, 40), self.life);
-                context.after(pause, Event::Gateway(GatewayEvent::Stored { life }));
-            }
-            Output::Acknowledge { message } => {
-                context.check.acknowledging(token(message.as_str()));
-                self.upstream.perform(Output::Acknowledge { message }, context);
-            }
-            other => self.upstream.perform(other, context),
-        }
-    }
-
-    fn deliver(
-        &mut self,
-        device: &DeviceId,
-        session: u32,
-        (message, channel, body): (MessageId, ChannelId, &[u8]),
-        until: Instant,
-        context: &mut Context,
-    ) {
-        let index = self.index(device);
-        context.check.relayed(index, message);
-        let line = context.lines[index];
-        let push = ToDevice::Push { message, channel, body };
-        let taken = self.pumps.get_mut(&index).map(|pump| pump.send(session, &push, Some(until), line, context));
-        let later = match taken {
-            Some(Ok(())) => None,
-            Some(Err(NotTaken::Full)) | None => Some(true),
-            Some(Err(NotTaken::TooLarge)) => Some(false),
-        };
-        if let Some(later) = later {
-            self.feed(Input::DeviceRefused { device: device.clone(), message, later }, context);
-        } else if context.fault == Some(Fault::AcknowledgesUnasked) && context.dice.percent(3) {
-            self.feed(Input::DeviceAck { device: device.clone(), message }, context);
-        }
-    }
-
-    fn reply(&mut self, device: &DeviceId, session: u32, reply: &Reply, context: &mut Context) {
-        let message = match reply {
-            Reply::Subscribed { channel, send, public, auth } => {
-                ToDevice::Subscribed { channel: *channel, push: send.as_str(), p256dh: public, auth }
-            }
-            Reply::Full { channel } => ToDevice::Refused { channel: *channel, reason: Refusal::Full },
-            Reply::Unsubscribed { channel } => ToDevice::Unsubscribed { channel: *channel },
-        };
-        let index = self.index(device);
-        let line = context.lines[index];
-        if let Some(pump) = self.pumps.get_mut(&index)
-            && pump.send(session, &message, None, line, context).is_err()
-        {
-            context.trace(|| format!("gateway: no room for a reply to {device}"));
-        }
-    }
-
-    fn index(&self, device: &DeviceId) -> usize {
-        self.ids.iter().position(|id| id == device).expect("one of the devices")
-    }
-
-    fn stored(&mut self, context: &mut Context) {
-        let fails = context.dice.permille(context.weather.store_fails);
-        let lies = context.fault == Some(Fault::FlashLies) && context.dice.percent(30);
-        let ticket = if fails || lies { self.writes.pop_front().map(|write| write.ticket) } else { self.write_next() };
-        if let Some(ticket) = ticket {
-            self.feed(Input::Persisted { ticket, stored: !fails }, context);
-        }
-    }
-
-    fn write_next(&mut self) -> Option<u64> {
-        let Write { ticket, key, value } = self.writes.pop_front()?;
-        match value {
-            Some(value) => drop(self.flash.insert(key, value)),
-            None => drop(self.flash.remove(&key)),
-        }
-        Some(ticket)
-    }
-
-    /// The devices that will be there after a restart.
-    pub fn known_after_restart(&self) -> BTreeSet<DeviceId> {
-        let stored = self.flash.iter().filter_map(|(key, value)| match Record::decode(key, value) {
-            Ok(Record::Device(device)) => Some(device.id),
-            _ => None,
-        });
-        stored.chain(self.configured.iter().map(|device| device.id.clone())).collect()
-    }
-
     fn now(&self, context: &Context) -> Instant {
         Instant::from_millis(context.now - self.epoch)
     }
-}
-
-/// The cheap decoder: takes the cover away that the cheap encoder put around the plaintext.
-fn uncover(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    let (before, behind) = COVER_BYTES;
-    let end = body.len().checked_sub(behind).filter(|end| *end >= before).ok_or(DecodeError::Length)?;
-    Ok(body[before..end].to_vec())
 }

@@ -61,11 +61,12 @@ impl Plan {
             (weather.slow_bodies, weather.latency_ms_max) = (*dice.pick(&[0, 10, 60]), *dice.pick(&[2, 20, 150, 900]));
         }
         let streams_max = if climate == Climate::Calm { 100 } else { *dice.pick(&[3, 4, 8, 100, 100, 100]) };
+        let is_small = dice.percent(40);
         Self {
             climate,
-            has_ttl_zero: dice.percent(70),
-            channels_max: *dice.pick(&[1, 3]),
-            device_count: dice.between(1, 4) as usize,
+            device_count: dice.between(1, if is_small { 2 } else { 4 }) as usize,
+            has_ttl_zero: !is_small,
+            channels_max: if is_small { 1 } else { 3 },
             weather,
             first_operation_ms: dice.between(1_000, 8_000),
             streams_max,
@@ -266,7 +267,7 @@ impl World {
 
     /// From now on everything works.
     pub(super) fn heal(&mut self) {
-        self.is_healed = true;
+        self.context.is_healed = true;
         self.context.trace(|| "healed".to_owned());
         let context = &mut self.context;
         context.weather = Weather { latency_ms_max: 10, ..Weather::default() };

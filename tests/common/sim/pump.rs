@@ -179,6 +179,11 @@ impl Pump {
 
     /// Hands queued messages to the link while it has room for the largest.
     fn refill(&mut self, now: Instant, context: &mut Context) {
+        let ignores = context.fault == Some(Fault::IgnoresDeadline);
+        let is_push = self.queue.front().is_some_and(|queued| queued.message.is_some());
+        if ignores && is_push && context.now % 40_000 < 25_000 {
+            return;
+        }
         let Some(link) = &mut self.link else { return };
         let session = match self.session {
             Session::Up { session, .. } => Some(session),
@@ -188,7 +193,6 @@ impl Pump {
             let newest = context.fault == Some(Fault::TakesNewestFirst);
             let queued = if newest { self.queue.pop_back() } else { self.queue.pop_front() };
             let Some(queued) = queued else { return };
-            let ignores = context.fault == Some(Fault::IgnoresDeadline);
             let is_late = !ignores && queued.until.is_some_and(|until| now >= until);
             if is_late || session != Some(queued.session) {
                 continue;

@@ -1,5 +1,8 @@
 //! The push service: [`Retention`] with the shell of its connections and of its store.
 
+#[path = "commit.rs"]
+mod commit;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
@@ -14,7 +17,7 @@ use fieldgate::time::{Instant, UnixTime};
 use fieldgate::webpush::headers::Ttl;
 
 use super::network::{Down, Up};
-use super::{Context, Dice, Event, Fault, WALL_S};
+use super::{Context, Dice, Event, WALL_S};
 
 /// What happens inside the service.
 pub(super) enum ServiceEvent {
@@ -127,10 +130,6 @@ impl Service {
         self.disk.clear();
     }
 
-    pub fn is_running(&self) -> bool {
-        self.core.is_some()
-    }
-
     /// Whether a message is still there.
     pub fn is_kept(&self, message: Token) -> bool {
         self.core.as_ref().is_some_and(|core| core.kind(message) == Some(Kind::Message))
@@ -234,10 +233,14 @@ impl Service {
         }
     }
 
-    fn ask(&mut self, request: Request, context: &Context) -> Reply {
+    fn ask(&mut self, request: Request, context: &mut Context) -> Reply {
         let now = self.moment(context);
         let core = self.core.as_mut().expect("only a running service hears anything");
-        core.handle_request(request, now, &mut self.random)
+        let reply = core.handle_request(request, now, &mut self.random);
+        if let Reply::Subscribed { push, .. } = reply {
+            context.check.granted(push);
+        }
+        reply
     }
 
     fn input(&mut self, input: Input, context: &mut Context) {
@@ -369,83 +372,6 @@ impl Service {
         let ended = ended.and_then(|index| session.ended.remove(index)).map(|(_, delivery)| delivery);
         if let Some(delivery) = sending.or(ended) {
             self.input(Input::Refused(delivery), context);
-        }
-    }
-
-    fn write(&mut self, write: Write, context: &mut Context) {
-        self.waiting.push(write);
-        self.begin_commit(context);
-    }
-
-    /// What waits is committed together.
-    fn begin_commit(&mut self, context: &mut Context) {
-        if self.committing.is_empty() && !self.waiting.is_empty() {
-            self.committing = std::mem::take(&mut self.waiting);
-            let (pause, life) = (context.dice.between(1, 25), self.life);
-            context.after(pause, Event::Service(ServiceEvent::Committed { life }));
-        }
-    }
-
-    fn committed(&mut self, context: &mut Context) {
-        let fails = context.dice.permille(context.weather.commit_fails);
-        for mut write in std::mem::take(&mut self.committing) {
-            if fails {
-                self.not_stored(write, context);
-                continue;
-            }
-            let mut records = std::mem::take(&mut write.records);
-            if context.fault == Some(Fault::LosesStored) {
-                records.retain(|record| !matches!(record, Record::Message(_)));
-            }
-            self.apply(records);
-            self.answer(write, context);
-        }
-        self.begin_commit(context);
-    }
-
-    fn not_stored(&mut self, write: Write, context: &mut Context) {
-        context.trace(|| "service cannot store".to_owned());
-        let Some((asker, reply)) = write.answer else { return };
-        match reply {
-            Reply::Subscribed { subscription, .. } => self.input(Input::NotStored(subscription), context),
-            Reply::Accepted { message, .. } => self.input(Input::NotStored(message), context),
-            _ => {}
-        }
-        if let Asker::Stream(connection, stream) = asker {
-            context.send_down(connection, Down::Answer { stream, reply: None });
-        }
-    }
-
-    fn answer(&mut self, write: Write, context: &mut Context) {
-        let Some((asker, reply)) = write.answer else { return };
-        if let (Some(removed), Reply::Removed) = (write.removed, &reply) {
-            context.check.deleted(removed);
-        }
-        match asker {
-            Asker::Application(number) => context.check.accepted(number),
-            Asker::Stream(connection, stream) => {
-                context.send_down(connection, Down::Answer { stream, reply: Some(reply) });
-            }
-        }
-    }
-
-    /// Does what the store does.
-    fn apply(&mut self, records: Vec<Record>) {
-        let disk = &mut self.disk;
-        for record in records {
-            match record {
-                Record::SetEnded(ended) => disk.retain(|it| !matches!(it, Record::Set { id, .. } if *id == ended)),
-                Record::SubscriptionEnded(ended) => disk.retain(|it| match it {
-                    Record::Subscription { id, .. } => *id != ended,
-                    Record::Message(stored) => stored.subscription != ended,
-                    _ => true,
-                }),
-                Record::MessageEnded { subscription, sequence } => disk.retain(|it| {
-                    !matches!(it, Record::Message(stored)
-                        if stored.subscription == subscription && stored.sequence == sequence)
-                }),
-                record => disk.push(record),
-            }
         }
     }
 

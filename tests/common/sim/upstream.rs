@@ -15,8 +15,8 @@ use fieldgate::time::Duration;
 use fieldgate::webpush::exchange::{Deletion, Dialect, Granted, Next, SubscribeError, Target};
 use fieldgate::webpush::resource::{PushMessageUri, PushUri, SetUri, SubscriptionUri};
 
-use super::check::Invariant;
 use super::gateway::GatewayEvent;
+use super::invariant::Invariant;
 use super::network::{Down, Up};
 use super::{Context, Event, Fault};
 
@@ -119,7 +119,12 @@ impl Upstream {
                 self.check_fetches(context);
             }
             Output::Acknowledge { message } => {
-                if context.fault == Some(Fault::LosesDeletes) && context.dice.percent(80) {
+                let is_lost = match context.fault {
+                    Some(Fault::LosesDeletes) => !context.is_healed,
+                    Some(Fault::NeverDeletes) => true,
+                    _ => false,
+                };
+                if is_lost {
                     let outcome = Deletion::Retry(None);
                     return self.report(Input::Acknowledged { message, outcome }, context);
                 }

@@ -1,0 +1,82 @@
+//! The last look at a run: what must have come to its end once all was well for long.
+
+use std::collections::BTreeMap;
+
+use fieldgate::proto::status::Status;
+use fieldgate::service::token::Token;
+use fieldgate::wire::ChannelId;
+
+use super::super::device::Told;
+use super::super::invariant::Invariant;
+use super::super::plan::{Climate, Plan};
+use super::Check;
+
+/// Octets that a push adds on the link.
+const PUSH_OVERHEAD_BYTES: usize = 14;
+
+impl Check {
+    /// Looks at everything once more, after all was well for long.
+    pub fn conclude(
+        &mut self,
+        now: u64,
+        plan: &Plan,
+        wanted: &[(usize, ChannelId, Option<&Told>)],
+        posted_at: impl Fn(usize, ChannelId) -> Option<String>,
+        is_kept: impl Fn(Token) -> bool,
+        status: Option<&Status>,
+    ) {
+        let climate = plan.climate;
+        self.report.climate = Some(climate);
+        self.report.is_steady = plan.is_steady();
+        let in_flight = status.map(|status| status.in_flight);
+        self.expect(in_flight == Some(0), Invariant::SlotsReturn, || format!("{in_flight:?} messages in flight"));
+        for (device, channel, told) in wanted {
+            let (told, at) = (told.map(|told| told.push.clone()), posted_at(*device, *channel));
+            self.expect(told.is_some() && told == at, Invariant::Subscribed, || {
+                format!("device {device} was told {told:?} for channel {channel}, which is {at:?}")
+            });
+        }
+        for number in 0..self.messages.len() {
+            self.conclude_message(number, now, climate, &is_kept);
+        }
+        self.conclude_order();
+        let (promises, delivered) = (self.report.promises, self.report.delivered);
+        let percent = self.bounds.promises_percent * if plan.is_steady() { 2 } else { 5 } / 2;
+        let is_wasteful = climate == Climate::Calm && promises * 100 > delivered * percent;
+        self.expect(!is_wasteful, Invariant::Promises, || format!("{promises} promises for {delivered} messages"));
+    }
+
+    fn conclude_message(&mut self, number: usize, now: u64, climate: Climate, is_kept: &impl Fn(Token) -> bool) {
+        let message = &self.messages[number];
+        let Some(subscription) = self.subscriptions.get(&message.push) else { return };
+        let bytes_max = self.devices[subscription.device].traits.message_bytes_max;
+        let is_deliverable = message.is_decodable && message.plaintext.len() + PUSH_OVERHEAD_BYTES <= bytes_max;
+        // When nothing goes wrong, a lifetime of minutes is enough.
+        let is_due = message.expires() > now || (climate == Climate::Calm && message.ttl_s >= 100);
+        if !message.is_accepted || !subscription.is_wanted || !is_deliverable || !is_due {
+            return;
+        }
+        let (is_here, is_there) = (message.kept_order.is_some(), is_kept(message.token));
+        let text = self.describe(number);
+        self.expect(is_here, Invariant::Delivered, || format!("message {text} was accepted and is not delivered"));
+        self.expect(!is_there, Invariant::Acknowledged, || format!("message {text} is delivered and still kept"));
+    }
+
+    /// Of two messages that were pushed and relayed once, the earlier one comes first.
+    fn conclude_order(&mut self) {
+        let mut last: BTreeMap<Token, (usize, u64)> = BTreeMap::new();
+        let straight = |message: &&super::Message| message.promises == 1 && message.relays == 1;
+        let mut wrong = None;
+        for (number, message) in self.messages.iter().enumerate().filter(|(_, message)| straight(message)) {
+            let Some(order) = message.kept_order else { continue };
+            if let Some((before, other)) = last.insert(message.push, (number, order))
+                && other > order
+            {
+                wrong = wrong.or(Some(format!("message {number} overtook {before}")));
+            }
+        }
+        if let Some(text) = wrong {
+            self.fail(Invariant::Order, text);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! How the gateway's shells perform what the machine decided.
+
+use fieldgate::proto::{self, Change, Input, Output, Reply};
+use fieldgate::time::Instant;
+use fieldgate::webpush::ece::{self, DecodeError};
+use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, ToDevice};
+
+use super::super::pump::NotTaken;
+use super::super::upstream::token;
+use super::super::{Context, Event, Fault};
+use super::{COVER_BYTES, Gateway, GatewayEvent, Write};
+
+impl Gateway {
+    pub(super) fn drain(&mut self, context: &mut Context) {
+        while let Some(output) = self.core.as_mut().and_then(proto::Gateway::poll_output) {
+            self.drained += 1;
+            if !context.check.is_output_allowed(self.drained) {
+                return;
+            }
+            self.perform(output, context);
+        }
+        let due = self.core.as_ref().and_then(proto::Gateway::poll_timeout);
+        self.due = due.map(|(at, _)| self.epoch + at.as_millis());
+    }
+
+    fn perform(&mut self, output: Output, context: &mut Context) {
+        context.trace(|| format!("gateway: {output:?}"));
+        match output {
+            Output::Connect => {
+                self.connection_count += 1;
+                self.upstream.connect(self.connection_count, context);
+            }
+            Output::Decode { slot, keys, body } => {
+                let mut outcome = if self.is_decoder_real { ece::decode(&keys, body) } else { uncover(&body) };
+                if context.fault == Some(Fault::ChangesOctets) && context.dice.percent(5) {
+                    outcome.iter_mut().flatten().for_each(|octet| *octet ^= 1);
+                }
+                let (pause, life) = (context.dice.below(2), self.life);
+                let input = Input::Decoded { slot, outcome };
+                context.after(pause, Event::Gateway(GatewayEvent::Decoded { life, input }));
+            }
+            Output::Deliver { device, session, message, channel, body, until } => {
+                self.deliver(&device, session, (message, channel, &body), until, context);
+            }
+            Output::Reply { device, session, reply } => self.reply(&device, session, &reply, context),
+            Output::Persist { ticket, change } => {
+                let (key, value) = match change {
+                    Change::Put(record) => (record.key().encode(), Some(record.encode().to_vec())),
+                    Change::Remove(key) => (key.encode(), None),
+                };
+                self.writes.push_back(Write { ticket, key, value });
+                let (pause, life) = (context.dice.between(1, 40), self.life);
+                context.after(pause, Event::Gateway(GatewayEvent::Stored { life }));
+            }
+            Output::Acknowledge { message } => {
+                context.check.acknowledging(token(message.as_str()));
+                self.upstream.perform(Output::Acknowledge { message }, context);
+            }
+            other => self.upstream.perform(other, context),
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        device: &DeviceId,
+        session: u32,
+        (message, channel, body): (MessageId, ChannelId, &[u8]),
+        until: Instant,
+        context: &mut Context,
+    ) {
+        let index = self.index(device);
+        context.check.relayed(index, message);
+        let line = context.lines[index];
+        let push = ToDevice::Push { message, channel, body };
+        let taken = self.pumps.get_mut(&index).map(|pump| pump.send(session, &push, Some(until), line, context));
+        let later = match taken {
+            Some(Ok(())) => None,
+            Some(Err(NotTaken::Full)) | None => Some(true),
+            Some(Err(NotTaken::TooLarge)) => Some(false),
+        };
+        if let Some(later) = later {
+            self.feed(Input::DeviceRefused { device: device.clone(), message, later }, context);
+        } else if context.fault == Some(Fault::AcknowledgesUnasked) && context.dice.percent(3) {
+            self.feed(Input::DeviceAck { device: device.clone(), message }, context);
+        }
+    }
+
+    fn reply(&mut self, device: &DeviceId, session: u32, reply: &Reply, context: &mut Context) {
+        let message = match reply {
+            Reply::Subscribed { channel, send, public, auth } => {
+                ToDevice::Subscribed { channel: *channel, push: send.as_str(), p256dh: public, auth }
+            }
+            Reply::Full { channel } => ToDevice::Refused { channel: *channel, reason: Refusal::Full },
+            Reply::Unsubscribed { channel } => ToDevice::Unsubscribed { channel: *channel },
+        };
+        let index = self.index(device);
+        let line = context.lines[index];
+        if let Some(pump) = self.pumps.get_mut(&index)
+            && pump.send(session, &message, None, line, context).is_err()
+        {
+            context.trace(|| format!("gateway: no room for a reply to {device}"));
+        }
+    }
+
+    fn index(&self, device: &DeviceId) -> usize {
+        self.ids.iter().position(|id| id == device).expect("one of the devices")
+    }
+
+    pub(super) fn stored(&mut self, context: &mut Context) {
+        let fails = context.dice.permille(context.weather.store_fails);
+        let lies = context.fault == Some(Fault::FlashLies) && context.dice.percent(30);
+        let ticket = if fails || lies { self.writes.pop_front().map(|write| write.ticket) } else { self.write_next() };
+        if let Some(ticket) = ticket {
+            self.feed(Input::Persisted { ticket, stored: !fails }, context);
+        }
+    }
+
+    pub(super) fn write_next(&mut self) -> Option<u64> {
+        let Write { ticket, key, value } = self.writes.pop_front()?;
+        match value {
+            Some(value) => drop(self.flash.insert(key, value)),
+            None => drop(self.flash.remove(&key)),
+        }
+        Some(ticket)
+    }
+}
+
+/// The cheap decoder: takes the cover away that the cheap encoder put around the plaintext.
+fn uncover(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let (before, behind) = COVER_BYTES;
+    let end = body.len().checked_sub(behind).filter(|end| *end >= before).ok_or(DecodeError::Length)?;
+    Ok(body[before..end].to_vec())
+}
