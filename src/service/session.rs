@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::server::{Connection, SendPushedResponse, SendResponse};
@@ -212,14 +212,9 @@ impl Session {
             *response.status_mut() = StatusCode::BAD_REQUEST;
             return send(&mut respond, response, &self.hub);
         };
-        // Known before the machine is asked, for its answer may be to push at once.
-        self.sightings.watch(stream);
         match routes::answer(self.hub.monitor(resource, MonitorId { connection: self.id, stream }, wait_s)) {
             None => drop(self.monitors.insert(stream, (respond, authority))),
-            Some(response) => {
-                self.sightings.unwatch(stream);
-                send(&mut respond, response, &self.hub);
-            }
+            Some(response) => send(&mut respond, response, &self.hub),
         }
     }
 
@@ -229,8 +224,10 @@ impl Session {
     async fn news(&mut self) {
         poll_fn(|cx| {
             let mut has_news = self.sightings.has_resets() || !self.written.borrow().is_empty();
+            has_news |= !self.poll_resets(cx).is_empty();
             for sending in self.sending.values_mut().filter(|sending| !sending.rest.is_empty()) {
-                has_news |= sending.stream.poll_capacity(cx).is_ready();
+                // A stream that is over has no capacity at once and for ever; it is no news here.
+                has_news |= matches!(sending.stream.poll_capacity(cx), Poll::Ready(Some(Ok(_))));
             }
             while let Poll::Ready(Some(ended)) = self.requests.poll_join_next(cx) {
                 has_news = true;
@@ -241,6 +238,19 @@ impl Session {
             if has_news { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    /// The streams in use that were reset: by the client, or by the library for an error of the client.
+    fn poll_resets(&mut self, cx: &mut Context<'_>) -> Vec<u32> {
+        let mut over = Vec::new();
+        let mut look = |stream: &u32, polled: Poll<Result<Reason, h2::Error>>| {
+            if let Poll::Ready(Ok(_)) = polled {
+                over.push(*stream);
+            }
+        };
+        self.sending.iter_mut().for_each(|(stream, sending)| look(stream, sending.stream.poll_reset(cx)));
+        self.monitors.iter_mut().for_each(|(stream, (respond, _))| look(stream, respond.poll_reset(cx)));
+        over
     }
 
     /// Reports what happened, goes on with what waits, and takes new outputs while there is room.
@@ -254,6 +264,11 @@ impl Session {
             }
         }
         for stream in self.sightings.take_resets() {
+            self.reset(stream);
+        }
+        // Asked here as well, for a request that is taken comes before news. Nobody needs waking: news are next.
+        for stream in self.poll_resets(&mut Context::from_waker(Waker::noop())) {
+            self.sightings.unwatch(stream);
             self.reset(stream);
         }
         for stream in self.sending.keys().copied().collect::<Vec<_>>() {
@@ -343,7 +358,6 @@ impl Session {
 
     fn end(&mut self, monitor: MonitorId, ending: Ending) -> Result<(), Broken> {
         let (mut respond, _) = self.monitors.remove(&monitor.stream).ok_or(Broken)?;
-        self.sightings.unwatch(monitor.stream);
         let mut response = routes::ended(ending);
         response.headers_mut().insert(http::header::DATE, self.hub.date());
         respond.send_response(response, true).map(drop).map_err(|_| Broken)
