@@ -335,3 +335,5 @@ pub const LINK_PATH_BYTES_MAX: usize = 255;
 pub const SERVICE_DRAIN_BYTES_MAX: usize = 256 * 1024;
 /// How often a refused message is asked for that its service does not offer again.
 pub const MISSED_ASK_COUNT_MAX: u32 = 6;
+/// Octets of a message's content type, and of its content encoding: the receiver takes few octets of fields.
+pub const SERVICE_DESCRIPTION_BYTES_MAX: usize = 256;

@@ -8,9 +8,9 @@ use fieldgate::webpush::link;
 
 use crate::raw_user_agent::{
     DATA, ENABLE_PUSH, END_STREAM, Frame, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, PRIORITY,
-    PUSH_PROMISE, RST_STREAM, RawUserAgent, STATUS_200, STATUS_400, STATUS_404, WINDOW_UPDATE, frame,
+    PUSH_PROMISE, RST_STREAM, RawUserAgent, SETTINGS, STATUS_200, STATUS_400, STATUS_404, WINDOW_UPDATE, frame,
 };
-use crate::service::Rig;
+use crate::service::{PATIENCE, Rig};
 
 const CANCEL: u32 = 8;
 const REFUSED_STREAM: u32 = 7;
@@ -471,8 +471,11 @@ async fn d_9113_11_a_stream_error_on_a_promise_refuses_it() {
         let message = client.message(&made.push, "600", &[1; 4_000]).await;
         let stream = agent.expect(PUSH_PROMISE, 1).await.promised();
         agent.expect(HEADERS, stream).await;
+        let start = std::time::Instant::now();
         agent.send_together(&error(stream)).await;
         while agent.next().await.expect("open").kind != RST_STREAM {}
+        // A service that is busy with itself would keep this thread.
+        assert!(start.elapsed() < PATIENCE);
         // Both connections go on, and the message comes to who asks next.
         agent.barrier().await;
         let mut monitor = client.monitor(&made.subscription, Some("wait=0"));
@@ -500,4 +503,20 @@ async fn d_9113_04_no_promise_on_a_monitor_that_is_reset_at_once() {
         let stream = agent.expect(PUSH_PROMISE, 3).await.promised();
         agent.expect(HEADERS, stream).await;
     }
+}
+
+/// A-GAP-11, D-9113-03: a client that switches server push off is told on its open requests, and the connection goes on.
+#[tokio::test(flavor = "local")]
+async fn d_9113_03_switching_push_off_ends_monitors() {
+    let rig = Rig::start().await;
+    let mut client = rig.client().await;
+    let made = client.subscribe(None).await;
+    let mut agent = RawUserAgent::connect(&rig, &[]).await;
+    agent.request(1, "GET", &made.set, &[]).await;
+    assert_eq!(agent.barrier().await, []);
+    agent.send(SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 0]).await;
+    assert_eq!(agent.expect(HEADERS, 1).await.payload[0], STATUS_400);
+    assert!(agent.expect(DATA, 1).await.ends_stream());
+    client.message(&made.push, "60", b"m").await;
+    assert_eq!(agent.barrier().await, []);
 }
