@@ -342,3 +342,6 @@ pub const SERVICE_CERTIFICATE_LOOK_S: u64 = 3_600;
 /// Requests with `wait=0` on which a message is pushed without being acknowledged, before later messages go first: the
 /// receiver asks for what is stored and cannot use this, and nothing behind it must wait for its end.
 pub const SERVICE_DRAINS_IN_VAIN: u32 = 4;
+
+/// Octets of a message's content type, and of its content encoding: the receiver takes few octets of fields.
+pub const SERVICE_DESCRIPTION_BYTES_MAX: usize = 256;

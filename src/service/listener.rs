@@ -5,12 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::limits::SERVICE_HANDSHAKE_MS_MAX;
+use crate::limits::{SERVICE_HANDSHAKE_MS_MAX, TCP_USER_TIMEOUT_MS};
 use crate::time::Duration;
 
 use super::hub::Hub;
@@ -75,8 +76,8 @@ impl Listener {
 }
 
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor, hub: Rc<Hub>, stop: watch::Receiver<bool>) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "small writes of a connection may be held back");
+    if let Err(error) = set_options(&stream) {
+        tracing::debug!(%error, "small writes of a connection may be held back, or its end be noticed late");
     }
     let deadline = Duration::from_millis(SERVICE_HANDSHAKE_MS_MAX);
     let stream = match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
@@ -91,8 +92,30 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, hub: Rc<Hub>, stop: wat
     }
 }
 
+/// Small writes leave at once, and a peer that confirms nothing of them is noticed.
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_user_timeout(Some(Duration::from_millis(TCP_USER_TIMEOUT_MS)))
+}
+
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a connection's task failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_noticed_by_the_operating_system() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let stream = listener.accept().await.unwrap().0;
+        set_options(&stream).unwrap();
+        assert!(stream.nodelay().unwrap());
+        let limit = SockRef::from(&stream).tcp_user_timeout().unwrap();
+        assert_eq!(limit, Some(Duration::from_millis(TCP_USER_TIMEOUT_MS)));
     }
 }

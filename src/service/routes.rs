@@ -13,9 +13,9 @@ use http::header::{
     RETRY_AFTER,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 
-use crate::limits::{PUSH_BODY_BYTES_MAX, SERVICE_RETRY_AFTER_S};
+use crate::limits::{PUSH_BODY_BYTES_MAX, SERVICE_DESCRIPTION_BYTES_MAX, SERVICE_RETRY_AFTER_S};
 use crate::time::UnixTime;
 use crate::webpush::headers::{InvalidTtl, Preferences, Ttl, http_date};
 use crate::webpush::link;
@@ -77,6 +77,9 @@ pub enum Route {
 
 /// Decides what to do with a request, given what its path names.
 pub fn route(head: &request::Parts, push: PushSupport, kind: impl Fn(Token) -> Option<Kind>) -> Route {
+    if head.version == Version::HTTP_11 && !names_host(&head.headers) {
+        return Route::Answer(reason(StatusCode::BAD_REQUEST, "the request names no host, or more than one"));
+    }
     let path = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
     if path == SUBSCRIBE_PATH {
         return match head.method {
@@ -144,6 +147,11 @@ pub fn too_slow() -> Response<Bytes> {
     reason(StatusCode::REQUEST_TIMEOUT, "the content did not arrive in time")
 }
 
+/// The answer to a monitoring request of a client that takes no pushes.
+pub fn push_disabled() -> Response<Bytes> {
+    reason(StatusCode::BAD_REQUEST, "messages come by server push, which this client switched off")
+}
+
 /// Whether a request announces more content than a message may have.
 pub fn announces_too_much(headers: &HeaderMap) -> bool {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -193,6 +201,15 @@ pub fn authority(head: &request::Parts) -> Option<Authority> {
     head.uri.authority().cloned().or_else(from_host).filter(|authority| !authority.as_str().contains('@'))
 }
 
+/// Whether there is one Host field, and a host in it.
+///
+/// Source: RFC 9112 §3.2.
+fn names_host(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(HOST).iter();
+    let is_host = |value: &HeaderValue| value.to_str().is_ok_and(|host| host.parse::<Authority>().is_ok());
+    lines.next().is_some_and(is_host) && lines.next().is_none()
+}
+
 fn subscribe(head: &request::Parts) -> Route {
     let invalid = || Route::Answer(answer(Reply::InvalidSet).expect("only an open monitor has no answer"));
     let Some(authority) = authority(head) else {
@@ -212,11 +229,15 @@ fn subscribe(head: &request::Parts) -> Route {
 fn send(push: Token, headers: &HeaderMap) -> Route {
     match Ttl::from_headers(headers) {
         Ok(_) if announces_too_much(headers) => Route::Answer(too_large()),
-        Ok(ttl) => {
-            let content_type = headers.get(CONTENT_TYPE).cloned();
-            let content_encoding = headers.get(CONTENT_ENCODING).cloned();
-            Route::Send { push, ttl, content: Content { body: Bytes::new(), content_type, content_encoding } }
-        }
+        Ok(ttl) => match (description(headers, CONTENT_TYPE), description(headers, CONTENT_ENCODING)) {
+            (Ok(content_type), Ok(content_encoding)) => {
+                Route::Send { push, ttl, content: Content { body: Bytes::new(), content_type, content_encoding } }
+            }
+            _ => Route::Answer(reason(
+                StatusCode::BAD_REQUEST,
+                "content type and content encoding are one field of at most 256 octets each",
+            )),
+        },
         Err(invalid) => Route::Answer(reason(
             StatusCode::BAD_REQUEST,
             match invalid {
@@ -228,13 +249,23 @@ fn send(push: Token, headers: &HeaderMap) -> Route {
     }
 }
 
+/// A field that goes with the message to its receiver, whose room for fields is small.
+fn description(headers: &HeaderMap, name: HeaderName) -> Result<Option<HeaderValue>, Indescribable> {
+    let mut lines = headers.get_all(name).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) if value.len() <= SERVICE_DESCRIPTION_BYTES_MAX => Ok(Some(value.clone())),
+        _ => Err(Indescribable),
+    }
+}
+
+/// A field that describes a message is repeated or too long.
+struct Indescribable;
+
 fn monitor(resource: Token, headers: &HeaderMap, push: PushSupport) -> Route {
     match push {
         PushSupport::Available => Route::Monitor { resource, wait_s: Preferences::from_headers(headers).wait_s },
-        PushSupport::Disabled => Route::Answer(reason(
-            StatusCode::BAD_REQUEST,
-            "messages come by server push, which this client switched off",
-        )),
+        PushSupport::Disabled => Route::Answer(push_disabled()),
         PushSupport::None => Route::Answer(reason(
             StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             "messages come by server push, which needs HTTP/2",

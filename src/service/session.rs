@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::server::{Connection, SendPushedResponse, SendResponse};
@@ -86,6 +86,8 @@ struct Session {
     /// The latest promises that are ended: their refusal may still come.
     ended: VecDeque<(u32, DeliveryId)>,
     requests: JoinSet<()>,
+    /// Since when no request is open, one that was answered at once included; none while there is one.
+    idle_since: Option<Instant>,
     /// When the peer was last asked whether it is there, and did not answer since.
     pinged: Option<Instant>,
     /// When the connection was said goodbye to, for want of use.
@@ -99,6 +101,7 @@ struct Sending {
     stream: SendStream<Parcel>,
     /// What the client's window had no room for yet; empty when all is handed over.
     rest: Bytes,
+    /// Until when the rest may wait for the window, and what is handed over for its way out.
     deadline: Instant,
 }
 
@@ -114,6 +117,7 @@ enum Overdue {
     Gone,
 }
 
+const PUSH: Duration = Duration::from_millis(SERVICE_PUSH_MS_MAX);
 const IDLE: Duration = Duration::from_millis(SERVICE_IDLE_MS);
 const PING: Duration = Duration::from_millis(SERVICE_PING_MS);
 const PONG: Duration = Duration::from_millis(SERVICE_PONG_MS);
@@ -131,6 +135,7 @@ impl Session {
             sending: BTreeMap::new(),
             ended: VecDeque::new(),
             requests: JoinSet::new(),
+            idle_since: None,
             pinged: None,
             closing: None,
         }
@@ -146,6 +151,7 @@ impl Session {
             if self.pump(&connection).is_err() {
                 connection.abrupt_shutdown(Reason::INTERNAL_ERROR);
             }
+            self.idle_since = self.is_idle().then(|| self.idle_since.unwrap_or_else(Instant::now));
             let (wake, deadline) = (Rc::clone(&self.wake), self.deadline());
             // The connection comes first: it reads and writes for everyone else, and what it saw is looked at next.
             tokio::select! { biased;
@@ -176,6 +182,7 @@ impl Session {
     }
 
     fn accept(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Parcel>) {
+        self.idle_since = None;
         let (head, mut body) = request.into_parts();
         let push = match self.sightings.push_disabled() {
             true => PushSupport::Disabled,
@@ -212,14 +219,9 @@ impl Session {
             *response.status_mut() = StatusCode::BAD_REQUEST;
             return send(&mut respond, response, &self.hub);
         };
-        // Known before the machine is asked, for its answer may be to push at once.
-        self.sightings.watch(stream);
         match routes::answer(self.hub.monitor(resource, MonitorId { connection: self.id, stream }, wait_s)) {
             None => drop(self.monitors.insert(stream, (respond, authority))),
-            Some(response) => {
-                self.sightings.unwatch(stream);
-                send(&mut respond, response, &self.hub);
-            }
+            Some(response) => send(&mut respond, response, &self.hub),
         }
     }
 
@@ -229,8 +231,10 @@ impl Session {
     async fn news(&mut self) {
         poll_fn(|cx| {
             let mut has_news = self.sightings.has_resets() || !self.written.borrow().is_empty();
+            has_news |= !self.poll_resets(cx).is_empty() || self.has_monitors_to_refuse();
             for sending in self.sending.values_mut().filter(|sending| !sending.rest.is_empty()) {
-                has_news |= sending.stream.poll_capacity(cx).is_ready();
+                // A stream that is over has no capacity at once and for ever; it is no news here.
+                has_news |= matches!(sending.stream.poll_capacity(cx), Poll::Ready(Some(Ok(_))));
             }
             while let Poll::Ready(Some(ended)) = self.requests.poll_join_next(cx) {
                 has_news = true;
@@ -241,6 +245,19 @@ impl Session {
             if has_news { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    /// The streams in use that were reset: by the client, or by the library for an error of the client.
+    fn poll_resets(&mut self, cx: &mut Context<'_>) -> Vec<u32> {
+        let mut over = Vec::new();
+        let mut look = |stream: &u32, polled: Poll<Result<Reason, h2::Error>>| {
+            if let Poll::Ready(Ok(_)) = polled {
+                over.push(*stream);
+            }
+        };
+        self.sending.iter_mut().for_each(|(stream, sending)| look(stream, sending.stream.poll_reset(cx)));
+        self.monitors.iter_mut().for_each(|(stream, (respond, _))| look(stream, respond.poll_reset(cx)));
+        over
     }
 
     /// Reports what happened, goes on with what waits, and takes new outputs while there is room.
@@ -256,6 +273,14 @@ impl Session {
         for stream in self.sightings.take_resets() {
             self.reset(stream);
         }
+        // Asked here as well, for a request that is taken comes before news. Nobody needs waking: news are next.
+        for stream in self.poll_resets(&mut Context::from_waker(Waker::noop())) {
+            self.sightings.unwatch(stream);
+            self.reset(stream);
+        }
+        if self.has_monitors_to_refuse() {
+            self.refuse_monitors();
+        }
         for stream in self.sending.keys().copied().collect::<Vec<_>>() {
             self.progress(stream)?;
         }
@@ -266,6 +291,18 @@ impl Session {
                 Some(Output::End(monitor, ending)) => self.end(monitor, ending)?,
                 None => return Ok(()),
             }
+        }
+    }
+
+    fn has_monitors_to_refuse(&self) -> bool {
+        self.sightings.push_disabled() && !self.monitors.is_empty()
+    }
+
+    /// The client switched server push off while it had requests open.
+    fn refuse_monitors(&mut self) {
+        for (stream, (mut respond, _)) in std::mem::take(&mut self.monitors) {
+            send(&mut respond, routes::push_disabled(), &self.hub);
+            self.hub.input(Input::MonitorClosed(MonitorId { connection: self.id, stream }));
         }
     }
 
@@ -286,7 +323,7 @@ impl Session {
             return Ok(());
         }
         body.reserve_capacity(rest.len());
-        let deadline = Instant::now() + Duration::from_millis(SERVICE_PUSH_MS_MAX);
+        let deadline = Instant::now() + PUSH;
         let sending = Sending { delivery: push.delivery, _promise: promise, stream: body, rest, deadline };
         self.sending.insert(stream, sending);
         self.progress(stream)
@@ -311,6 +348,7 @@ impl Session {
         if taken == 0 {
             return Ok(());
         }
+        sending.deadline = if taken == sending.rest.len() { Instant::now() + PUSH } else { sending.deadline };
         let octets = sending.rest.split_to(taken);
         let is_last = sending.rest.is_empty();
         let parcel = if is_last { Parcel::last_of(octets, &self.written, stream) } else { Parcel::plain(octets) };
@@ -343,7 +381,6 @@ impl Session {
 
     fn end(&mut self, monitor: MonitorId, ending: Ending) -> Result<(), Broken> {
         let (mut respond, _) = self.monitors.remove(&monitor.stream).ok_or(Broken)?;
-        self.sightings.unwatch(monitor.stream);
         let mut response = routes::ended(ending);
         response.headers_mut().insert(http::header::DATE, self.hub.date());
         respond.send_response(response, true).map(drop).map_err(|_| Broken)
@@ -352,23 +389,32 @@ impl Session {
     /// When something is overdue unless anything happens before.
     fn deadline(&self) -> Instant {
         let heard = self.sightings.heard();
-        let liveness = match (self.closing, self.pinged) {
-            (Some(closing), _) => closing + PONG,
-            _ if self.is_idle() => heard + IDLE,
-            (None, Some(pinged)) => pinged + PONG,
-            (None, None) => heard + PING,
+        let liveness = match (self.closing, self.idle_since, self.pinged) {
+            (Some(closing), ..) => closing + PONG,
+            (None, Some(since), _) => since + IDLE,
+            (None, None, Some(pinged)) => pinged + PONG,
+            (None, None, None) => heard + PING,
         };
-        let held_up = self.sending.values().filter(|sending| !sending.rest.is_empty());
-        held_up.map(|sending| sending.deadline).fold(liveness, Instant::min)
+        self.sending.values().map(|sending| self.given_up_at(sending)).fold(liveness, Instant::min)
+    }
+
+    /// Octets that are handed over wait for the socket; a slow one that takes any is given time.
+    fn given_up_at(&self, sending: &Sending) -> Instant {
+        let is_handed_over = sending.rest.is_empty();
+        if is_handed_over { sending.deadline.max(self.sightings.sent() + PUSH) } else { sending.deadline }
     }
 
     /// Decides what to do at the deadline: close a connection that is of no use, ask a silent peer whether it is there.
     async fn overdue(&mut self, ping: &mut PingPong) -> Overdue {
         let (now, heard) = (Instant::now(), self.sightings.heard());
+        let is_stuck = |sending: &Sending| sending.rest.is_empty() && now >= self.given_up_at(sending);
+        if self.sending.values().any(is_stuck) {
+            return Overdue::Gone;
+        }
         match (self.closing, self.pinged) {
             (Some(closing), _) if now >= closing + PONG => return Overdue::Gone,
             (Some(_), _) => {}
-            (None, _) if self.is_idle() && now >= heard + IDLE => {
+            (None, _) if self.idle_since.is_some_and(|since| now >= since + IDLE) => {
                 self.closing = Some(now);
                 return Overdue::Close;
             }

@@ -35,11 +35,12 @@ const SETTINGS: u8 = 4;
 const ACK: u8 = 1;
 const ENABLE_PUSH: u16 = 2;
 
-/// What was seen on the way in.
+/// What was seen on the way in, and when anything went out.
 #[derive(Debug)]
 pub(super) struct Sightings {
     push_disabled: Cell<bool>,
     heard: Cell<Instant>,
+    sent: Cell<Instant>,
     /// Streams whose reset is of interest. Whoever watches bounds this, and with it `reset`.
     watched: RefCell<BTreeSet<u32>>,
     reset: RefCell<Vec<u32>>,
@@ -50,6 +51,7 @@ impl Default for Sightings {
         Self {
             push_disabled: Cell::new(false),
             heard: Cell::new(Instant::now()),
+            sent: Cell::new(Instant::now()),
             watched: RefCell::default(),
             reset: RefCell::default(),
         }
@@ -65,6 +67,11 @@ impl Sightings {
     /// When anything last came from the client.
     pub(super) fn heard(&self) -> Instant {
         self.heard.get()
+    }
+
+    /// When octets last left for the client.
+    pub(super) fn sent(&self) -> Instant {
+        self.sent.get()
     }
 
     pub(super) fn watch(&self, stream: u32) {
@@ -110,7 +117,10 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
         while !self.out.is_empty() {
             match ready!(Pin::new(&mut self.inner).poll_write(cx, &self.out))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.out.advance(written),
+                written => {
+                    self.sightings.sent.set(Instant::now());
+                    self.out.advance(written);
+                }
             }
         }
         Poll::Ready(Ok(()))

@@ -1,7 +1,7 @@
 //! A user agent that writes and reads single HTTP/2 frames over TLS.
 //!
 //! It writes field blocks without compression and reads only the first octet of those it gets, which names a status
-//! of the static table: 0x88 is 200, 0x89 is 204, 0x8d is 404.
+//! of the static table: 0x88 is 200, 0x89 is 204, 0x8c is 400, 0x8d is 404.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -12,6 +12,7 @@ use crate::service::{PATIENCE, Rig};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PUSH_PROMISE: u8 = 5;
@@ -28,6 +29,7 @@ pub const MAX_CONCURRENT_STREAMS: u16 = 3;
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
 
 pub const STATUS_200: u8 = 0x88;
+pub const STATUS_400: u8 = 0x8c;
 pub const STATUS_404: u8 = 0x8d;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +61,15 @@ impl Frame {
     }
 }
 
+/// A frame as octets.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut octets = u32::try_from(payload.len()).expect("short").to_be_bytes()[1..].to_vec();
+    octets.extend([kind, flags]);
+    octets.extend(stream.to_be_bytes());
+    octets.extend(payload);
+    octets
+}
+
 pub struct RawUserAgent {
     stream: TlsStream<TcpStream>,
     authority: String,
@@ -84,18 +95,24 @@ impl RawUserAgent {
     }
 
     pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let mut octets = u32::try_from(payload.len()).expect("short").to_be_bytes()[1..].to_vec();
-        octets.extend([kind, flags]);
-        octets.extend(stream.to_be_bytes());
-        octets.extend(payload);
-        self.stream.write_all(&octets).await.expect("written");
+        self.send_together(&[frame(kind, flags, stream, payload)]).await;
+    }
+
+    /// Sends frames in one TLS record.
+    pub async fn send_together(&mut self, frames: &[Vec<u8>]) {
+        self.stream.write_all(&frames.concat()).await.expect("written");
         self.stream.flush().await.expect("flushed");
     }
 
     pub async fn request(&mut self, stream: u32, method: &str, path: &str, fields: &[(&str, &str)]) {
-        let authority = self.authority.clone();
+        let request = self.request_frame(stream, method, path, fields);
+        self.send_together(&[request]).await;
+    }
+
+    /// A request without content, as a frame.
+    pub fn request_frame(&self, stream: u32, method: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
         let mut block = Vec::new();
-        let pseudo = [(":method", method), (":scheme", "https"), (":authority", &*authority), (":path", path)];
+        let pseudo = [(":method", method), (":scheme", "https"), (":authority", &*self.authority), (":path", path)];
         for (name, value) in pseudo.iter().chain(fields) {
             // Literal without indexing, new name; lengths below 127 need no continuation.
             block.extend([0, u8::try_from(name.len()).expect("short")]);
@@ -103,7 +120,7 @@ impl RawUserAgent {
             block.push(u8::try_from(value.len()).expect("short"));
             block.extend(value.bytes());
         }
-        self.send(HEADERS, END_HEADERS | END_STREAM, stream, &block).await;
+        frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)
     }
 
     pub async fn reset(&mut self, stream: u32, code: u32) {

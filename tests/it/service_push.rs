@@ -7,10 +7,10 @@ use fieldgate::limits::{SERVICE_PROMISES_UNENDED_MAX, SERVICE_RETRY_MS_MIN};
 use fieldgate::webpush::link;
 
 use crate::raw_user_agent::{
-    DATA, ENABLE_PUSH, END_STREAM, Frame, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, PUSH_PROMISE,
-    RST_STREAM, RawUserAgent, STATUS_200, STATUS_404,
+    DATA, ENABLE_PUSH, END_STREAM, Frame, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, PRIORITY,
+    PUSH_PROMISE, RST_STREAM, RawUserAgent, SETTINGS, STATUS_200, STATUS_400, STATUS_404, WINDOW_UPDATE, frame,
 };
-use crate::service::Rig;
+use crate::service::{PATIENCE, Rig};
 
 const CANCEL: u32 = 8;
 const REFUSED_STREAM: u32 = 7;
@@ -237,7 +237,7 @@ async fn d_9113_03_no_promise_to_a_client_that_disabled_push() {
     assert!(agent.settings.iter().all(|(id, value)| *id != ENABLE_PUSH || *value == 0), "{:?}", agent.settings);
     agent.request(1, "GET", &made.set, &[]).await;
     let answer = agent.expect(HEADERS, 1).await;
-    assert_eq!(answer.payload[0], 0x8c, "400");
+    assert_eq!(answer.payload[0], STATUS_400);
     client.message(&made.push, "60", b"m").await;
     assert!(agent.barrier().await.iter().all(|frame| frame.kind == DATA && frame.stream == 1));
 }
@@ -449,4 +449,74 @@ async fn a_burst_over_many_members_arrives_whole() {
         let index = expected.iter().position(|(path, _)| path == pushed.path()).expect("it was sent, and came once");
         assert_eq!(expected.swap_remove(index).1, pushed.answer.body);
     }
+}
+
+/// D-9113-08, D-9113-11: a stream error on a promised stream costs that push and nothing else.
+#[tokio::test(flavor = "local")]
+async fn d_9113_11_a_stream_error_on_a_promise_refuses_it() {
+    let overflow = |stream| {
+        let increment = frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes());
+        [increment.clone(), increment]
+    };
+    let depends_on_itself = |stream: u32| {
+        let [s0, s1, s2, s3] = stream.to_be_bytes();
+        [frame(PRIORITY, 0, stream, &[s0, s1, s2, s3, 5]), vec![]]
+    };
+    for error in [&overflow as &dyn Fn(u32) -> [Vec<u8>; 2], &depends_on_itself] {
+        let rig = Rig::start().await;
+        let mut client = rig.client().await;
+        let made = client.subscribe(None).await;
+        let mut agent = RawUserAgent::connect(&rig, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+        agent.request(1, "GET", &made.set, &[]).await;
+        let message = client.message(&made.push, "600", &[1; 4_000]).await;
+        let stream = agent.expect(PUSH_PROMISE, 1).await.promised();
+        agent.expect(HEADERS, stream).await;
+        let start = std::time::Instant::now();
+        agent.send_together(&error(stream)).await;
+        while agent.next().await.expect("open").kind != RST_STREAM {}
+        // A service that is busy with itself would keep this thread.
+        assert!(start.elapsed() < PATIENCE);
+        // Both connections go on, and the message comes to who asks next.
+        agent.barrier().await;
+        let mut monitor = client.monitor(&made.subscription, Some("wait=0"));
+        assert_eq!(monitor.next().await.path(), message);
+    }
+}
+
+/// D-9113-04: a monitor that is reset as soon as it is there, by whichever side, is promised nothing.
+#[tokio::test(flavor = "local")]
+async fn d_9113_04_no_promise_on_a_monitor_that_is_reset_at_once() {
+    let reset = frame(RST_STREAM, 0, 1, &CANCEL.to_be_bytes());
+    let depends_on_itself = frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 5]);
+    for end in [reset, depends_on_itself] {
+        let rig = Rig::start().await;
+        let mut client = rig.client().await;
+        let made = client.subscribe(None).await;
+        client.message(&made.push, "600", b"stored").await;
+        let mut agent = RawUserAgent::connect(&rig, &[]).await;
+        let request = agent.request_frame(1, "GET", &made.set, &[]);
+        agent.send_together(&[request, end]).await;
+        client.message(&made.push, "600", b"new").await;
+        let seen = agent.barrier().await;
+        assert!(seen.iter().all(|frame| frame.kind == RST_STREAM), "{seen:?}");
+        agent.request(3, "GET", &made.set, &[]).await;
+        let stream = agent.expect(PUSH_PROMISE, 3).await.promised();
+        agent.expect(HEADERS, stream).await;
+    }
+}
+
+/// A-GAP-11, D-9113-03: a client that switches server push off is told on its open requests, and the connection goes on.
+#[tokio::test(flavor = "local")]
+async fn d_9113_03_switching_push_off_ends_monitors() {
+    let rig = Rig::start().await;
+    let mut client = rig.client().await;
+    let made = client.subscribe(None).await;
+    let mut agent = RawUserAgent::connect(&rig, &[]).await;
+    agent.request(1, "GET", &made.set, &[]).await;
+    assert_eq!(agent.barrier().await, []);
+    agent.send(SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 0]).await;
+    assert_eq!(agent.expect(HEADERS, 1).await.payload[0], STATUS_400);
+    assert!(agent.expect(DATA, 1).await.ends_stream());
+    client.message(&made.push, "60", b"m").await;
+    assert_eq!(agent.barrier().await, []);
 }

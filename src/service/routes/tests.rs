@@ -14,7 +14,8 @@ fn kind_of(wanted: Token) -> Option<Kind> {
 }
 
 fn head(method: &str, path: &str, fields: &[(&str, &str)]) -> request::Parts {
-    let mut request = Request::builder().method(method).uri(format!("https://push.example:8443{path}"));
+    let mut request = Request::builder().version(Version::HTTP_2).method(method);
+    request = request.uri(format!("https://push.example:8443{path}"));
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
@@ -96,6 +97,36 @@ fn a_ps_69_announced_size_is_checked_at_the_bound() {
         assert_eq!(matches!(route, Route::Send { .. }), is_taken, "{length}");
         assert!(is_taken || status(route) == 413);
     }
+}
+
+#[test]
+fn fields_that_describe_a_message_are_single_and_short() {
+    let path = token(Kind::Push).path();
+    for name in ["content-type", "content-encoding"] {
+        let longest = "a".repeat(SERVICE_DESCRIPTION_BYTES_MAX);
+        let Route::Send { content, .. } = routed("POST", &path, &[("ttl", "5"), (name, &longest)]) else {
+            panic!("at the bound")
+        };
+        assert_eq!([content.content_type, content.content_encoding].into_iter().flatten().count(), 1);
+        let longer = format!("{longest}a");
+        assert_eq!(status(routed("POST", &path, &[("ttl", "5"), (name, &longer)])), 400);
+        assert_eq!(status(routed("POST", &path, &[("ttl", "5"), (name, "a"), (name, "b")])), 400);
+    }
+}
+
+#[test]
+fn http_1_1_needs_one_host_and_only_one() {
+    let routed = |version, hosts: &[&str]| {
+        let fields: Vec<_> = hosts.iter().map(|host| ("host", *host)).chain([("ttl", "5")]).collect();
+        let mut head = head("POST", &token(Kind::Push).path(), &fields);
+        head.version = version;
+        route(&head, PushSupport::None, kind_of)
+    };
+    for hosts in [&[][..], &["a", "a"], &["a b"], &[""]] {
+        assert_eq!(status(routed(Version::HTTP_11, hosts)), 400, "{hosts:?}");
+    }
+    assert!(matches!(routed(Version::HTTP_11, &["push.example:8443"]), Route::Send { .. }));
+    assert!(matches!(routed(Version::HTTP_10, &[]), Route::Send { .. }));
 }
 
 /// A-PS-10, A-PS-11: a set of this origin is presented; anything else in its place is 400.

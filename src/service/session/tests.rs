@@ -54,17 +54,24 @@ struct Rig {
 
 /// A session with one subscription, one message of which waits.
 fn rig() -> Rig {
+    rig_with(1, 100, 1 << 16)
+}
+
+/// A session with one subscription, for which messages wait, and a pipe that holds `pipe_bytes`.
+fn rig_with(message_count: usize, message_bytes: usize, pipe_bytes: usize) -> Rig {
     let folder = tempfile::tempdir().expect("a folder");
     let mut random = SeededRandom::new(3);
     let mut retention = Retention::new(Ttl::from_secs(TTL_S_MAX));
     let mut ask = |asked| retention.handle_request(asked, Moment::default(), &mut random as &mut dyn Random);
     let Reply::Subscribed { subscription, push, .. } = ask(Asked::Subscribe { set: None }) else { panic!("made") };
-    let content = Content { body: Bytes::from_static(&[1; 100]), ..Content::default() };
-    ask(Asked::Send { push, ttl: Ttl::from_secs(TTL_S_MAX), content });
+    for _ in 0..message_count {
+        let content = Content { body: vec![1; message_bytes].into(), ..Content::default() };
+        ask(Asked::Send { push, ttl: Ttl::from_secs(TTL_S_MAX), content });
+    }
     let (store, _closed) = Store::open(&folder.path().join("s.redb"), |_| {}).expect("a store");
     let hub = Rc::new(Hub::new(retention, Box::new(random), Rc::new(Clock::default()), store));
     let (stop, stopping) = watch::channel(false);
-    let (near, far) = tokio::io::duplex(1 << 16);
+    let (near, far) = tokio::io::duplex(pipe_bytes);
     let writes = Rc::new(Cell::new(0));
     let session = spawn_local(serve(Counting(near, Rc::clone(&writes)), hub, stopping));
     Rig {
@@ -109,6 +116,67 @@ async fn an_unused_connection_is_closed_after_the_idle_time() {
     let connection = spawn_local(connection);
     ends_after(rig, SERVICE_IDLE_MS).await;
     connection.await.expect("no panic").expect("it was said goodbye to");
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn questions_alone_do_not_keep_a_connection() {
+    let mut rig = rig();
+    let (mut client, mut connection) = connect(&mut rig, 65_535).await;
+    let mut ping = connection.ping_pong().expect("nobody took it before");
+    spawn_local(connection);
+    let half = Duration::from_millis(SERVICE_IDLE_MS / 2);
+    tokio::time::sleep(half).await;
+    // A request does, even one that is answered at once.
+    let (response, _) = client.send_request(request("GET", "/"), true).expect("sent");
+    assert_eq!(response.await.expect("an answer").status(), StatusCode::NOT_FOUND);
+    spawn_local(async move {
+        while ping.ping(Ping::opaque()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(SERVICE_IDLE_MS / 10)).await;
+        }
+    });
+    ends_after(rig, SERVICE_IDLE_MS).await;
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_peer_that_takes_nothing_is_dropped_with_what_is_promised() {
+    // Eight messages are promised; the session's own buffer and the pipe hold about half of them.
+    let mut rig = rig_with(8, 4_096, 1_024);
+    let mut io = rig.io.take().expect("connected once");
+    request_monitor(&mut io, &rig.subscription).await;
+    ends_after(rig, SERVICE_PUSH_MS_MAX).await;
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_peer_that_takes_little_at_a_time_is_kept() {
+    let mut rig = rig_with(8, 4_096, 1_024);
+    let mut io = rig.io.take().expect("connected once");
+    request_monitor(&mut io, &rig.subscription).await;
+    let mut bytes = 0;
+    while bytes < 8 * 4_096 {
+        tokio::time::sleep(Duration::from_millis(SERVICE_PUSH_MS_MAX / 4)).await;
+        let read = io.read(&mut [0; 1_024]).await.expect("open");
+        assert_ne!(read, 0, "after {bytes} octets");
+        bytes += read;
+    }
+}
+
+/// Asks for messages by hand, and reads nothing.
+async fn request_monitor(io: &mut DuplexStream, path: &str) {
+    use tokio::io::AsyncWriteExt as _;
+    let mut block = Vec::new();
+    for (name, value) in [(":method", "GET"), (":scheme", "https"), (":authority", "push.example"), (":path", path)] {
+        for text in [name, value] {
+            // Literals without indexing; a name follows a zero.
+            block.extend((text == name).then_some(0));
+            block.push(u8::try_from(text.len()).expect("short"));
+            block.extend(text.bytes());
+        }
+    }
+    let mut octets = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    octets.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    octets.extend([0, 0, u8::try_from(block.len()).expect("short"), 1, 5, 0, 0, 0, 1]);
+    octets.extend(block);
+    io.write_all(&octets).await.expect("written");
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
