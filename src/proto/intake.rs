@@ -22,9 +22,10 @@ enum Refusal {
     NoRoom(Route),
     /// The same for one whose subscription is not known yet: all that it may belong to are asked for.
     NoRoomFor(Target),
-    /// Never as it is; others of its subscription may stand behind it.
-    Undeliverable(Option<Route>),
-    /// Not again: it is in flight, acknowledged, or of no subscription of ours.
+    /// Not again: it is in flight, being acknowledged, or never deliverable. The service may take that as a sign to wait
+    /// with others of its subscription, so those are asked for later.
+    Known(Option<Route>),
+    /// Of no subscription of ours.
     Unwanted,
 }
 
@@ -58,11 +59,11 @@ impl Gateway {
     ) -> Result<(SlotId, bool), Refusal> {
         let acknowledging =
             self.delivery.freed().any(|freed| freed.message == message && freed.acknowledgement.is_some());
-        if acknowledging || self.delivery.find(&message).is_some() || self.is_read_uri(&message) {
-            return Err(Refusal::Unwanted);
+        if acknowledging || self.delivery.find(&message).is_some() || self.delivery.is_undeliverable(&message) {
+            return Err(Refusal::Known(self.route(target, send.as_ref())));
         }
-        if self.delivery.is_undeliverable(&message) {
-            return Err(Refusal::Undeliverable(self.route(target, send.as_ref())));
+        if self.is_read_uri(&message) {
+            return Err(Refusal::Unwanted);
         }
         // Only a set leaves open which subscription a promise without link belongs to.
         let unrouted = send.is_none() && matches!(target, Target::Set(_));
@@ -105,7 +106,7 @@ impl Gateway {
 
     fn refused(&mut self, refusal: &Refusal, message: &PushMessageUri) {
         self.counters.refused += 1;
-        if let Refusal::Undeliverable(route) = refusal {
+        if let Refusal::Known(route) = refusal {
             if let Some(entry) = route.and_then(|route| self.subscriptions.get_mut(route.subscription)) {
                 entry.fetch.look_behind(self.now, &mut *self.random);
             }
@@ -119,7 +120,7 @@ impl Gateway {
                     entry.fetch.due |=
                         granted.is_some_and(|granted| granted.dialect.monitor_target(granted) == *target);
                 }
-                Refusal::NoRoom(_) | Refusal::Undeliverable(_) | Refusal::Unwanted => {}
+                Refusal::NoRoom(_) | Refusal::Known(_) | Refusal::Unwanted => {}
             }
         }
     }

@@ -306,6 +306,19 @@ fn what_was_refused_is_asked_for_until_it_comes() {
     assert_eq!(asked, MISSED_ASK_COUNT_MAX as usize);
 }
 
+/// A-GAP-08: a promise of a message in flight is refused, which may make the service wait with others; if no
+/// acknowledgement follows, they are asked for.
+#[test]
+fn what_stands_behind_a_refused_copy_is_asked_for() {
+    let mut rig = Rig::serving(&["a"]);
+    let send = rig.send_uri("a");
+    let uri = rig.push("a", "m1");
+    assert!(rig.promise(uri, Some(send)).is_none());
+    assert!(rig.take(|output| matches!(output, Output::Fetch { .. })).is_empty());
+    rig.wait(REFUSED_PAUSE_MS_MIN);
+    assert_eq!(rig.take(|output| matches!(output, Output::Fetch { .. })).len(), 1);
+}
+
 /// A request with `wait=0` may stay open at the service until what it pushed is acknowledged: what it pushed and we
 /// refused is asked for by another one, after a pause, and never by more than two.
 #[test]
