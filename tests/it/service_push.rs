@@ -471,7 +471,7 @@ async fn d_9113_11_a_stream_error_on_a_promise_refuses_it() {
         let message = client.message(&made.push, "600", &[1; 4_000]).await;
         let stream = agent.expect(PUSH_PROMISE, 1).await.promised();
         agent.expect(HEADERS, stream).await;
-        let start = std::time::Instant::now();
+        let start = tokio::time::Instant::now();
         agent.send_together(&error(stream)).await;
         while agent.next().await.expect("open").kind != RST_STREAM {}
         // A service that is busy with itself would keep this thread.
