@@ -14,9 +14,12 @@ const RANDOM_BYTES_MAX: u64 = 600;
 /// C-66: every target has octets that reach its depths, and its property holds for them.
 #[test]
 fn c_66_the_kept_octets_break_no_property() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
+    if !fuzz.exists() {
+        return; // A published package leaves out folders that have a manifest of their own.
+    }
     for (name, check) in properties::ALL {
-        let files = fs::read_dir(corpus.join(name)).expect("every target has a corpus");
+        let files = fs::read_dir(fuzz.join("corpus").join(name)).expect("every target has a corpus");
         let mut count = 0;
         for file in files {
             let path = file.expect("the corpus is readable").path();

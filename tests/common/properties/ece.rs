@@ -1,5 +1,7 @@
 //! Encrypted bodies: anything, altered ones, and ones whose records have any size and padding.
 
+use std::sync::LazyLock;
+
 use fieldgate::limits::{PLAINTEXT_BYTES_MAX, PUSH_BODY_BYTES_MAX};
 use fieldgate::random::SeededRandom;
 use fieldgate::webpush::ece::{DecodeError, EncodeError, Keys, decode, encode, open};
@@ -9,6 +11,8 @@ use super::input::Input;
 
 const IKM: [u8; 32] = [7; 32];
 const TAG_BYTES: usize = 16;
+/// They cost more than all the rest.
+static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::generate(&mut SeededRandom::new(1)));
 
 /// Nothing but what was encrypted comes out, and that comes out whole.
 pub fn check(data: &[u8]) {
@@ -20,14 +24,9 @@ pub fn check(data: &[u8]) {
     }
 }
 
-fn keys() -> Keys {
-    Keys::generate(&mut SeededRandom::new(1))
-}
-
 fn check_anything(body: &[u8]) {
-    let keys = keys();
-    let decoded = decode(&keys, body.to_vec());
-    assert_eq!(decoded, decode(&keys, body.to_vec()));
+    let decoded = decode(&KEYS, body.to_vec());
+    assert_eq!(decoded, decode(&KEYS, body.to_vec()));
     if let Ok(plaintext) = decoded {
         assert!(plaintext.len() <= PLAINTEXT_BYTES_MAX && body.len() <= PUSH_BODY_BYTES_MAX);
     }
@@ -38,11 +37,10 @@ fn check_anything(body: &[u8]) {
 }
 
 fn check_push(input: &mut Input<'_>) {
-    let keys = keys();
     let [seed, altered, at_low, at_high] = input.array();
     let padding = input.below(5_000) / 8 * usize::from(input.byte() % 9);
     let plaintext = input.rest();
-    let body = encode(keys.public(), keys.auth(), plaintext, padding, &mut SeededRandom::new(seed.into()));
+    let body = encode(KEYS.public(), KEYS.auth(), plaintext, padding, &mut SeededRandom::new(seed.into()));
     let body = match body {
         Ok(body) => body,
         Err(error) => {
@@ -51,16 +49,16 @@ fn check_push(input: &mut Input<'_>) {
         }
     };
     assert!(body.len() <= PUSH_BODY_BYTES_MAX);
-    assert_eq!(decode(&keys, body.clone()).as_deref(), Ok(plaintext));
+    assert_eq!(decode(&KEYS, body.clone()).as_deref(), Ok(plaintext));
 
     let at = usize::from(u16::from_le_bytes([at_low, at_high])) % body.len();
     let mut other = body.clone();
     other[at] ^= altered;
     // The record size is not authenticated: where there is one record, any that is large enough means the same.
-    if let Ok(decoded) = decode(&keys, other) {
+    if let Ok(decoded) = decode(&KEYS, other) {
         assert!(decoded == plaintext && (altered == 0 || (16..20).contains(&at)));
     }
-    assert!(decode(&keys, body[..at].to_vec()).is_err());
+    assert!(decode(&KEYS, body[..at].to_vec()).is_err());
 }
 
 /// Records are taken as RFC 8188 §2 says: each but the last is full and ends in 1, the last in 2, then zeros.

@@ -20,7 +20,7 @@ pub fn check(data: &[u8]) {
         let colon = line.iter().position(|&octet| octet == b':').unwrap_or(line.len());
         let (name, value) = (&line[..colon], line[colon..].strip_prefix(b":").unwrap_or_default().trim_ascii());
         match name {
-            b"base" => base = Uri::try_from(value).unwrap_or(base),
+            b"base" => base = Uri::try_from(value).ok().filter(is_http).unwrap_or(base),
             b"reference" => references.extend(std::str::from_utf8(value)),
             name => {
                 let Ok(name) = HeaderName::from_bytes(name) else { continue };
@@ -42,9 +42,12 @@ pub fn check(data: &[u8]) {
             check_target(&target, PUSH);
         }
     }
-    if base.scheme().is_some() && base.authority().is_some() {
-        check_resource(&base);
-    }
+    check_resource(&base);
+}
+
+/// What a message can have come from.
+fn is_http(uri: &Uri) -> bool {
+    matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some()
 }
 
 fn check_ttl(headers: &HeaderMap) {
