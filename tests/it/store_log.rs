@@ -302,10 +302,12 @@ fn numbers_that_are_used_up_cost_no_fact() {
     let mut forged = medium.snapshot().restarted();
     let (header, blocks) = forged.region(Region::A).split_at_mut(STORE_BLOCK_BYTES);
     header[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
-    header[16..20].copy_from_slice(&CRC.checksum(&header[..16]).to_le_bytes());
+    let crc = CRC.checksum(&header[..16]);
+    header[16..20].copy_from_slice(&crc.to_le_bytes());
     blocks[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
     let end = 26 + usize::from(u16::from_le_bytes([blocks[24], blocks[25]]));
-    blocks[4..8].copy_from_slice(&CRC.checksum(&blocks[8..end]).to_le_bytes());
+    let crc = CRC.checksum(&blocks[8..end]);
+    blocks[4..8].copy_from_slice(&crc.to_le_bytes());
 
     let (medium, mut log) = open(forged);
     let mut kept = 0;
