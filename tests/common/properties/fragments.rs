@@ -86,7 +86,7 @@ impl Rig {
         let body = [&[0x20 | self.flag() | flags & 3, seq, ack], payload].concat();
         let octets = line::frame(Some(self.ids), &body);
         let expected = if octets.len() <= self.mtu {
-            self.sent.acknowledged(ack);
+            self.sent.acknowledged(ack, false);
             self.received.take(seq, first, last, payload)
         } else {
             None
@@ -103,7 +103,7 @@ impl Rig {
         let gap = input.flag();
         let ack = self.ack(input);
         let octets = line::frame(Some(self.ids), &[0x30 | self.flag() | u8::from(gap), ack]);
-        self.sent.acknowledged(ack);
+        self.sent.acknowledged(ack, gap);
         assert_eq!(self.feed(&octets), None);
     }
 
@@ -122,7 +122,9 @@ impl Rig {
     }
 
     fn time_passed(&mut self) {
+        let has_run_out = self.link.poll_timeout().is_some_and(|deadline| deadline <= self.now);
         match self.link.handle_timeout(self.now) {
+            None if has_run_out => self.sent.next = self.sent.acked,
             None => {}
             Some(Event::Silent) => self.is_over = true,
             Some(event) => panic!("{event:?}"),
@@ -219,7 +221,7 @@ impl Rig {
             self.transmit();
             let ack = self.sent.fragments.len() as u8;
             let octets = line::frame(Some(self.ids), &[0x30 | self.flag(), ack]);
-            self.sent.acknowledged(ack);
+            self.sent.acknowledged(ack, false);
             assert_eq!(self.feed(&octets), None);
         }
         assert!(self.is_over || self.link.is_idle());
@@ -268,12 +270,18 @@ struct Sent {
     messages: Vec<Vec<u8>>,
     fragments: Vec<Fragment>,
     acked: usize,
+    /// The number to be sent next: again, or for the first time.
+    next: usize,
+    /// Whether a GAP was heeded since something arrived.
+    went_back: bool,
 }
 
 impl Sent {
     fn sent(&mut self, seq: u8, fragment: Fragment, window: usize) {
-        let number = self.acked + usize::from(seq.wrapping_sub(self.acked as u8));
+        let number = self.next;
+        assert_eq!(seq, number as u8, "the lowest that is due is sent first");
         assert!(number < self.acked + window, "{number} is outside the window");
+        self.next += 1;
         match self.fragments.get(number) {
             Some(before) => assert_eq!(*before, fragment, "a frame sent again is the same"),
             None => {
@@ -283,10 +291,17 @@ impl Sent {
         }
     }
 
-    fn acknowledged(&mut self, ack: u8) {
+    fn acknowledged(&mut self, ack: u8, gap: bool) {
         let count = usize::from(ack.wrapping_sub(self.acked as u8));
-        if count <= self.fragments.len() - self.acked {
-            self.acked += count;
+        if count > self.fragments.len() - self.acked {
+            return;
+        }
+        self.acked += count;
+        self.next = self.next.max(self.acked);
+        self.went_back &= count == 0;
+        if gap && self.acked < self.fragments.len() && !self.went_back {
+            self.next = self.acked;
+            self.went_back = true;
         }
     }
 
