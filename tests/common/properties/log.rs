@@ -103,7 +103,7 @@ fn change(input: &mut Input<'_>, after: &mut Facts) -> Change {
         chosen @ 0..128 => after.keys().nth(usize::from(chosen) % 8).cloned().unwrap_or_else(|| vec![chosen]),
         other => vec![other; input.below(STORE_KEY_BYTES_MAX + 2)],
     };
-    if input.byte() % 4 == 0 {
+    if input.byte().is_multiple_of(4) {
         after.remove(&key);
         return Change::remove(&key);
     }
@@ -163,7 +163,7 @@ fn block(image: &mut Vec<u8>, input: &mut Input<'_>, index: u16) {
     checked.extend(sequence.to_le_bytes());
     let [part, parts] = if how < 200 { [0, 1] } else { input.array().map(|number: u8| number % 4) };
     checked.extend([part, 0, parts, 0]);
-    let payload = if how % 8 == 0 { input.short().to_vec() } else { changes(input) };
+    let payload = if how.is_multiple_of(8) { input.short().to_vec() } else { changes(input) };
     checked.extend((payload.len() as u16).to_le_bytes());
     checked.extend(payload);
     image.extend(b"FGB1");
@@ -184,7 +184,7 @@ fn changes(input: &mut Input<'_>) -> Vec<u8> {
     for _ in 0..input.byte() % 4 {
         let [op, key, bytes] = input.array();
         let value = input.octets(usize::from(bytes) % 40);
-        if op % 4 == 0 {
+        if op.is_multiple_of(4) {
             payload.extend([2, 1, 0, key % 8]);
         } else {
             payload.extend([1, 1, 0, value.len() as u8, 0, 0, 0, key % 8]);

@@ -120,7 +120,7 @@ impl End {
     fn restart(&mut self, now: Instant) {
         // A side leaves at most one session for each frame it takes, and takes fewer frames than this.
         self.boot_id += 1_000_000;
-        self.link = Box::new(Link::new(Config { role: self.role, boot_id: self.boot_id, mtu: self.mtu }, now));
+        *self.link = Link::new(Config { role: self.role, boot_id: self.boot_id, mtu: self.mtu }, now);
         self.begin();
     }
 
