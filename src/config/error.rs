@@ -110,7 +110,8 @@ impl fmt::Display for ConfigError {
         if self.key.is_empty() {
             write!(f, "{}: {}", self.line, self.problem)
         } else {
-            write!(f, "{}: {}: {}", self.line, self.key, self.problem)
+            // A key in quotes may hold anything, and this is one line of a log.
+            write!(f, "{}: {}: {}", self.line, self.key.escape_debug(), self.problem)
         }
     }
 }
@@ -185,6 +186,13 @@ fn edits(from: &str, to: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_one_line_whatever_the_key() {
+        let problem = Problem::Unknown { nearest: Some("state"), known: &[] };
+        let error = ConfigError { line: 3, key: "a\nb\u{1b}".to_owned(), problem };
+        assert_eq!(error.to_string(), "3: a\\nb\\u{1b}: unknown key; did you mean state?");
+    }
 
     #[test]
     fn slips_find_the_key_that_was_meant() {

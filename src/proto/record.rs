@@ -71,7 +71,7 @@ pub enum Key {
 pub enum Unreadable {
     /// A kind or version that a later program wrote; it stays in the store.
     Unknown,
-    /// The octets contradict their own form.
+    /// The octets contradict their own form, or the key they are filed under.
     Malformed,
 }
 
@@ -151,15 +151,20 @@ impl Record {
         if version != VERSION {
             return Err(Unreadable::Unknown);
         }
-        match kind {
-            SUBSCRIPTION => decode_subscription(rest, value).map(Self::Subscription),
+        if value.len() >= RECORD_BYTES_MAX {
+            return Err(Unreadable::Malformed);
+        }
+        let record = match kind {
+            SUBSCRIPTION => decode_subscription(rest, value).map(Self::Subscription)?,
             SET => {
                 let set: &str = from_postcard(value)?;
-                SetUri::parse(set).map(Self::Set).map_err(|_| Unreadable::Malformed)
+                SetUri::parse(set).map(Self::Set).map_err(|_| Unreadable::Malformed)?
             }
-            TIME => from_postcard(value).map(Self::Time),
-            _ => from_postcard(value).map(Self::Device),
-        }
+            TIME => from_postcard(value).map(Self::Time)?,
+            _ => from_postcard(value).map(Self::Device)?,
+        };
+        // Under another key it could be neither replaced nor removed.
+        if record.key().encode() == key { Ok(record) } else { Err(Unreadable::Malformed) }
     }
 }
 
@@ -241,6 +246,34 @@ mod tests {
         }
         assert_eq!(Record::decode(&[200, 1], &[VERSION]).err(), Some(Unreadable::Unknown));
         assert_eq!(Record::decode(&[], &[]).err(), Some(Unreadable::Malformed));
+    }
+
+    #[test]
+    fn a_record_that_could_not_be_written_is_left_alone() {
+        let mut device =
+            DeviceRecord { id: "a".parse().expect("an id"), link: String::new(), channels: Vec::new(), mtu: 256 };
+        let bytes = Record::Device(device.clone()).encode().len();
+        for (excess, is_read) in [(0, true), (1, false)] {
+            // Its length takes one more octet when it is longer than 127.
+            device.link = "x".repeat(RECORD_BYTES_MAX - bytes - 1 + excess);
+            let mut value = [VERSION; RECORD_BYTES_MAX + 1];
+            let bytes = 1 + postcard::to_slice(&device, &mut value[1..]).expect("there is room").len();
+            assert_eq!(bytes, RECORD_BYTES_MAX + excess);
+            assert_eq!(Record::decode(b"\x04a", &value[..bytes]).is_ok(), is_read);
+        }
+    }
+
+    #[test]
+    fn a_record_under_a_key_of_another_is_left_alone() {
+        for record in records() {
+            let other_key = [&*record.key().encode(), b"x"].concat();
+            let decoded = Record::decode(&other_key, &record.encode());
+            match record {
+                // The device of a subscription is told by the key alone.
+                Record::Subscription(_) => assert_eq!(decoded.expect("readable").key().encode(), other_key),
+                _ => assert_eq!(decoded.err(), Some(Unreadable::Malformed), "{record:?}"),
+            }
+        }
     }
 
     fn records() -> Vec<Record> {

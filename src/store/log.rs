@@ -58,9 +58,12 @@
 //! header, sync. Only then is that region active. A header is never written before the blocks it vouches for are safe.
 //! While the header of the other region may be newer than is known, nothing is appended before it is synced with
 //! generation 0.
+//!
+//! Numbers never wrap. A log whose numbers are used up, which only a forged one can be, takes no more writes.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 
 use super::block::{self, BLOCK_PAYLOAD_BYTES};
 pub use super::change::{Change, LogError};
@@ -122,6 +125,9 @@ const fn compacted_blocks_max(live_bytes: usize) -> usize {
 }
 
 const _: () = assert!(compacted_blocks_max(STORE_LIVE_BYTES_MAX) * STORE_BLOCK_BYTES <= STORE_REGION_BYTES_MAX);
+
+/// No generation or sequence number is left.
+const USED_UP: FlashError = FlashError::Io(ErrorKind::InvalidData);
 
 /// An append-only log of facts on a medium.
 #[derive(Debug)]
@@ -205,6 +211,7 @@ impl<F: Flash> Log<F> {
     }
 
     fn create(&mut self, surveys: &[Survey; 2]) -> Result<Option<Damage>, LogError> {
+        self.generation_max = self.generation_max.checked_add(1).ok_or(USED_UP)?;
         let mut damage = None;
         for (region, survey) in Region::BOTH.into_iter().zip(surveys) {
             if survey.is_foreign {
@@ -213,7 +220,6 @@ impl<F: Flash> Log<F> {
             }
         }
         self.disown_spare()?;
-        self.generation_max += 1;
         self.generation = self.generation_max;
         self.grow(self.active, self.capacity.region_bytes_min)?;
         self.active_blocks = self.flash.size(self.active)? / STORE_BLOCK_BYTES;
@@ -316,7 +322,7 @@ impl<F: Flash> Log<F> {
     }
 
     fn append_unit(&mut self, unit: &[u8]) -> Result<(), FlashError> {
-        self.sequence_max += 1;
+        self.sequence_max = self.sequence_max.checked_add(1).ok_or(USED_UP)?;
         let octets = block::emit_unit(self.generation, self.sequence_max, unit);
         self.flash.write(self.active, self.tail * STORE_BLOCK_BYTES, &octets)?;
         self.flash.sync(self.active)
@@ -326,7 +332,7 @@ impl<F: Flash> Log<F> {
     fn compact(&mut self) -> Result<(), FlashError> {
         let target = self.active.other();
         let blocks = self.make_room(target)?;
-        self.generation_max += 1;
+        self.generation_max = self.generation_max.checked_add(1).ok_or(USED_UP)?;
         let tail = self.write_facts(target, blocks)?;
         self.flash.sync(target)?;
         // Until the header is known to be safe, a restart may find either region to be the newer one: nothing may be
@@ -348,7 +354,7 @@ impl<F: Flash> Log<F> {
         let mut write_unit = |unit: &[u8]| {
             let start = tail * STORE_BLOCK_BYTES;
             tail += block::unit_blocks(unit.len());
-            *sequence_max += 1;
+            *sequence_max = sequence_max.checked_add(1).ok_or(USED_UP)?;
             let octets = block::emit_unit(*generation_max, *sequence_max, unit);
             if tail > blocks { Err(FlashError::NoSpace) } else { flash.write(target, start, &octets) }
         };

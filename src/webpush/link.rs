@@ -89,7 +89,9 @@ pub fn resolve(base: &Uri, reference: &str) -> Result<Uri, InvalidLink> {
     }
     let path = if path.is_empty() { "/" } else { &path };
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-    format!("{scheme}://{authority}{path}{query}").parse().map_err(|_| InvalidLink::Target)
+    let target: Uri = format!("{scheme}://{authority}{path}{query}").parse().map_err(|_| InvalidLink::Target)?;
+    // `https://:443/` is a URI as well.
+    if target.host().is_none_or(str::is_empty) { Err(InvalidLink::Target) } else { Ok(target) }
 }
 
 /// Walks the links of one field line.

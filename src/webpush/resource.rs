@@ -14,7 +14,7 @@ use crate::limits::URI_BYTES_MAX;
 pub enum InvalidResource {
     /// The scheme is not `https` (RFC 8030 §8).
     NotHttps,
-    /// No host, or credentials before it.
+    /// No host, no port where one is announced, or credentials before the host.
     Authority,
     /// Longer than [`URI_BYTES_MAX`].
     TooLong,
@@ -99,6 +99,10 @@ fn canonical(uri: &Uri) -> Result<String, InvalidResource> {
     if authority.host().is_empty() || authority.as_str().contains('@') {
         return Err(InvalidResource::Authority);
     }
+    let announced_port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    if announced_port.len() > 1 && authority.port_u16().is_none() {
+        return Err(InvalidResource::Authority); // It must not pass for the default port.
+    }
     let host = authority.host().to_ascii_lowercase();
     let port = match authority.port_u16() {
         None | Some(443) => String::new(),
@@ -118,7 +122,7 @@ impl fmt::Display for InvalidResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotHttps => f.write_str("only https URIs are used"),
-            Self::Authority => f.write_str("the URI has no host, or credentials before it"),
+            Self::Authority => f.write_str("the URI has no valid host and port, or credentials before them"),
             Self::TooLong => write!(f, "the URI is longer than {URI_BYTES_MAX} octets"),
             Self::OtherOrigin => f.write_str("the URI is on another origin than the push service"),
         }
@@ -139,6 +143,18 @@ mod tests {
         }
         let other_port = PushUri::parse("https://push.example:8443/p/1").expect("valid");
         assert!(other_port != plain && other_port.authority() == "push.example:8443");
+    }
+
+    #[test]
+    fn a_port_that_does_not_exist_is_not_the_default_one() {
+        for port in ["99999", "x", "-1", "8443x"] {
+            assert!(PushUri::parse(&format!("https://push.example:{port}/p")).is_err(), "{port}");
+        }
+        assert_eq!(PushUri::parse("https://push.example:/p"), PushUri::parse("https://push.example/p"));
+        assert_eq!(
+            PushUri::parse("https://[::1]:65535/p").map(|uri| uri.authority().to_owned()).as_deref(),
+            Ok("[::1]:65535")
+        );
     }
 
     /// A-UA-38: a resource that is not https is none.

@@ -11,6 +11,7 @@ mod config_commands;
 mod config_text;
 
 mod foreign_service;
+mod fuzz_corpus;
 mod kill;
 mod kill_matrix;
 mod link_ports;

@@ -8,6 +8,8 @@ use fieldgate::store::log::{Capacity, Change, Damage, Log, LogError};
 
 use crate::flash::{Fault, MemoryFlash, SharedFlash};
 
+/// CRC-32C.
+const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 const SMALL: Capacity = Capacity { region_bytes_min: 8 * 4096, region_bytes_max: 64 * 4096, live_bytes_max: 20 * 4070 };
 
 #[test]
@@ -290,6 +292,36 @@ fn blocks_that_cannot_be_read_are_damage_and_a_region_that_cannot_be_read_an_err
     flash.fault = Fault::ReadsOf(Region::A, 0);
     flash.region(Region::A)[STORE_BLOCK_BYTES..].fill(0);
     assert!(matches!(Log::open(flash, SMALL), Err(LogError::Flash(_))), "it may hold everything: no new log over it");
+}
+
+/// A region that claims the last generation there is: it is read, appended to while it has room, and never overtaken.
+#[test]
+fn numbers_that_are_used_up_cost_no_fact() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    commit(&mut log, &[Change::put(b"k", b"v")]);
+    let mut forged = medium.snapshot().restarted();
+    let (header, blocks) = forged.region(Region::A).split_at_mut(STORE_BLOCK_BYTES);
+    header[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+    let crc = CRC.checksum(&header[..16]);
+    header[16..20].copy_from_slice(&crc.to_le_bytes());
+    blocks[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+    let end = 26 + usize::from(u16::from_le_bytes([blocks[24], blocks[25]]));
+    let crc = CRC.checksum(&blocks[8..end]);
+    blocks[4..8].copy_from_slice(&crc.to_le_bytes());
+
+    let (medium, mut log) = open(forged);
+    let mut kept = 0;
+    while kept < 100 {
+        log.append(vec![Change::put(b"n", &[kept])]).expect("it fits");
+        if log.sync().is_err() {
+            break;
+        }
+        kept += 1;
+    }
+    assert_eq!(usize::from(kept), SMALL.region_bytes_min / STORE_BLOCK_BYTES - 2, "the rest of the region");
+    let (_, log) = open(medium.snapshot().restarted());
+    let facts: Vec<_> = log.facts().collect();
+    assert_eq!(facts, [(&b"k"[..], &b"v"[..]), (&b"n"[..], &[kept - 1][..])]);
 }
 
 #[test]

@@ -73,7 +73,9 @@ fn d_8288_02_targets_are_resolved_against_the_base() {
     ] {
         assert_eq!(resolve(&base(), reference).map(|uri| uri.to_string()), Ok(expected.into()), "{reference}");
     }
-    for reference in ["urn:x", "https:///x", "https://user@h/x", "/a b", "/\u{e4}", "http:x", "//h:port:/x", "/<"] {
+    for reference in
+        ["urn:x", "https:///x", "https://user@h/x", "/a b", "/\u{e4}", "http:x", "//h:port:/x", "/<", "//:443/x"]
+    {
         assert_eq!(resolve(&base(), reference), Err(InvalidLink::Target), "{reference}");
     }
     assert_eq!(resolve(&"/only/path".parse().unwrap(), "/x"), Err(InvalidLink::Target));

@@ -1,0 +1,87 @@
+//! Configuration texts.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use fieldgate::config::{self, Config, ConfigError};
+use fieldgate::limits::{
+    CHANNELS_PER_DEVICE_MAX, DEVICE_COUNT_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, SUBSCRIPTION_COUNT_MAX,
+    UNIX_PATH_BYTES_MAX,
+};
+
+/// A text is a configuration within all bounds, which written out again is read as itself; or what is wrong with it is
+/// told line by line.
+pub fn check(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match Config::parse(text) {
+        Ok(config) => {
+            check_bounds(&config);
+            assert_eq!(Config::parse(&written(&config)), Ok(config));
+        }
+        Err(errors) => check_errors(text, &errors),
+    }
+}
+
+fn check_errors(text: &str, errors: &[ConfigError]) {
+    assert!(!errors.is_empty());
+    assert!(errors.is_sorted_by_key(|error| error.line));
+    let line_count = 1 + text.matches('\n').count();
+    for error in errors {
+        assert!((1..=line_count).contains(&error.line), "{error:?}");
+        assert!((1..=line_count).contains(&config::line_of(text, &error.key)), "{error:?}");
+        let told = error.to_string();
+        assert!(told.starts_with(&format!("{}: ", error.line)));
+        assert!(!told.chars().any(char::is_control), "an error is one line of a log: {told:?}");
+    }
+}
+
+fn check_bounds(config: &Config) {
+    assert!(config.state.is_absolute() && config.control.is_absolute());
+    assert!(config.control.as_os_str().len() <= UNIX_PATH_BYTES_MAX);
+    assert!(config.push_service.ca_file.as_deref().is_none_or(Path::is_absolute));
+    let url = &config.push_service.url;
+    assert_eq!(url.scheme_str(), Some("https"));
+    assert!(url.host().is_some_and(|host| !host.is_empty()) && !url.to_string().contains(['@', '#']));
+
+    assert!(config.devices.len() <= DEVICE_COUNT_MAX);
+    let channel_count: usize = config.devices.iter().map(|device| device.channels.len()).sum();
+    assert!(channel_count <= SUBSCRIPTION_COUNT_MAX);
+    let ids: BTreeSet<_> = config.devices.iter().map(|device| &device.id).collect();
+    let places: BTreeSet<_> = config.devices.iter().map(|device| config::link_place(&device.link)).collect();
+    assert_eq!((ids.len(), places.len()), (config.devices.len(), config.devices.len()));
+    for device in &config.devices {
+        let channels: BTreeSet<_> = device.channels.iter().filter(|channel| channel.is_valid()).collect();
+        assert_eq!(channels.len(), device.channels.len());
+        assert!((1..=CHANNELS_PER_DEVICE_MAX).contains(&channels.len()));
+        assert!((LINK_MTU_BYTES_MIN..=LINK_MTU_BYTES_MAX).contains(&device.mtu.into()));
+        let named = config::device(device.id.as_str(), &device.link.to_string(), device.channels.clone(), device.mtu);
+        assert_eq!(named.as_ref(), Ok(device), "the same on the command line");
+    }
+}
+
+fn written(config: &Config) -> String {
+    let mut text = format!("state = {}\ncontrol = {}\n", quoted(&config.state), quoted(&config.control));
+    write!(text, "[push_service]\nurl = {}\n", quoted(config.push_service.url.to_string())).expect("text grows");
+    if let Some(ca_file) = &config.push_service.ca_file {
+        writeln!(text, "ca_file = {}", quoted(ca_file)).expect("text grows");
+    }
+    for device in &config.devices {
+        let channels: Vec<u16> = device.channels.iter().map(|channel| channel.0).collect();
+        let (id, link) = (quoted(device.id.as_str()), quoted(device.link.to_string()));
+        let mtu = device.mtu;
+        write!(text, "[[device]]\nid = {id}\nlink = {link}\nchannels = {channels:?}\nmtu = {mtu}\n").expect("it grows");
+    }
+    text
+}
+
+/// A text in quotes, as TOML has it.
+fn quoted(path: impl AsRef<Path>) -> String {
+    let text = path.as_ref().to_str().expect("it came from text");
+    let escaped = text.chars().map(|character| match character {
+        '"' | '\\' => format!("\\{character}"),
+        control if control.is_control() => format!("\\u{:04x}", u32::from(control)),
+        other => other.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
+}
