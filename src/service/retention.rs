@@ -101,6 +101,8 @@ impl Retention {
                 self.insert_subscription(id, set, token, push);
             }
             Record::Message(stored) => {
+                // Its number names its record, which may outlive it here if the disk fails.
+                self.next_number = self.next_number.max(stored.sequence + 1);
                 let age = now.wall.0.saturating_sub(stored.accepted.0);
                 let rest = stored.ttl.as_secs().saturating_sub(age);
                 if rest > 0 && self.subscriptions.contains_key(&stored.subscription) {

@@ -786,6 +786,25 @@ fn a_gap_10_records_restore_the_service() {
     assert_eq!(restarted.retention.subscriptions.len(), 3);
 }
 
+/// A-GAP-10: a message that expired while the service was away may still be on the disk: no other takes its number.
+#[test]
+fn the_number_of_an_expired_message_is_not_used_again() {
+    let mut world = World::new();
+    let member = world.subscribe(None);
+    world.accept(member.push, 10, "expires meanwhile");
+    let records = world.records();
+    let mut restarted = World::new();
+    restarted.pass(100_000);
+    for record in records {
+        restarted.retention.restore(record, restarted.now);
+    }
+    let ended = restarted.records();
+    restarted.accept(member.push, 600, "new");
+    let stored = restarted.records();
+    let [Record::MessageEnded { sequence, .. }] = ended[..] else { panic!("one end: {ended:?}") };
+    assert!(matches!(&stored[..], [Record::Message(new)] if new.sequence > sequence));
+}
+
 #[test]
 fn what_could_not_be_stored_is_taken_back() {
     let mut world = World::new();

@@ -42,6 +42,8 @@ struct Subscription {
     channel: ChannelId,
     /// Whether the device still wants it.
     is_wanted: bool,
+    /// Whether it was given up before: word of it may be older than that.
+    was_left: bool,
 }
 
 struct DeviceModel {
@@ -272,21 +274,23 @@ impl Check {
     pub fn told(&mut self, device: usize, channel: ChannelId, push: &str) {
         let told = token(push);
         let mine = |(push, it): (&Token, &Subscription)| {
-            it.device == device && it.channel == channel && it.is_wanted && *push != told
+            it.device == device && it.channel == channel && it.is_wanted && !it.was_left && *push != told
         };
         let is_replaced = self.subscriptions.iter().any(mine);
         self.expect(!is_replaced, Invariant::Subscribed, || {
             format!("the subscription of device {device}, channel {channel} is another one, and nobody gave it up")
         });
+        let known = self.subscriptions.remove(&told);
         self.left(device, channel);
         let is_wanted = !self.lost.contains(&told);
-        self.subscriptions.insert(told, Subscription { device, channel, is_wanted });
+        let was_left = known.is_some_and(|it| it.was_left);
+        self.subscriptions.insert(told, Subscription { device, channel, is_wanted, was_left });
     }
 
     /// A device gave a subscription up.
     pub fn left(&mut self, device: usize, channel: ChannelId) {
         let mine = |it: &&mut Subscription| it.device == device && it.channel == channel;
-        self.subscriptions.values_mut().filter(mine).for_each(|it| it.is_wanted = false);
+        self.subscriptions.values_mut().filter(mine).for_each(|it| (it.is_wanted, it.was_left) = (false, true));
     }
 
     /// A device was taken away from the gateway.

@@ -1,6 +1,6 @@
 //! The service's store: writes that wait are committed together, and answers wait for their write.
 
-use fieldgate::service::retention::{Input, Record, Reply};
+use fieldgate::service::retention::{Input, Record, Reply, SubscriptionId};
 
 use super::super::network::Down;
 use super::super::{Context, Event, Fault};
@@ -75,12 +75,20 @@ impl Service {
                     Record::Message(stored) => stored.subscription != ended,
                     _ => true,
                 }),
-                Record::MessageEnded { subscription, sequence } => disk.retain(|it| {
-                    !matches!(it, Record::Message(stored)
-                        if stored.subscription == subscription && stored.sequence == sequence)
-                }),
+                Record::MessageEnded { subscription, sequence } => {
+                    disk.retain(|it| !is_message(it, subscription, sequence));
+                }
+                Record::Message(stored) => {
+                    disk.retain(|it| !is_message(it, stored.subscription, stored.sequence));
+                    disk.push(Record::Message(stored));
+                }
                 record => disk.push(record),
             }
         }
     }
+}
+
+/// Whether a record is filed under this key.
+fn is_message(record: &Record, subscription: SubscriptionId, sequence: u64) -> bool {
+    matches!(record, Record::Message(stored) if (stored.subscription, stored.sequence) == (subscription, sequence))
 }
