@@ -24,20 +24,21 @@ impl<'t> Section<'t> {
     }
 }
 
-/// The text that is read, and what is wrong with it so far.
-pub(super) struct Reader<'t> {
-    text: &'t str,
+/// Where the lines of the text end, and what is wrong with it so far.
+pub(super) struct Reader {
+    /// In order, so that a text with an error in each line is read in reasonable time.
+    line_ends: Vec<usize>,
     pub(super) errors: Vec<ConfigError>,
 }
 
-impl<'t> Reader<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
-        Self { text, errors: Vec::new() }
+impl Reader {
+    pub(super) fn new(text: &str) -> Self {
+        Self { line_ends: text.match_indices('\n').map(|(at, _)| at).collect(), errors: Vec::new() }
     }
 
     /// The line of an offset in the text, counted from 1.
     pub(super) fn line(&self, at: usize) -> usize {
-        1 + self.text.bytes().take(at).filter(|&octet| octet == b'\n').count()
+        1 + self.line_ends.partition_point(|&end| end < at)
     }
 
     pub(super) fn refuse(&mut self, at: usize, key: String, problem: Problem) {

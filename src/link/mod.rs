@@ -161,7 +161,7 @@ impl<const TX: usize, const RX: usize> Link<TX, RX> {
         Some(peer_max.min(LINK_MESSAGE_BYTES_MAX).min(TX.saturating_sub(2)))
     }
 
-    /// Octets of the largest message that there is room for now.
+    /// Octets of the largest message that there is room for now; 0 also when not even an empty one fits.
     pub fn room(&self) -> usize {
         self.sender.room()
     }

@@ -104,6 +104,16 @@ fn all_errors_come_at_once_each_with_its_line() {
     assert_eq!(lines(&errors), expected);
 }
 
+/// At the bound of its size this takes a fraction of a second, not minutes: each error finds its line without a search.
+#[test]
+fn an_error_in_each_line_of_the_longest_text_is_told() {
+    let count = CONFIG_BYTES_MAX / "k00000=1\n".len();
+    let text: String = (0..count).map(|number| format!("k{number:05}=1\n")).collect();
+    let errors = Config::parse(&text).expect_err("nothing in it is known");
+    let unknown = errors.iter().filter(|error| matches!(error.problem, Problem::Unknown { .. }));
+    assert!(unknown.map(|error| error.line).eq(1..=count));
+}
+
 #[test]
 fn text_that_is_no_toml_is_refused_with_each_line() {
     let errors = Config::parse("state = \n[push_service\nurl = \"https://a/\"\n").expect_err("no TOML");
