@@ -42,8 +42,6 @@ struct Subscription {
     channel: ChannelId,
     /// Whether the device still wants it.
     is_wanted: bool,
-    /// Whether it was given up before: word of it may be older than that.
-    was_left: bool,
 }
 
 struct DeviceModel {
@@ -67,6 +65,8 @@ pub(super) struct Check {
     granted: BTreeSet<Token>,
     /// Those that it lost since; the gateway may not know that yet.
     lost: BTreeSet<Token>,
+    /// Channels that their device gave up at least once.
+    given_up: BTreeSet<(usize, ChannelId)>,
     devices: Vec<DeviceModel>,
     /// Device acks that this run of the gateway heard.
     acked: BTreeSet<(usize, MessageId)>,
@@ -87,6 +87,7 @@ impl Check {
             subscriptions: BTreeMap::new(),
             granted: BTreeSet::new(),
             lost: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             devices: devices.into_iter().map(model).collect(),
             acked: BTreeSet::new(),
             relayed: Vec::new(),
@@ -274,23 +275,26 @@ impl Check {
     pub fn told(&mut self, device: usize, channel: ChannelId, push: &str) {
         let told = token(push);
         let mine = |(push, it): (&Token, &Subscription)| {
-            it.device == device && it.channel == channel && it.is_wanted && !it.was_left && *push != told
+            it.device == device && it.channel == channel && it.is_wanted && *push != told
         };
-        let is_replaced = self.subscriptions.iter().any(mine);
+        let is_replaced = !self.given_up.contains(&(device, channel)) && self.subscriptions.iter().any(mine);
         self.expect(!is_replaced, Invariant::Subscribed, || {
             format!("the subscription of device {device}, channel {channel} is another one, and nobody gave it up")
         });
-        let known = self.subscriptions.remove(&told);
-        self.left(device, channel);
+        self.end_subscriptions(device, channel);
         let is_wanted = !self.lost.contains(&told);
-        let was_left = known.is_some_and(|it| it.was_left);
-        self.subscriptions.insert(told, Subscription { device, channel, is_wanted, was_left });
+        self.subscriptions.insert(told, Subscription { device, channel, is_wanted });
     }
 
-    /// A device gave a subscription up.
+    /// A device gave a subscription up. What it is told from now on may be older than that.
     pub fn left(&mut self, device: usize, channel: ChannelId) {
+        self.given_up.insert((device, channel));
+        self.end_subscriptions(device, channel);
+    }
+
+    fn end_subscriptions(&mut self, device: usize, channel: ChannelId) {
         let mine = |it: &&mut Subscription| it.device == device && it.channel == channel;
-        self.subscriptions.values_mut().filter(mine).for_each(|it| (it.is_wanted, it.was_left) = (false, true));
+        self.subscriptions.values_mut().filter(mine).for_each(|it| it.is_wanted = false);
     }
 
     /// A device was taken away from the gateway.
