@@ -1,6 +1,6 @@
 //! `fieldgate device`: the devices of a running gateway.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::Value;
@@ -10,9 +10,6 @@ use super::{Failure, Outcome};
 use crate::config::{self, MTU_DEFAULT};
 use crate::control::Request;
 use crate::wire::ChannelId;
-
-/// How often a subscription that is not there yet is asked for.
-const SHOW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Arguments of `fieldgate device`.
 #[derive(clap::Args)]
@@ -112,20 +109,13 @@ pub fn run(args: Args) -> Outcome {
     Ok(())
 }
 
-#[allow(clippy::disallowed_methods)] // a command that a person waits for
 fn show(socket: &Socket, id: &str, channel: Option<u16>, wait: Duration) -> Result<Value, Failure> {
-    let start = Instant::now();
-    loop {
-        let subscription = socket.ask(&Request::DeviceShow { id: id.to_owned(), channel })?;
-        if !subscription.is_null() {
-            return Ok(subscription);
-        }
-        if start.elapsed() >= wait {
-            let advice = "see fieldgate status, or wait with --wait SECONDS";
-            return Err(Failure::failed(format_args!("{id} has no subscription yet; {advice}")));
-        }
-        std::thread::sleep(SHOW_INTERVAL);
+    let subscription = socket.ask_until(&Request::DeviceShow { id: id.to_owned(), channel }, wait)?;
+    if subscription.is_null() {
+        let advice = "see fieldgate status, or wait with --wait SECONDS";
+        return Err(Failure::failed(format_args!("{id} has no subscription yet; {advice}")));
     }
+    Ok(subscription)
 }
 
 fn list(devices: &Value, json: bool) {
