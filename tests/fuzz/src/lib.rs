@@ -1,6 +1,6 @@
 //! The properties of `tests/common/properties` for the fuzz targets.
 
 #[path = "../../common/flash.rs"]
-pub mod flash;
+mod flash;
 #[path = "../../common/properties/mod.rs"]
 pub mod properties;
