@@ -75,6 +75,9 @@ pub const HOLD_MS_MIN: u64 = 2_000;
 pub const FETCH_COUNT_MAX: usize = 32;
 /// Requests with `wait=0` that may be open at once for one subscription: one, and one that takes its place.
 pub const FETCH_PER_SUBSCRIPTION_MAX: usize = 2;
+/// Messages that a device may still hold when its stored ones are asked for: the service pushes these again, and with
+/// one of them the link stays busy while the answer is on its way.
+pub const FETCH_HELD_COUNT_MAX: usize = 1;
 /// Pause between two fetches of one subscription, in milliseconds.
 pub const FETCH_PAUSE_MS: u64 = 1_000;
 /// First and longest pause before messages are asked for again that did not arrive, or that their device had no room

@@ -7,7 +7,7 @@ use super::record::{Key, Record};
 use super::subscription::{Life, Mark};
 use super::{Change, Gateway, Output, Reply, Subject};
 use crate::limits::{
-    DELIVERY_PER_DEVICE_MAX, FETCH_COUNT_MAX, FETCH_PAUSE_MS, FETCH_PER_SUBSCRIPTION_MAX, STORE_QUEUE_COUNT,
+    FETCH_COUNT_MAX, FETCH_HELD_COUNT_MAX, FETCH_PAUSE_MS, FETCH_PER_SUBSCRIPTION_MAX, STORE_QUEUE_COUNT,
 };
 use crate::time::Duration;
 
@@ -215,7 +215,7 @@ impl Gateway {
         })
     }
 
-    /// Asks for what waits at the service once at least half of the device's slots are free.
+    /// Asks for what waits at the service once nearly all of the device's slots are free.
     fn fetch_output(&mut self) -> Option<Output> {
         let open_count: usize = self.subscriptions.iter().map(|entry| entry.fetch.open_count).sum();
         if open_count >= FETCH_COUNT_MAX || !self.has_stream_to_keep() {
@@ -227,7 +227,7 @@ impl Gateway {
             entry.fetch.due_at().is_some_and(|at| at <= now)
                 && entry.fetch.open_count < FETCH_PER_SUBSCRIPTION_MAX
                 && devices.get(index).is_some_and(|device| device.ready().is_some())
-                && delivery.held_by(index) <= DELIVERY_PER_DEVICE_MAX / 2
+                && delivery.held_by(index) <= FETCH_HELD_COUNT_MAX
                 && delivery.has_room(Some(index))
                 && matches!(entry.life, Life::Active(_))
         })?;

@@ -171,13 +171,17 @@ impl Retention {
         }
     }
 
-    /// The oldest waiting message; those that were pushed in vain let all others go first.
+    /// The oldest waiting message; those that were pushed in vain let all others go first, and take turns.
     fn first_waiting(&self, id: SubscriptionId) -> Option<u64> {
         let messages = &self.subscriptions[&id].messages;
-        let mut waiting = messages.iter().filter(|(_, message)| message.delivery == Delivery::Waiting);
-        let (first, message) = waiting.next()?;
-        let hopeful = if message.is_in_vain() { waiting.find(|(_, message)| !message.is_in_vain()) } else { None };
-        Some(hopeful.map_or(*first, |(sequence, _)| *sequence))
+        let waiting = messages.iter().filter(|(_, message)| message.delivery == Delivery::Waiting);
+        let (first, message) = waiting.clone().next()?;
+        if !message.is_in_vain() {
+            return Some(*first);
+        }
+        let hopeful = waiting.clone().find(|(_, message)| !message.is_in_vain());
+        let next = hopeful.or_else(|| waiting.min_by_key(|(_, message)| message.attempt));
+        next.map(|(sequence, _)| *sequence)
     }
 
     fn take_push(&mut self, id: SubscriptionId, monitor: MonitorId, now: Moment) -> Option<Push> {

@@ -415,6 +415,24 @@ fn messages_pushed_in_vain_let_others_go_first() {
     assert!(asked.iter().all(|first| first == "useless 0"), "the order is kept at first: {asked:?}");
 }
 
+/// A-PS-58: when more messages were pushed in vain than may be in flight, they take turns: the receiver may be able to use
+/// one of them by now.
+#[test]
+fn messages_pushed_in_vain_take_turns() {
+    let mut world = World::new();
+    let member = world.subscribe(None);
+    let bodies: Vec<_> = (0..=SERVICE_IN_FLIGHT_PER_SUBSCRIPTION).map(|number| number.to_string()).collect();
+    bodies.iter().for_each(|body| drop(world.accept(member.push, 600_000, body)));
+    let mut rounds = Vec::new();
+    for _ in 0..4 * SERVICE_DRAINS_IN_VAIN {
+        let monitor = world.monitor(A, member.subscription, Some(0));
+        rounds.push(world.delivered(A));
+        world.input(Input::MonitorClosed(monitor));
+    }
+    let late = &rounds[rounds.len() - 4..];
+    assert!(bodies.iter().all(|body| late.iter().any(|round| round.contains(body))), "{late:?}");
+}
+
 /// A-GAP-13: `wait=n` holds the request for n seconds.
 #[test]
 fn a_gap_13_wait_n_ends_after_n_seconds() {
