@@ -29,7 +29,7 @@ use self::device::{DeviceIndex, DeviceTable, Presence};
 pub use self::event::{Change, Input, Output, PromiseId, Reply, Timer};
 use self::monitor::{MonitorTable, Uplink};
 use self::record::{DeviceRecord, Key};
-use self::subscription::{Life, SubscriptionId, SubscriptionTable};
+use self::subscription::{Life, Mark, SubscriptionId, SubscriptionTable};
 use crate::limits::{DELETE_BACKOFF_MS_MAX, SUBSCRIBE_UNKNOWN_MS, TIME_RECORD_INTERVAL_S};
 use crate::random::Random;
 use crate::time::{Duration, Instant, UnixTime};
@@ -189,7 +189,7 @@ impl Gateway {
     fn request_timeouts(&self) -> impl Iterator<Item = (Instant, Timer)> {
         let monitor = self.monitors.due().map(|at| (at, Timer::Monitor));
         let requests = self.subscriptions.iter().filter_map(|entry| match entry.life {
-            Life::Wanted { not_before } | Life::Leaving { in_flight: false, not_before, .. } => {
+            Life::Wanted { not_before } | Life::Leaving { mark: Mark::Stored, in_flight: false, not_before, .. } => {
                 Some((not_before, Timer::Subscription))
             }
             _ => None,
@@ -242,7 +242,7 @@ impl Gateway {
             }
         }
         for entry in self.subscriptions.iter_mut() {
-            entry.fetch.open_count = 0;
+            entry.fetch.connection_closed();
             if let Life::Leaving { in_flight, .. } = &mut entry.life {
                 *in_flight = false;
             }

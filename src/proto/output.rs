@@ -10,6 +10,7 @@ use crate::limits::{
     FETCH_COUNT_MAX, FETCH_HELD_COUNT_MAX, FETCH_PAUSE_MS, FETCH_PER_SUBSCRIPTION_MAX, STORE_QUEUE_COUNT,
 };
 use crate::time::Duration;
+use crate::wire::DeviceId;
 
 impl Gateway {
     /// The next thing to do; called until none is left.
@@ -157,8 +158,18 @@ impl Gateway {
         {
             return Some(Output::Reply { device: device.id.clone(), session, reply });
         }
+        let (persisting, behind) = (&self.persisting, &self.behind.devices);
+        let is_stored = |id: &DeviceId| {
+            let mut writing = persisting.iter().map(|(_, subject)| subject);
+            !writing.any(|subject| matches!(subject, Subject::Device(device, _) if device == id))
+                && !behind.iter().any(|(device, _)| device == id)
+        };
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.reply_due) {
             let Life::Active(granted) = &entry.life else { continue };
+            // After a power cut a device that is not stored is unknown, and its subscriptions leave.
+            if !is_stored(&entry.device_id) {
+                continue;
+            }
             let Some(device) = entry.device.and_then(|index| self.devices.get(index)) else { continue };
             let Some((session, _)) = device.ready() else { continue };
             entry.reply_due = false;
@@ -204,10 +215,13 @@ impl Gateway {
         Some(Output::Subscribe { subscription: entry.id, set: self.set.clone() })
     }
 
+    /// Only once the store knows: a restart must not take up again what the service may have removed.
     fn unsubscribe_output(&mut self) -> Option<Output> {
         let now = self.now;
         self.subscriptions.iter_mut().find_map(|entry| match &mut entry.life {
-            Life::Leaving { granted, in_flight, not_before, .. } if !*in_flight && *not_before <= now => {
+            Life::Leaving { granted, mark: Mark::Stored, in_flight, not_before }
+                if !*in_flight && *not_before <= now =>
+            {
                 *in_flight = true;
                 Some(Output::Unsubscribe { subscription: entry.id, read: granted.read.clone() })
             }

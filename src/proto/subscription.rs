@@ -182,6 +182,12 @@ impl Fetch {
         self.again_backoff.reset();
     }
 
+    /// Nothing is asked any more. The next connection may reach a service that knows nothing of what was in vain.
+    pub fn connection_closed(&mut self) {
+        self.open_count = 0;
+        self.again_backoff.reset();
+    }
+
     /// Asks no earlier than that.
     pub fn wait_until(&mut self, at: Instant) {
         self.not_before = self.not_before.max(at);

@@ -465,11 +465,16 @@ fn a_set_that_is_gone_is_made_anew() {
     assert_eq!(told.len(), 2);
 }
 
-/// A-UA-34: a subscription that is no longer wanted is deleted at the service before its record goes.
+/// A-UA-34: a subscription that is no longer wanted is marked so on flash, then deleted at the service, and only then its
+/// record goes: after a power cut nothing is served that the service has removed.
 #[test]
-fn unsubscribing_deletes_at_the_service_first() {
+fn unsubscribing_deletes_at_the_service_between_two_writes() {
     let mut rig = Rig::serving(&["a"]);
     rig.feed(Input::Unsubscribe { device: id("a"), channel: ChannelId(1) });
+    rig.persist(false);
+    assert!(rig.take(|output| matches!(output, Output::Unsubscribe { .. })).is_empty(), "the mark is not stored");
+    rig.wait(PERSIST_RETRY_MS);
+    rig.persist(true);
     let mut requests = rig.take(|output| matches!(output, Output::Unsubscribe { .. }));
     let Some(Output::Unsubscribe { subscription, .. }) = requests.pop() else { panic!("a DELETE") };
     let removals = |output: &Output| matches!(output, Output::Persist { change: Change::Remove(_), .. });
@@ -491,6 +496,7 @@ fn a_request_that_became_unwanted_is_undone() {
     let subscription = rig.requested();
     rig.feed(Input::DeviceRemoved(id("a")));
     rig.feed(Input::Subscribed { subscription, outcome: Some(Ok(granted(1))) });
+    rig.persist(true);
     assert_eq!(rig.take(|output| matches!(output, Output::Unsubscribe { .. })).len(), 1);
 }
 
@@ -500,6 +506,7 @@ fn a_channel_can_be_asked_for_while_it_is_being_removed() {
     let mut rig = Rig::serving(&["a"]);
     rig.feed(Input::Unsubscribe { device: id("a"), channel: ChannelId(1) });
     rig.feed(Input::Subscribe { device: id("a"), channel: ChannelId(1) });
+    rig.persist(true);
     let mut requests = rig.take(|output| matches!(output, Output::Unsubscribe { .. }));
     let Some(Output::Unsubscribe { subscription, .. }) = requests.pop() else { panic!("a DELETE") };
     rig.feed(Input::Unsubscribed { subscription, outcome: Deletion::Done });
@@ -536,6 +543,7 @@ fn a_subscription_without_device_leaves() {
     }
     again.feed(Input::Started);
     again.connect();
+    again.persist(true);
     assert_eq!(again.take(|output| matches!(output, Output::Unsubscribe { .. })).len(), 1);
 }
 
@@ -801,7 +809,68 @@ fn a_stream_is_always_left_for_requests_that_end() {
     rig.feed(Input::FetchAsked(id("a")));
     assert!(rig.take(|output| matches!(output, Output::Fetch { .. })).is_empty());
     rig.feed(Input::Unsubscribe { device: id("a"), channel: ChannelId(1) });
+    rig.persist(true);
     assert_eq!(rig.take(|output| matches!(output, Output::Unsubscribe { .. })).len(), 1);
+}
+
+/// A-UA-49: a device that was added by command is told of its subscription only once both are stored: after a power cut
+/// an unknown device's subscription leaves.
+#[test]
+fn a_device_that_is_not_stored_is_not_told_of_its_subscription() {
+    let mut rig = Rig::serving(&["a"]);
+    let device = DeviceRecord { id: id("b"), link: "unix:/run/b".into(), channels: vec![ChannelId(1)], mtu: 256 };
+    rig.feed(Input::DeviceAdded { device, lasting: true });
+    rig.persist(false);
+    let subscription = rig.requested();
+    rig.feed(Input::DeviceUp { device: id("b"), session: 1, message_bytes_max: 4096 });
+    rig.feed(Input::Subscribe { device: id("b"), channel: ChannelId(1) });
+    rig.feed(Input::Subscribed { subscription, outcome: Some(Ok(granted(2))) });
+    let told = |rig: &mut Rig| rig.take(|output| matches!(output, Output::Reply { .. })).len();
+    rig.wait(PERSIST_RETRY_MS);
+    let (devices, rest) =
+        rig.take(|output| matches!(output, Output::Persist { .. })).into_iter().partition::<Vec<_>, _>(|output| {
+            matches!(output, Output::Persist { change: Change::Put(Record::Device(_)), .. })
+        });
+    let stored = |rig: &mut Rig, outputs: Vec<Output>| {
+        for output in outputs {
+            let Output::Persist { ticket, .. } = output else { continue };
+            rig.feed(Input::Persisted { ticket, stored: true });
+        }
+    };
+    stored(&mut rig, rest);
+    assert_eq!(told(&mut rig), 0, "the device is not stored yet");
+    stored(&mut rig, devices);
+    assert_eq!(told(&mut rig), 1);
+}
+
+/// A-GAP-05: what stands behind undeliverable messages is asked for soon after each reconnect, however long the pauses had
+/// become: the service may have forgotten that it pushed in vain.
+#[test]
+fn a_new_connection_looks_behind_undeliverable_messages_soon() {
+    let mut rig = Rig::serving(&["a"]);
+    let send = rig.send_uri("a");
+    let (slot, _) = rig.promise(message("bad"), Some(send.clone())).expect("admitted");
+    rig.feed(Input::PushFailed { slot, content: Some(ContentError::NotEncrypted) });
+    let looks = |rig: &mut Rig, ms| {
+        assert!(rig.promise(message("bad"), Some(send.clone())).is_none());
+        rig.wait(ms);
+        let fetches = rig.take(|output| matches!(output, Output::Fetch { .. }));
+        for output in fetches.iter() {
+            let Output::Fetch { subscription, read } = output else { continue };
+            let (subscription, read) = (*subscription, read.clone());
+            rig.feed(Input::FetchEnded { subscription, read, next: Next::Again });
+        }
+        fetches.len()
+    };
+    for _ in 0..10 {
+        assert_eq!(looks(&mut rig, REFUSED_PAUSE_MS_MAX), 1);
+    }
+    assert_eq!(looks(&mut rig, 2 * REFUSED_PAUSE_MS_MIN), 0, "the pauses have grown");
+    rig.feed(Input::ConnectionClosed);
+    rig.reconnect();
+    rig.wait(REFUSED_PAUSE_MS_MAX);
+    rig.take(|output| matches!(output, Output::Fetch { .. }));
+    assert_eq!(looks(&mut rig, 2 * REFUSED_PAUSE_MS_MIN), 1);
 }
 
 /// A-ALL-04: what is traced of inputs, outputs and replies holds no capability, key or message.

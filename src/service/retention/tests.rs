@@ -422,7 +422,7 @@ fn messages_pushed_in_vain_take_turns() {
     let mut world = World::new();
     let member = world.subscribe(None);
     let bodies: Vec<_> = (0..=SERVICE_IN_FLIGHT_PER_SUBSCRIPTION).map(|number| number.to_string()).collect();
-    bodies.iter().for_each(|body| drop(world.accept(member.push, 600_000, body)));
+    bodies.iter().for_each(|body| assert!(world.accept(member.push, 600_000, body) != member.push));
     let mut rounds = Vec::new();
     for _ in 0..4 * SERVICE_DRAINS_IN_VAIN {
         let monitor = world.monitor(A, member.subscription, Some(0));
