@@ -87,6 +87,7 @@ struct Reference {
 struct Known {
     token: Token,
     push: Token,
+    accepted: UnixTime,
     expires: Instant,
     ttl: u64,
     sequence: usize,
@@ -166,8 +167,8 @@ impl Trial {
         let token = self.world.accept(member.push, ttl, &self.accepted_count.to_string());
         if ttl > 0 {
             let expires = self.world.now.instant + Duration::from_secs(ttl);
-            let sequence = self.accepted_count;
-            self.reference.messages.push(Known { token, push: member.push, expires, ttl, sequence });
+            let (accepted, sequence) = (self.world.now.wall, self.accepted_count);
+            self.reference.messages.push(Known { token, push: member.push, accepted, expires, ttl, sequence });
         }
     }
 
@@ -232,11 +233,13 @@ impl Trial {
             self.world.retention.restore(record, self.world.now);
         }
         self.reference.under_way.clear();
-        // Lifetimes go on in whole seconds.
-        for known in &mut self.reference.messages {
-            let rest = known.expires.since(self.world.now.instant).as_millis().div_ceil(1_000);
-            known.expires = self.world.now.instant + Duration::from_secs(u64::try_from(rest).expect("short"));
-        }
+        // Lifetimes go on in whole seconds of the wall clock.
+        let now = self.world.now;
+        self.reference.messages.retain_mut(|known| {
+            let rest = known.ttl.saturating_sub(now.wall.0 - known.accepted.0);
+            known.expires = now.instant + Duration::from_secs(rest);
+            rest > 0
+        });
     }
 
     /// Does what the store does.
