@@ -398,6 +398,7 @@ impl Shell {
         let mut status = json!(self.core.status());
         status["service"] = json!(self.upstream.service().authority());
         status["last_error"] = json!(self.upstream.last_error());
+        status["octets"] = json!(self.upstream.octets());
         status["state_warning"] = json!(self.state_warning);
         status["uptime_s"] = json!(self.start.elapsed().as_secs());
         status
@@ -413,7 +414,7 @@ impl Shell {
                 "service": self.upstream.service().authority(),
                 "stack": "h2/tls/tcp",
                 "state": status.uplink,
-                "remote": self.upstream.remote().map(|remote| remote.to_string()),
+                "remotes": self.upstream.remotes().map(|remote| remote.to_string()).collect::<Vec<_>>(),
                 "last_error": self.upstream.last_error(),
             },
             "links": devices,

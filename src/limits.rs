@@ -119,10 +119,44 @@ pub const RESOLVE_WAIT_MS_MAX: u64 = 10_000;
 pub const REQUEST_WAIT_MS_MAX: u64 = 30_000;
 /// How long sent octets may stay without TCP acknowledgement before the connection counts as dead, in milliseconds.
 pub const TCP_USER_TIMEOUT_MS: u64 = 30_000;
-/// How long a connection may be idle before it is tested, in milliseconds (RFC 8030 §3: middleboxes forget).
+/// How long a connection may be idle before it is tested, at first and at most, in milliseconds (RFC 8030 §3: middleboxes
+/// forget).
 pub const KEEP_ALIVE_MS: u64 = 240_000;
+/// See [`KEEP_ALIVE_MS`].
+pub const KEEP_ALIVE_MS_MAX: u64 = 900_000;
+/// The same on the port of Web Push, where they are expected to remember for 7,440 s (RFC 8030 §3, RFC 5382 REQ-5).
+pub const KEEP_ALIVE_WEBPUSH_MS: u64 = 1_800_000;
+/// See [`KEEP_ALIVE_WEBPUSH_MS`].
+pub const KEEP_ALIVE_WEBPUSH_MS_MAX: u64 = 3_600_000;
+/// The shortest such interval, on a path that forgets soon, in milliseconds.
+pub const KEEP_ALIVE_MS_MIN: u64 = 60_000;
+/// Answers in a row after which a longer interval is tried.
+pub const KEEP_ALIVE_PROOF_COUNT: u32 = 3;
+/// How long an interval that a path did not survive is not tried again, in seconds.
+pub const KEEP_ALIVE_CEILING_S: u64 = 86_400;
+/// The port of https.
+pub const HTTPS_PORT: u16 = 443;
+/// The port of Web Push (RFC 8030 §9.3).
+pub const WEBPUSH_PORT: u16 = 1001;
 /// How long the answer to such a test may take, in milliseconds.
 pub const KEEP_ALIVE_WAIT_MS_MAX: u64 = 20_000;
+/// How long a connection that was replaced is still read, at least and at most, in milliseconds.
+pub const DRAIN_MS_MIN: u64 = 1_000;
+/// See [`DRAIN_MS_MIN`].
+pub const DRAIN_MS_MAX: u64 = 30_000;
+/// Age at which a connection is replaced, in seconds: some counters of the HTTP/2 library only grow.
+pub const CONNECTION_AGE_S_MAX: u64 = 86_400;
+/// Streams after which a connection is replaced: their numbers run out after 2^30 (RFC 9113 §5.1.1).
+pub const CONNECTION_STREAMS_MAX: u32 = 1 << 29;
+/// Refused promises after which a connection is replaced: small frames of them count against the library's budget.
+pub const CONNECTION_REFUSALS_MAX: u32 = 2_000;
+/// Shortest time between two replacements of a connection that were not asked for by the service, in milliseconds.
+pub const REPLACE_PAUSE_MS: u64 = 60_000;
+/// How long other requests wait behind one for stored messages that has the last of the service's streams, in
+/// milliseconds; then the connection is replaced.
+pub const LAST_STREAM_MS_MAX: u64 = 10_000;
+/// Shortest time between two changes of the network that wake what waits for it, in milliseconds.
+pub const PATH_WAKE_MS_MIN: u64 = 1_000;
 /// Events of the push service that wait for the gateway's loop.
 pub const UPSTREAM_EVENT_COUNT: usize = 64;
 /// How long a connection may take to end in order, in milliseconds.

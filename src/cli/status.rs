@@ -28,6 +28,9 @@ pub fn run(args: Args) -> Outcome {
         return Ok(());
     }
     println!("push service  {} ({})", text(&status["service"]), text(&status["uplink"]));
+    if status["needs_person"] == true {
+        println!("attention     {} trouble: waiting will not mend it", text(&status["trouble"]));
+    }
     for (key, label) in [("last_error", "last error"), ("state_warning", "state")] {
         if let Some(reason) = status[key].as_str() {
             println!("{label:<13} {reason}");
@@ -37,6 +40,13 @@ pub fn run(args: Args) -> Outcome {
     for device in status["devices"].as_array().into_iter().flatten() {
         println!("device        {:<16} {}", text(&device["id"]), text(&device["presence"]));
     }
+    let octets: Vec<String> = status["octets"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(cause, octets)| format!("{octets} for {}", cause.replace('_', " ")))
+        .collect();
+    println!("octets        {}", octets.join(", "));
     for (name, count) in status["counters"].as_object().into_iter().flatten() {
         println!("{name:<13} {count}");
     }
@@ -54,9 +64,10 @@ pub fn connections(args: Args) -> Outcome {
         return Ok(());
     }
     let upstream = &connections["upstream"];
-    let remote = upstream["remote"].as_str().unwrap_or("-");
+    let remotes: Vec<&str> = upstream["remotes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let remotes = if remotes.is_empty() { "-".to_owned() } else { remotes.join(", ") };
     println!(
-        "{:<40} {:<14} {:<12} {remote}",
+        "{:<40} {:<14} {:<12} {remotes}",
         text(&upstream["service"]),
         text(&upstream["stack"]),
         text(&upstream["state"])

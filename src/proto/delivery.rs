@@ -15,6 +15,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::backoff::Backoff;
+use super::connection::ConnectionId;
 use super::device::DeviceIndex;
 use super::subscription::SubscriptionId;
 use crate::limits::{
@@ -77,8 +78,8 @@ impl fmt::Debug for Stage {
 /// A DELETE that is due, in flight, or to be repeated.
 #[derive(Debug)]
 pub struct Acknowledgement {
-    /// Whether a request is on its way.
-    pub in_flight: bool,
+    /// The connection on which a request is on its way.
+    pub in_flight: Option<ConnectionId>,
     /// When it may be sent.
     pub not_before: Instant,
     /// Pauses between repetitions.
@@ -90,6 +91,8 @@ pub struct Acknowledgement {
 pub struct Slot {
     /// Its resource.
     pub message: PushMessageUri,
+    /// The connection on which it was promised.
+    pub connection: ConnectionId,
     /// Where it goes; none until the pushed response tells.
     pub route: Option<Route>,
     /// Its identity on the link, known with its content.
@@ -143,12 +146,17 @@ impl Acknowledgement {
     /// Due at once.
     pub fn due(now: Instant) -> Self {
         let backoff = Backoff::new(DELETE_BACKOFF_MS_MIN, DELETE_BACKOFF_MS_MAX);
-        Self { in_flight: false, not_before: now, backoff }
+        Self { in_flight: None, not_before: now, backoff }
     }
 
     /// Whether it is to be sent now.
     pub fn is_due(&self, now: Instant) -> bool {
-        !self.in_flight && self.not_before <= now
+        self.in_flight.is_none() && self.not_before <= now
+    }
+
+    /// A connection has ended, and with it a request on it.
+    pub fn connection_closed(&mut self, connection: ConnectionId) {
+        self.in_flight = self.in_flight.filter(|on| *on != connection);
     }
 }
 
@@ -156,6 +164,11 @@ impl Slot {
     /// The device its message is for.
     pub fn device(&self) -> Option<DeviceIndex> {
         self.route.map(|route| route.device)
+    }
+
+    /// Whether its message is still coming in on its connection.
+    pub fn is_arriving_on(&self, connection: ConnectionId) -> bool {
+        self.connection == connection && matches!(self.stage, Stage::Admitted | Stage::Receiving)
     }
 
     /// Whether its message is still on the way to being ready for its device.
@@ -184,6 +197,7 @@ impl DeliveryTable {
     pub fn reserve(
         &mut self,
         message: PushMessageUri,
+        connection: ConnectionId,
         route: Option<Route>,
         now: Instant,
         deadline: Instant,
@@ -195,7 +209,8 @@ impl DeliveryTable {
         let order = self.promises;
         self.promises += 1;
         let stage = Stage::Admitted;
-        self.slots[index] = Some(Slot { message, route, id: None, promised_at: now, deadline, order, stage });
+        self.slots[index] =
+            Some(Slot { message, connection, route, id: None, promised_at: now, deadline, order, stage });
         Ok(SlotId { index, generation: self.generations[index] })
     }
 
@@ -341,23 +356,25 @@ mod tests {
     use crate::limits::DEVICE_COUNT_MAX;
     use crate::proto::device::DeviceTable;
 
+    const ON: ConnectionId = ConnectionId(0);
+
     #[test]
     fn every_device_has_a_slot_of_its_own_however_greedy_others_are() {
         let mut table = DeliveryTable::default();
         let devices = devices();
         for number in 0..DELIVERY_PER_DEVICE_MAX {
-            table.reserve(message(number), route(devices[0]), Instant::ZERO, Instant::ZERO).expect("room");
+            table.reserve(message(number), ON, route(devices[0]), Instant::ZERO, Instant::ZERO).expect("room");
         }
-        let refused = table.reserve(message(99), route(devices[0]), Instant::ZERO, Instant::ZERO);
+        let refused = table.reserve(message(99), ON, route(devices[0]), Instant::ZERO, Instant::ZERO);
         assert_eq!(refused, Err(Full));
         for number in 0..DELIVERY_SLOT_SHARED_COUNT - (DELIVERY_PER_DEVICE_MAX - 1) {
-            table.reserve(message(100 + number), None, Instant::ZERO, Instant::ZERO).expect("a shared slot");
+            table.reserve(message(100 + number), ON, None, Instant::ZERO, Instant::ZERO).expect("a shared slot");
         }
-        assert_eq!(table.reserve(message(200), None, Instant::ZERO, Instant::ZERO), Err(Full));
+        assert_eq!(table.reserve(message(200), ON, None, Instant::ZERO, Instant::ZERO), Err(Full));
         for &device in &devices[1..] {
             let uri = message(1_000 + table.iter().count());
-            table.reserve(uri.clone(), route(device), Instant::ZERO, Instant::ZERO).expect("its own slot");
-            let second = table.reserve(message(9_999), route(device), Instant::ZERO, Instant::ZERO);
+            table.reserve(uri.clone(), ON, route(device), Instant::ZERO, Instant::ZERO).expect("its own slot");
+            let second = table.reserve(message(9_999), ON, route(device), Instant::ZERO, Instant::ZERO);
             assert_eq!(second, Err(Full));
         }
         assert_eq!(table.iter().count(), DELIVERY_SLOT_COUNT);
@@ -368,20 +385,20 @@ mod tests {
         let mut table = DeliveryTable::default();
         let device = devices()[0];
         for number in 0..DELIVERY_SLOT_COUNT + ACKED_COUNT_MAX {
-            let slot = table.reserve(message(number), route(device), Instant::ZERO, Instant::ZERO).expect("room");
+            let slot = table.reserve(message(number), ON, route(device), Instant::ZERO, Instant::ZERO).expect("room");
             table.get_mut(slot).expect("there").stage = Stage::Acked(Acknowledgement::due(Instant::ZERO));
         }
         assert_eq!(table.held_by(device), 0);
-        let refused = table.reserve(message(9_999), route(device), Instant::ZERO, Instant::ZERO);
+        let refused = table.reserve(message(9_999), ON, route(device), Instant::ZERO, Instant::ZERO);
         assert_eq!(refused, Err(Full));
     }
 
     #[test]
     fn a_report_for_a_freed_slot_finds_nothing() {
         let mut table = DeliveryTable::default();
-        let slot = table.reserve(message(1), None, Instant::ZERO, Instant::ZERO).expect("room");
+        let slot = table.reserve(message(1), ON, None, Instant::ZERO, Instant::ZERO).expect("room");
         assert!(table.free(slot).is_some() && table.free(slot).is_none());
-        let next = table.reserve(message(2), None, Instant::ZERO, Instant::ZERO).expect("room");
+        let next = table.reserve(message(2), ON, None, Instant::ZERO, Instant::ZERO).expect("room");
         assert!(table.get_mut(slot).is_none() && table.get_mut(next).is_some());
     }
 
@@ -389,8 +406,8 @@ mod tests {
     fn messages_of_a_device_keep_the_order_of_their_promises() {
         let mut table = DeliveryTable::default();
         let device = devices()[0];
-        let first = table.reserve(message(1), route(device), Instant::ZERO, Instant::ZERO).expect("room");
-        let second = table.reserve(message(2), route(device), Instant::ZERO, Instant::ZERO).expect("room");
+        let first = table.reserve(message(1), ON, route(device), Instant::ZERO, Instant::ZERO).expect("room");
+        let second = table.reserve(message(2), ON, route(device), Instant::ZERO, Instant::ZERO).expect("room");
         table.get_mut(second).expect("there").stage = Stage::Ready(Rc::default());
         assert_eq!(table.next_for(device), None);
         table.get_mut(first).expect("there").stage = Stage::Ready(Rc::default());
@@ -404,13 +421,13 @@ mod tests {
         let mut table = DeliveryTable::default();
         let device = devices()[0];
         for number in 0..=FREED_URI_RING {
-            let slot = table.reserve(message(number), route(device), Instant::ZERO, Instant::ZERO).expect("room");
+            let slot = table.reserve(message(number), ON, route(device), Instant::ZERO, Instant::ZERO).expect("room");
             let entry = table.get_mut(slot).expect("there");
             entry.id = Some(MessageId([number as u8; 8]));
             entry.stage = Stage::Sent(Rc::default());
             table.give_up(slot);
         }
-        let unsent = table.reserve(message(900), route(device), Instant::ZERO, Instant::ZERO).expect("room");
+        let unsent = table.reserve(message(900), ON, route(device), Instant::ZERO, Instant::ZERO).expect("room");
         table.give_up(unsent);
         assert_eq!(table.freed().count(), FREED_URI_RING);
         assert!(table.freed().all(|freed| freed.message != message(0) && freed.message != message(900)));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
+use super::connection::{ConnectionId, Trouble};
 use super::delivery::SlotId;
 use super::monitor::MonitorId;
 use super::record::{DeviceRecord, Key, Record};
@@ -37,15 +38,43 @@ pub enum Input {
 
     /// The connection to the service can carry requests.
     ConnectionReady {
+        /// Which.
+        connection: ConnectionId,
         /// Wall time at which the service's certificate was found valid.
         verified_at: UnixTime,
         /// Requests that the service allows at once.
         streams_max: usize,
     },
-    /// The connection could not be made, or ended.
-    ConnectionClosed,
+    /// A connection could not be made, or ended.
+    ConnectionClosed {
+        /// Which.
+        connection: ConnectionId,
+        /// Why.
+        trouble: Trouble,
+    },
+    /// The service allows another number of requests at once from now on.
+    RequestsMax {
+        /// Where.
+        connection: ConnectionId,
+        /// How many.
+        streams_max: usize,
+    },
+    /// The service takes no more requests on a connection.
+    GoingAway {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A test of a connection was answered.
+    Pong {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// The network is another one.
+    PathChanged,
     /// A monitoring request ended.
     MonitorEnded {
+        /// The connection it came on.
+        connection: ConnectionId,
         /// Which.
         monitor: MonitorId,
         /// What follows.
@@ -53,6 +82,8 @@ pub enum Input {
     },
     /// A request with `wait=0` ended, after its promises.
     FetchEnded {
+        /// The connection it came on.
+        connection: ConnectionId,
         /// Whose.
         subscription: SubscriptionId,
         /// Where it was asked.
@@ -62,6 +93,8 @@ pub enum Input {
     },
     /// The service promised a message; answered by [`Output::Admit`] or [`Output::Refuse`].
     Promised {
+        /// The connection it came on.
+        connection: ConnectionId,
         /// Which promise.
         promise: PromiseId,
         /// The target whose request it came on.
@@ -73,6 +106,8 @@ pub enum Input {
     },
     /// An admitted message arrived whole.
     Pushed {
+        /// The connection it came on.
+        connection: ConnectionId,
         /// Its slot.
         slot: SlotId,
         /// The push link of the response, if it has one.
@@ -84,6 +119,8 @@ pub enum Input {
     },
     /// An admitted message did not arrive.
     PushFailed {
+        /// The connection it came on.
+        connection: ConnectionId,
         /// Its slot.
         slot: SlotId,
         /// Set when what arrived can never be delivered; otherwise the service offers it again.
@@ -98,6 +135,8 @@ pub enum Input {
     },
     /// An acknowledgement was answered.
     Acknowledged {
+        /// The connection it came on.
+        connection: ConnectionId,
         /// Of which message.
         message: PushMessageUri,
         /// How.
@@ -105,6 +144,8 @@ pub enum Input {
     },
     /// A subscribe request was answered; none: its outcome is unknown.
     Subscribed {
+        /// The connection it came on.
+        connection: ConnectionId,
         /// Whose.
         subscription: SubscriptionId,
         /// How.
@@ -112,6 +153,8 @@ pub enum Input {
     },
     /// The removal of a subscription was answered.
     Unsubscribed {
+        /// The connection it came on.
+        connection: ConnectionId,
         /// Whose.
         subscription: SubscriptionId,
         /// How.
@@ -184,9 +227,29 @@ pub enum Input {
 /// Something to do.
 pub enum Output {
     /// Connect to the push service; answered by [`Input::ConnectionReady`] or [`Input::ConnectionClosed`].
-    Connect,
+    Connect {
+        /// Number of the connection.
+        connection: ConnectionId,
+    },
+    /// Test whether a connection still carries anything; answered by [`Input::Pong`].
+    Ping {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// End a connection in order: GOAWAY, then close. Its end is reported.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Let go of a connection that is dead.
+    Drop {
+        /// Which.
+        connection: ConnectionId,
+    },
     /// Ask for a subscription.
     Subscribe {
+        /// The connection to use.
+        connection: ConnectionId,
         /// Whose.
         subscription: SubscriptionId,
         /// The set to present.
@@ -194,6 +257,8 @@ pub enum Output {
     },
     /// Remove a subscription.
     Unsubscribe {
+        /// The connection to use.
+        connection: ConnectionId,
         /// Whose.
         subscription: SubscriptionId,
         /// Where.
@@ -201,6 +266,8 @@ pub enum Output {
     },
     /// Open a monitoring request.
     Monitor {
+        /// The connection to use.
+        connection: ConnectionId,
         /// Which.
         monitor: MonitorId,
         /// What it reads.
@@ -208,6 +275,8 @@ pub enum Output {
     },
     /// Ask for what is stored for one subscription.
     Fetch {
+        /// The connection to use.
+        connection: ConnectionId,
         /// Whose.
         subscription: SubscriptionId,
         /// Where.
@@ -253,6 +322,8 @@ pub enum Output {
     },
     /// Acknowledge a message at the service.
     Acknowledge {
+        /// The connection to use.
+        connection: ConnectionId,
         /// Its resource.
         message: PushMessageUri,
     },
@@ -326,6 +397,45 @@ pub enum Timer {
     Fetch,
     /// A failed write is repeated.
     Persist,
+    /// A connection is tested, replaced or closed.
+    Connection,
+}
+
+impl Input {
+    /// The connection that it came on, if it came on one.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        match self {
+            Self::ConnectionReady { connection, .. }
+            | Self::ConnectionClosed { connection, .. }
+            | Self::RequestsMax { connection, .. }
+            | Self::GoingAway { connection }
+            | Self::Pong { connection }
+            | Self::MonitorEnded { connection, .. }
+            | Self::FetchEnded { connection, .. }
+            | Self::Promised { connection, .. }
+            | Self::Pushed { connection, .. }
+            | Self::PushFailed { connection, .. }
+            | Self::Acknowledged { connection, .. }
+            | Self::Subscribed { connection, .. }
+            | Self::Unsubscribed { connection, .. } => Some(*connection),
+            _ => None,
+        }
+    }
+
+    /// Whether it shows that the service still answers; none when that is not known.
+    pub(super) fn is_answer(&self) -> Option<bool> {
+        match self {
+            Self::Promised { .. } | Self::Pushed { .. } => Some(true),
+            Self::MonitorEnded { next, .. } | Self::FetchEnded { next, .. } => {
+                (*next != Next::Backoff(None)).then_some(true)
+            }
+            Self::Acknowledged { outcome, .. } | Self::Unsubscribed { outcome, .. } => {
+                Some(*outcome != Deletion::Retry(None))
+            }
+            Self::Subscribed { outcome, .. } => Some(outcome.is_some()),
+            _ => None,
+        }
+    }
 }
 
 /// The name alone: the rest holds capabilities, keys and messages.
@@ -338,7 +448,11 @@ impl fmt::Debug for Input {
             Self::DeviceRemoved(..) => "DeviceRemoved",
             Self::FetchAsked(..) => "FetchAsked",
             Self::ConnectionReady { .. } => "ConnectionReady { .. }",
-            Self::ConnectionClosed => "ConnectionClosed",
+            Self::ConnectionClosed { .. } => "ConnectionClosed { .. }",
+            Self::RequestsMax { .. } => "RequestsMax { .. }",
+            Self::GoingAway { .. } => "GoingAway { .. }",
+            Self::Pong { .. } => "Pong { .. }",
+            Self::PathChanged => "PathChanged",
             Self::MonitorEnded { .. } => "MonitorEnded { .. }",
             Self::FetchEnded { .. } => "FetchEnded { .. }",
             Self::Promised { .. } => "Promised { .. }",
@@ -364,7 +478,10 @@ impl fmt::Debug for Input {
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Connect => "Connect",
+            Self::Connect { .. } => "Connect { .. }",
+            Self::Ping { .. } => "Ping { .. }",
+            Self::Close { .. } => "Close { .. }",
+            Self::Drop { .. } => "Drop { .. }",
             Self::Subscribe { .. } => "Subscribe { .. }",
             Self::Unsubscribe { .. } => "Unsubscribe { .. }",
             Self::Monitor { .. } => "Monitor { .. }",

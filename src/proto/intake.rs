@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use ring::digest;
 
+use super::connection::ConnectionId;
 use super::delivery::{Route, SlotId, Stage};
 use super::{Gateway, Output, PromiseId};
 use crate::limits::{HOLD_MS, HOLD_MS_MIN};
@@ -35,6 +36,7 @@ impl Gateway {
     /// Source: RFC 8030 §6.1; RFC 9113 §8.4.2, §5.1.2 (reserved streams escape the stream limit, so this is the bound).
     pub(super) fn promised(
         &mut self,
+        connection: ConnectionId,
         promise: PromiseId,
         target: &Target,
         message: PushMessageUri,
@@ -42,9 +44,10 @@ impl Gateway {
     ) {
         self.counters.promised += 1;
         debug_assert!(self.promise.is_none(), "each promise is answered before the next one comes");
-        self.promise = Some(match self.admit(target, message.clone(), send) {
+        self.promise = Some(match self.admit(connection, target, message.clone(), send) {
             Ok((slot, unrouted)) => Output::Admit { promise, slot, unrouted },
             Err(refusal) => {
+                self.uplink.refused(connection);
                 self.refused(&refusal, &message);
                 Output::Refuse { promise }
             }
@@ -53,6 +56,7 @@ impl Gateway {
 
     fn admit(
         &mut self,
+        connection: ConnectionId,
         target: &Target,
         message: PushMessageUri,
         send: Option<PushUri>,
@@ -74,7 +78,7 @@ impl Gateway {
             return Err(Refusal::NoRoom(route));
         }
         let deadline = self.now + Duration::from_millis(HOLD_MS);
-        match (self.delivery.reserve(message, route, self.now, deadline), route) {
+        match (self.delivery.reserve(message, connection, route, self.now, deadline), route) {
             (Ok(slot), route) => {
                 self.came(slot, route);
                 Ok((slot, unrouted))

@@ -1,5 +1,6 @@
 //! Devices and subscriptions coming and going.
 
+use super::connection::ConnectionId;
 use super::delivery::Stage;
 use super::device::{DeviceIndex, Presence};
 use super::monitor::MonitorId;
@@ -122,6 +123,11 @@ impl Gateway {
 
     /// A subscribe request was answered, or lost.
     pub(super) fn subscribed(&mut self, id: SubscriptionId, outcome: Option<Result<Granted, SubscribeError>>) {
+        match outcome {
+            Some(Err(SubscribeError::Status(401 | 403))) => self.uplink.set_authorised(false),
+            Some(Ok(_)) => self.uplink.set_authorised(true),
+            _ => {}
+        }
         let (now, random) = (self.now, &mut *self.random);
         let Some(entry) = self.subscriptions.get_mut(id) else { return };
         match outcome {
@@ -135,6 +141,7 @@ impl Gateway {
                 entry.request_again(now);
                 self.set_known(None);
             }
+            Some(Err(SubscribeError::NotProcessed)) => entry.request_again(now),
             Some(Err(SubscribeError::Busy(asked))) => entry.request_failed(asked, now, random),
             Some(Err(_)) => entry.request_failed(None, now, random),
             None => entry.request_failed(Some(Duration::from_millis(SUBSCRIBE_UNKNOWN_MS)), now, random),
@@ -188,7 +195,7 @@ impl Gateway {
         match outcome {
             Deletion::Done => entry.life = Life::Erasing { persisting: false },
             Deletion::Retry(asked) => {
-                *in_flight = false;
+                *in_flight = None;
                 *not_before = now + entry.backoff.fail(asked, random);
             }
         }
@@ -270,13 +277,21 @@ impl Gateway {
         }
     }
 
-    pub(super) fn fetch_ended(&mut self, id: SubscriptionId, read: &SubscriptionUri, next: Next) {
+    pub(super) fn fetch_ended(
+        &mut self,
+        connection: ConnectionId,
+        id: SubscriptionId,
+        read: &SubscriptionUri,
+        next: Next,
+    ) {
+        let is_old = self.uplink.old() == Some(connection);
         let Some(entry) = self.subscriptions.get_mut(id) else { return };
         // What was asked of a subscription that has been made anew since says nothing of the new one.
-        if entry.granted().is_none_or(|granted| granted.read != *read) {
+        if is_old || entry.granted().is_none_or(|granted| granted.read != *read) {
             return;
         }
         entry.fetch.open_count = entry.fetch.open_count.saturating_sub(1);
+        self.last_stream_taken = None;
         match next {
             Next::Again => entry.fetch.ended(self.now, &mut *self.random),
             Next::Backoff(asked) => {

@@ -12,9 +12,11 @@
 //! ```
 
 pub mod backoff;
+pub mod connection;
 pub mod delivery;
 pub mod device;
 pub mod event;
+pub mod keep_alive;
 pub mod monitor;
 pub mod record;
 pub mod status;
@@ -24,13 +26,16 @@ mod intake;
 mod membership;
 mod output;
 
+use self::connection::{ConnectionId, Trouble, Uplink, Was};
 use self::delivery::{Acknowledgement, DeliveryTable, Slot, SlotId, Stage};
 use self::device::{DeviceIndex, DeviceTable, Presence};
 pub use self::event::{Change, Input, Output, PromiseId, Reply, Timer};
-use self::monitor::{MonitorTable, Uplink};
+use self::monitor::MonitorTable;
 use self::record::{DeviceRecord, Key};
 use self::subscription::{Life, Mark, SubscriptionId, SubscriptionTable};
-use crate::limits::{DELETE_BACKOFF_MS_MAX, SUBSCRIBE_UNKNOWN_MS, TIME_RECORD_INTERVAL_S};
+use crate::limits::{
+    DELETE_BACKOFF_MS_MAX, HTTPS_PORT, LAST_STREAM_MS_MAX, SUBSCRIBE_UNKNOWN_MS, TIME_RECORD_INTERVAL_S,
+};
 use crate::random::Random;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::exchange::Deletion;
@@ -87,6 +92,8 @@ pub struct Gateway {
     random: Box<dyn Random>,
     now: Instant,
     uplink: Uplink,
+    /// Since when a request for stored messages has the last of the service's streams.
+    last_stream_taken: Option<Instant>,
     monitors: MonitorTable,
     /// The set to present when subscribing.
     set: Option<SetUri>,
@@ -103,18 +110,19 @@ pub struct Gateway {
     next_ticket: u64,
     /// The last wall time known to be good, as it is stored.
     time: Option<UnixTime>,
-    streams_max: usize,
     counters: Counters,
 }
 
 impl Gateway {
     /// A gateway for one push service that knows nothing yet.
     pub fn new(service: PushServiceUri, random: Box<dyn Random>, now: Instant) -> Self {
+        let uplink = Uplink::new(now, service.uri().port_u16().unwrap_or(HTTPS_PORT));
         Self {
             service,
             random,
             now,
-            uplink: Uplink::new(now),
+            uplink,
+            last_stream_taken: None,
             monitors: MonitorTable::default(),
             set: None,
             devices: DeviceTable::default(),
@@ -127,7 +135,6 @@ impl Gateway {
             persist_not_before: now,
             next_ticket: 0,
             time: None,
-            streams_max: usize::MAX,
             counters: Counters::default(),
         }
     }
@@ -135,23 +142,38 @@ impl Gateway {
     /// Takes in what happened.
     pub fn handle_input(&mut self, input: Input, now: Instant) {
         self.handle_timeout(now);
+        // Reports of a connection that is over change nothing: what was on it is settled.
+        if input.connection().is_some_and(|connection| !self.uplink.knows(connection)) {
+            return;
+        }
+        self.take_note(&input);
         match input {
             Input::Started => self.started(),
             Input::Restored(record) => self.restored(record),
             Input::DeviceAdded { device, lasting } => self.device_added(device, lasting),
             Input::DeviceRemoved(device) => self.device_removed(&device),
             Input::FetchAsked(device) => self.fetch_asked(&device),
-            Input::ConnectionReady { verified_at, streams_max } => self.connection_ready(verified_at, streams_max),
-            Input::ConnectionClosed => self.connection_closed(),
-            Input::MonitorEnded { monitor, next } => self.monitor_ended(monitor, next),
-            Input::FetchEnded { subscription, read, next } => self.fetch_ended(subscription, &read, next),
-            Input::Promised { promise, target, message, send } => self.promised(promise, &target, message, send),
-            Input::Pushed { slot, send, body, max_age } => self.pushed(slot, send, body, max_age),
-            Input::PushFailed { slot, content } => self.push_failed(slot, content),
+            Input::PathChanged => self.uplink.path_changed(self.now, &mut *self.random),
+            Input::ConnectionReady { connection, verified_at, streams_max } => {
+                self.connection_ready(connection, verified_at, streams_max);
+            }
+            Input::ConnectionClosed { connection, trouble } => self.connection_closed(connection, trouble),
+            Input::RequestsMax { connection, streams_max } => self.uplink.set_requests_max(connection, streams_max),
+            Input::GoingAway { connection } => self.uplink.going_away(connection, self.now),
+            Input::Pong { connection } => self.uplink.answered(connection, self.now),
+            Input::MonitorEnded { monitor, next, .. } => self.monitor_ended(monitor, next),
+            Input::FetchEnded { connection, subscription, read, next } => {
+                self.fetch_ended(connection, subscription, &read, next);
+            }
+            Input::Promised { connection, promise, target, message, send } => {
+                self.promised(connection, promise, &target, message, send);
+            }
+            Input::Pushed { slot, send, body, max_age, .. } => self.pushed(slot, send, body, max_age),
+            Input::PushFailed { slot, content, .. } => self.push_failed(slot, content),
             Input::Decoded { slot, outcome } => self.decoded(slot, outcome),
-            Input::Acknowledged { message, outcome } => self.acknowledged(&message, outcome),
-            Input::Subscribed { subscription, outcome } => self.subscribed(subscription, outcome),
-            Input::Unsubscribed { subscription, outcome } => self.unsubscribed(subscription, outcome),
+            Input::Acknowledged { message, outcome, .. } => self.acknowledged(&message, outcome),
+            Input::Subscribed { subscription, outcome, .. } => self.subscribed(subscription, outcome),
+            Input::Unsubscribed { subscription, outcome, .. } => self.unsubscribed(subscription, outcome),
             Input::Persisted { ticket, stored } => self.persisted(ticket, stored),
             Input::DeviceUp { device, session, message_bytes_max } => {
                 self.device_up(&device, session, message_bytes_max);
@@ -165,9 +187,28 @@ impl Gateway {
         }
     }
 
-    /// Lets time pass: messages that can no longer be handed over are given up.
+    /// What an input says about its connection: whether the service still answers, and that a stream was used.
+    fn take_note(&mut self, input: &Input) {
+        let Some(connection) = input.connection() else { return };
+        match input.is_answer() {
+            Some(true) => self.uplink.heard(connection, self.now),
+            Some(false) => self.uplink.suspect(),
+            None => {}
+        }
+        if input.is_answer().is_some() {
+            self.uplink.used(connection);
+        }
+    }
+
+    /// Lets time pass: a connection that is silent is given up, and messages that can no longer be handed over.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = self.now.max(now);
+        if let Some(dead) = self.uplink.handle_timeout(self.now) {
+            self.connection_closed(dead, Trouble::Silent);
+        }
+        if self.stalled_at().is_some_and(|at| at <= self.now) {
+            self.uplink.replace(self.now);
+        }
         let waits = |stage: &Stage| matches!(stage, Stage::Ready(_) | Stage::Sent(_));
         let now = self.now;
         self.give_up_where(|slot| waits(&slot.stage) && slot.deadline <= now);
@@ -179,26 +220,39 @@ impl Gateway {
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let hold = self.delivery.iter().filter(|(_, slot)| matches!(slot.stage, Stage::Ready(_) | Stage::Sent(_)));
         let hold = hold.map(|(_, slot)| (slot.deadline, Timer::Hold));
-        let connect = self.uplink.due().filter(|_| self.needs_connection()).map(|at| (at, Timer::Connect));
+        let connect = self.uplink.connect_at().filter(|_| self.needs_connection()).map(|at| (at, Timer::Connect));
+        let uplink = self.uplink.due().chain(self.stalled_at()).map(|at| (at, Timer::Connection));
         let persist = self.wants_persist().then_some((self.persist_not_before, Timer::Persist));
-        let requests = self.request_timeouts().filter(|_| self.uplink.is_up());
-        let all = hold.chain(connect).chain(persist).chain(requests);
+        let requests = self.request_timeouts().filter(|_| self.uplink.requests_on().is_some());
+        let all = hold.chain(connect).chain(uplink).chain(persist).chain(requests);
         all.filter(|&(at, _)| at > self.now).min()
     }
 
     fn request_timeouts(&self) -> impl Iterator<Item = (Instant, Timer)> {
         let monitor = self.monitors.due().map(|at| (at, Timer::Monitor));
         let requests = self.subscriptions.iter().filter_map(|entry| match entry.life {
-            Life::Wanted { not_before } | Life::Leaving { mark: Mark::Stored, in_flight: false, not_before, .. } => {
+            Life::Wanted { not_before } | Life::Leaving { mark: Mark::Stored, in_flight: None, not_before, .. } => {
                 Some((not_before, Timer::Subscription))
             }
             _ => None,
         });
         let fetches = self.subscriptions.iter().filter_map(|entry| entry.fetch.due_at());
         let fetches = fetches.map(|at| (at, Timer::Fetch));
-        let acked = self.acknowledgements().filter(|acknowledgement| !acknowledgement.in_flight);
+        let acked = self.acknowledgements().filter(|acknowledgement| acknowledgement.in_flight.is_none());
         let acked = acked.map(|acknowledgement| (acknowledgement.not_before, Timer::Acknowledge));
         monitor.into_iter().chain(requests).chain(fetches).chain(acked)
+    }
+
+    /// When other requests have waited long enough behind one that has the last stream. A service may keep that open until
+    /// it hears of acknowledgements, or for ever.
+    fn stalled_at(&self) -> Option<Instant> {
+        let waits = |life: &Life| {
+            matches!(life, Life::Requested { .. } | Life::Wanted { .. } | Life::Leaving { mark: Mark::Stored, .. })
+        };
+        let is_waiting =
+            || self.acknowledgements().next().is_some() || self.subscriptions.iter().any(|entry| waits(&entry.life));
+        let taken = self.last_stream_taken.filter(|_| is_waiting())?;
+        Some(taken + Duration::from_millis(LAST_STREAM_MS_MAX))
     }
 
     fn acknowledgements(&self) -> impl Iterator<Item = &Acknowledgement> {
@@ -214,11 +268,19 @@ impl Gateway {
         self.subscriptions.iter().next().is_some()
     }
 
-    /// Requests can be sent. A time at which a certificate was found valid is worth remembering: no other clock is.
-    fn connection_ready(&mut self, verified_at: UnixTime, streams_max: usize) {
-        self.uplink.ready(self.now);
-        self.streams_max = streams_max;
+    /// Requests can be sent on a connection; what another one carried moves to it. A time at which a certificate was found
+    /// valid is worth remembering: no other clock is.
+    fn connection_ready(&mut self, connection: ConnectionId, verified_at: UnixTime, streams_max: usize) {
+        if let Some(old) = self.uplink.drop_old() {
+            self.settle(old, Was::Old);
+        }
+        self.uplink.ready(connection, streams_max, self.now);
         self.counters.connections += 1;
+        self.last_stream_taken = None;
+        self.monitors.moved(self.now);
+        for entry in self.subscriptions.iter_mut() {
+            entry.fetch.moved();
+        }
         let stored = self.time.map_or(0, |stored| stored.0);
         if verified_at.0 >= stored.saturating_add(TIME_RECORD_INTERVAL_S) {
             self.time = Some(verified_at);
@@ -226,28 +288,41 @@ impl Gateway {
         }
     }
 
-    /// What was on the way is not any more; what a device acknowledged stays to be said.
-    fn connection_closed(&mut self) {
-        self.uplink.closed(self.now, &mut *self.random);
-        self.monitors.closed(self.now);
-        self.give_up_where(|slot| matches!(slot.stage, Stage::Admitted | Stage::Receiving));
+    fn connection_closed(&mut self, connection: ConnectionId, trouble: Trouble) {
+        let was = self.uplink.closed(connection, trouble, self.now, &mut *self.random);
+        self.settle(connection, was);
+    }
+
+    /// What was on the way on a connection is not any more; what a device acknowledged stays to be said.
+    fn settle(&mut self, connection: ConnectionId, was: Was) {
+        if was == Was::Current {
+            self.last_stream_taken = None;
+            self.monitors.closed(self.now);
+        }
+        self.give_up_where(|slot| slot.is_arriving_on(connection));
         for (_, slot) in self.delivery.iter_mut() {
             if let Stage::Acked(acknowledgement) = &mut slot.stage {
-                acknowledgement.in_flight = false;
+                acknowledgement.connection_closed(connection);
             }
         }
         for freed in self.delivery.freed_mut() {
             if let Some(acknowledgement) = &mut freed.acknowledgement {
-                acknowledgement.in_flight = false;
+                acknowledgement.connection_closed(connection);
             }
         }
         for entry in self.subscriptions.iter_mut() {
-            entry.fetch.connection_closed();
-            if let Life::Leaving { in_flight, .. } = &mut entry.life {
-                *in_flight = false;
+            if was == Was::Current {
+                entry.fetch.connection_closed();
             }
-            // The answer, if there was one, is lost with the connection.
-            entry.request_failed(Some(Duration::from_millis(SUBSCRIBE_UNKNOWN_MS)), self.now, &mut *self.random);
+            match &mut entry.life {
+                Life::Leaving { in_flight, .. } => *in_flight = in_flight.filter(|on| *on != connection),
+                // The answer, if there was one, is lost with the connection.
+                Life::Requested { on } if *on == connection => {
+                    let pause = Some(Duration::from_millis(SUBSCRIBE_UNKNOWN_MS));
+                    entry.request_failed(pause, self.now, &mut *self.random);
+                }
+                _ => {}
+            }
         }
     }
 
@@ -363,7 +438,7 @@ impl Gateway {
 
 fn repeat(acknowledgement: &mut Acknowledgement, asked: Option<Duration>, now: Instant, random: &mut dyn Random) {
     let asked = asked.map(|asked| asked.min(Duration::from_millis(DELETE_BACKOFF_MS_MAX)));
-    acknowledgement.in_flight = false;
+    acknowledgement.in_flight = None;
     acknowledgement.not_before = now + acknowledgement.backoff.fail(asked, random);
 }
 

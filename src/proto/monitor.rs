@@ -1,40 +1,10 @@
-//! The connection to the push service, and the monitoring requests on it.
-//!
-//! ```text
-//! Down(until) --Connect--> Connecting --ready--> Up
-//!      ^                       |                  |
-//!      +------- failed --------+----- closed -----+
-//! ```
+//! The monitoring requests: one a set, and one a subscription without set.
 
 use super::backoff::Backoff;
 use crate::limits::{BACKOFF_MS_MAX, BACKOFF_MS_MIN, STABLE_MS};
 use crate::random::Random;
 use crate::time::{Duration, Instant};
 use crate::webpush::exchange::Target;
-
-/// The one connection.
-#[derive(Debug)]
-pub struct Uplink {
-    state: UplinkState,
-    backoff: Backoff,
-}
-
-/// Where the connection stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UplinkState {
-    /// Not there; to be tried at a time.
-    Down {
-        /// When it is tried again.
-        until: Instant,
-    },
-    /// Being established.
-    Connecting,
-    /// Requests can be sent.
-    Up {
-        /// Since when.
-        since: Instant,
-    },
-}
 
 /// Number of a monitoring request, never used twice in one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,51 +32,6 @@ struct Monitor {
 pub struct MonitorTable {
     monitors: Vec<Monitor>,
     next_id: u32,
-}
-
-impl Uplink {
-    /// Down, and to be tried at once.
-    pub fn new(now: Instant) -> Self {
-        Self { state: UplinkState::Down { until: now }, backoff: Backoff::new(BACKOFF_MS_MIN, BACKOFF_MS_MAX) }
-    }
-
-    /// Where it stands.
-    pub fn state(&self) -> UplinkState {
-        self.state
-    }
-
-    /// Whether requests can be sent.
-    pub fn is_up(&self) -> bool {
-        matches!(self.state, UplinkState::Up { .. })
-    }
-
-    /// When it is to be tried.
-    pub fn due(&self) -> Option<Instant> {
-        match self.state {
-            UplinkState::Down { until } => Some(until),
-            UplinkState::Connecting | UplinkState::Up { .. } => None,
-        }
-    }
-
-    /// It is being established.
-    pub fn connecting(&mut self) {
-        self.state = UplinkState::Connecting;
-    }
-
-    /// It is there.
-    pub fn ready(&mut self, now: Instant) {
-        self.state = UplinkState::Up { since: now };
-    }
-
-    /// It failed or ended; one that was good for a while is tried again soon.
-    pub fn closed(&mut self, now: Instant, random: &mut dyn Random) {
-        if let UplinkState::Up { since } = self.state
-            && now.since(since) >= Duration::from_millis(STABLE_MS)
-        {
-            self.backoff.reset();
-        }
-        self.state = UplinkState::Down { until: now + self.backoff.fail(None, random) };
-    }
 }
 
 impl MonitorTable {
@@ -174,6 +99,16 @@ impl MonitorTable {
         }
     }
 
+    /// The connection was replaced: those that were open are due on the new one, under other numbers. How the old ones
+    /// end says nothing any more.
+    pub fn moved(&mut self, now: Instant) {
+        self.closed(now);
+        for monitor in &mut self.monitors {
+            monitor.id = MonitorId(self.next_id);
+            self.next_id += 1;
+        }
+    }
+
     /// When the next request is due.
     pub fn due(&self) -> Option<Instant> {
         let idle = |monitor: &Monitor| match monitor.state {
@@ -230,21 +165,6 @@ mod tests {
         assert_eq!(table.ended(one, false, None, Instant::ZERO, &mut random), Some(target(1)));
         assert_eq!(table.open_next(Instant::ZERO).map(|(_, target)| target), Some(target(2)));
         assert_eq!(table.open_next(Instant::ZERO), None);
-    }
-
-    #[test]
-    fn a_connection_that_held_is_tried_again_soon() {
-        let mut random = SeededRandom::new(1);
-        let mut uplink = Uplink::new(Instant::ZERO);
-        for _ in 0..20 {
-            uplink.connecting();
-            uplink.closed(Instant::ZERO, &mut random);
-        }
-        assert!(uplink.due() >= Some(Instant::from_millis(BACKOFF_MS_MAX / 2)));
-        uplink.ready(Instant::ZERO);
-        let later = Instant::from_millis(STABLE_MS);
-        uplink.closed(later, &mut random);
-        assert!(uplink.due() <= Some(later + Duration::from_millis(BACKOFF_MS_MIN)));
     }
 
     fn target(number: u32) -> Target {

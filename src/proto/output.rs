@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::connection::ConnectionId;
 use super::delivery::{SlotId, Stage};
 use super::record::{Key, Record};
 use super::subscription::{Life, Mark};
@@ -21,8 +22,8 @@ impl Gateway {
             .or_else(|| self.acknowledge_output())
             .or_else(|| self.persist_output())
             .or_else(|| self.reply_output())
-            .or_else(|| self.connect_output())
-            .or_else(|| if self.uplink.is_up() { self.request_output() } else { None })
+            .or_else(|| self.connection_output())
+            .or_else(|| self.request_output(self.uplink.requests_on()?))
     }
 
     fn promise_output(&mut self) -> Option<Output> {
@@ -70,24 +71,22 @@ impl Gateway {
     }
 
     fn acknowledge_output(&mut self) -> Option<Output> {
-        if !self.uplink.is_up() {
-            return None;
-        }
+        let connection = self.uplink.requests_on()?;
         let now = self.now;
         for (_, slot) in self.delivery.iter_mut() {
             if let Stage::Acked(acknowledgement) = &mut slot.stage
                 && acknowledgement.is_due(now)
             {
-                acknowledgement.in_flight = true;
-                return Some(Output::Acknowledge { message: slot.message.clone() });
+                acknowledgement.in_flight = Some(connection);
+                return Some(Output::Acknowledge { connection, message: slot.message.clone() });
             }
         }
         for freed in self.delivery.freed_mut() {
             if let Some(acknowledgement) = &mut freed.acknowledgement
                 && acknowledgement.is_due(now)
             {
-                acknowledgement.in_flight = true;
-                return Some(Output::Acknowledge { message: freed.message.clone() });
+                acknowledgement.in_flight = Some(connection);
+                return Some(Output::Acknowledge { connection, message: freed.message.clone() });
             }
         }
         None
@@ -146,7 +145,7 @@ impl Gateway {
                 *persisting = true;
                 return Some((Subject::Erased(entry.id), Change::Remove(entry.key())));
             }
-            Life::Wanted { .. } | Life::Requested | Life::Active(_) => return None,
+            Life::Wanted { .. } | Life::Requested { .. } | Life::Active(_) => return None,
         };
         Some((subject, Change::Put(entry.record()?)))
     }
@@ -180,63 +179,81 @@ impl Gateway {
         None
     }
 
-    fn connect_output(&mut self) -> Option<Output> {
-        if self.needs_connection() && self.uplink.due().is_some_and(|due| due <= self.now) {
-            self.uplink.connecting();
-            return Some(Output::Connect);
+    fn connection_output(&mut self) -> Option<Output> {
+        if let Some(connection) = self.uplink.take_dead() {
+            return Some(Output::Drop { connection });
+        }
+        if let Some(connection) = self.uplink.ping_next(self.now) {
+            return Some(Output::Ping { connection });
+        }
+        if let Some(old) = self.uplink.old() {
+            let is_drained = !self.delivery.iter().any(|(_, slot)| slot.is_arriving_on(old));
+            if let Some(connection) = self.uplink.close_next(is_drained, self.now) {
+                return Some(Output::Close { connection });
+            }
+        }
+        if self.needs_connection() && self.uplink.connect_at().is_some_and(|at| at <= self.now) {
+            return Some(Output::Connect { connection: self.uplink.connecting() });
         }
         None
     }
 
-    fn request_output(&mut self) -> Option<Output> {
+    fn request_output(&mut self, connection: ConnectionId) -> Option<Output> {
         if self.has_stream_to_keep()
             && let Some((monitor, target)) = self.monitors.open_next(self.now)
         {
-            return Some(Output::Monitor { monitor, target });
+            return Some(Output::Monitor { connection, monitor, target });
         }
-        self.subscribe_output().or_else(|| self.unsubscribe_output()).or_else(|| self.fetch_output())
+        self.subscribe_output(connection)
+            .or_else(|| self.unsubscribe_output(connection))
+            .or_else(|| self.fetch_output(connection))
+    }
+
+    /// Requests that may be open at once; a service that allows fewer than a monitor and one that ends allows nothing.
+    fn requests_max(&self) -> usize {
+        self.uplink.requests_max().max(2)
     }
 
     /// Whether one more request may stay open: one of the service's streams is always left for those that end.
     fn has_stream_to_keep(&self) -> bool {
         let fetches: usize = self.subscriptions.iter().map(|entry| entry.fetch.open_count).sum();
-        fetches + self.monitors.open_count() + 1 < self.streams_max.max(2)
+        fetches + self.monitors.open_count() + 1 < self.requests_max()
     }
 
     /// One at a time: the first answer names the set that the following requests present.
-    fn subscribe_output(&mut self) -> Option<Output> {
-        if self.subscriptions.iter().any(|entry| matches!(entry.life, Life::Requested)) {
+    fn subscribe_output(&mut self, connection: ConnectionId) -> Option<Output> {
+        if self.subscriptions.iter().any(|entry| matches!(entry.life, Life::Requested { .. })) {
             return None;
         }
         let now = self.now;
         let due = |life: &Life| matches!(life, Life::Wanted { not_before } if *not_before <= now);
         let entry = self.subscriptions.iter_mut().find(|entry| due(&entry.life))?;
-        entry.life = Life::Requested;
-        Some(Output::Subscribe { subscription: entry.id, set: self.set.clone() })
+        entry.life = Life::Requested { on: connection };
+        Some(Output::Subscribe { connection, subscription: entry.id, set: self.set.clone() })
     }
 
     /// Only once the store knows: a restart must not take up again what the service may have removed.
-    fn unsubscribe_output(&mut self) -> Option<Output> {
+    fn unsubscribe_output(&mut self, connection: ConnectionId) -> Option<Output> {
         let now = self.now;
         self.subscriptions.iter_mut().find_map(|entry| match &mut entry.life {
             Life::Leaving { granted, mark: Mark::Stored, in_flight, not_before }
-                if !*in_flight && *not_before <= now =>
+                if in_flight.is_none() && *not_before <= now =>
             {
-                *in_flight = true;
-                Some(Output::Unsubscribe { subscription: entry.id, read: granted.read.clone() })
+                *in_flight = Some(connection);
+                Some(Output::Unsubscribe { connection, subscription: entry.id, read: granted.read.clone() })
             }
             _ => None,
         })
     }
 
     /// Asks for what waits at the service once nearly all of the device's slots are free.
-    fn fetch_output(&mut self) -> Option<Output> {
+    fn fetch_output(&mut self, connection: ConnectionId) -> Option<Output> {
         let open_count: usize = self.subscriptions.iter().map(|entry| entry.fetch.open_count).sum();
-        if open_count >= FETCH_COUNT_MAX || !self.has_stream_to_keep() {
+        if open_count >= FETCH_COUNT_MAX {
             return None;
         }
         let (now, devices, delivery) = (self.now, &self.devices, &self.delivery);
-        let entry = self.subscriptions.iter_mut().find(|entry| {
+        let entry = self.subscriptions.iter().find(|entry| {
             let Some(index) = entry.device else { return false };
             entry.fetch.due_at().is_some_and(|at| at <= now)
                 && entry.fetch.open_count < FETCH_PER_SUBSCRIPTION_MAX
@@ -245,8 +262,14 @@ impl Gateway {
                 && delivery.has_room(Some(index))
                 && matches!(entry.life, Life::Active(_))
         })?;
-        let read = entry.active()?.read.clone();
-        entry.fetch.asked(now + Duration::from_millis(FETCH_PAUSE_MS));
-        Some(Output::Fetch { subscription: entry.id, read })
+        let (subscription, read) = (entry.id, entry.active()?.read.clone());
+        let keeps_one = self.has_stream_to_keep();
+        // The last stream is for one request after another; a monitor leaves at least that one.
+        if !keeps_one && open_count > 0 {
+            return None;
+        }
+        self.last_stream_taken = (!keeps_one).then_some(now);
+        self.subscriptions.get_mut(subscription)?.fetch.asked(now + Duration::from_millis(FETCH_PAUSE_MS));
+        Some(Output::Fetch { connection, subscription, read })
     }
 }

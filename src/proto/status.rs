@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use super::connection::Trouble;
 use super::device::Presence;
-use super::monitor::UplinkState;
 use super::subscription::Life;
 use super::{Counters, Gateway};
 
@@ -12,6 +12,12 @@ use super::{Counters, Gateway};
 pub struct Status {
     /// `connected` while messages can arrive, else what is being done about it.
     pub uplink: &'static str,
+    /// Why there is no connection, or was none a moment ago.
+    pub trouble: Option<Trouble>,
+    /// Whether waiting will not mend that.
+    pub needs_person: bool,
+    /// How long a connection may be silent before it is tested, in seconds: learned from the path.
+    pub keep_alive_s: u64,
     /// Monitoring requests that are open.
     pub monitors: usize,
     /// Messages in flight.
@@ -67,13 +73,16 @@ impl Gateway {
                 .collect(),
         });
         Status {
-            uplink: match self.uplink.state() {
-                UplinkState::Up { .. } if self.monitors.open_count() > 0 => "connected",
-                UplinkState::Up { .. } => "subscribing",
-                UplinkState::Connecting => "connecting",
-                UplinkState::Down { .. } if self.needs_connection() => "waiting",
-                UplinkState::Down { .. } => "idle",
+            uplink: match () {
+                () if self.uplink.is_up() && self.monitors.open_count() > 0 => "connected",
+                () if self.uplink.is_up() => "subscribing",
+                () if self.uplink.is_connecting() => "connecting",
+                () if self.needs_connection() => "waiting",
+                () => "idle",
             },
+            trouble: self.uplink.trouble(),
+            needs_person: self.uplink.trouble().is_some_and(Trouble::needs_person),
+            keep_alive_s: self.uplink.keep_alive_interval().as_secs(),
             monitors: self.monitors.open_count(),
             in_flight: self.delivery.iter().count(),
             persisting: self.persisting.len(),
@@ -87,7 +96,7 @@ impl Gateway {
 fn channel_status(entry: &super::subscription::Subscription) -> ChannelStatus {
     let state = match entry.life {
         Life::Wanted { .. } => "wanted",
-        Life::Requested => "requested",
+        Life::Requested { .. } => "requested",
         Life::Granted { .. } => "granted",
         Life::Active(_) => "active",
         Life::Leaving { .. } => "leaving",

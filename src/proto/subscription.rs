@@ -12,6 +12,7 @@
 use std::rc::Rc;
 
 use super::backoff::Backoff;
+use super::connection::ConnectionId;
 use super::device::DeviceIndex;
 use super::record::{Key, Record};
 use crate::limits::{
@@ -53,7 +54,10 @@ pub enum Life {
         not_before: Instant,
     },
     /// Asked for.
-    Requested,
+    Requested {
+        /// On which connection.
+        on: ConnectionId,
+    },
     /// The service granted it; it is to be stored.
     Granted {
         /// Its resources.
@@ -69,8 +73,8 @@ pub enum Life {
         granted: Granted,
         /// Whether the store knows that it is leaving.
         mark: Mark,
-        /// Whether the request is on its way.
-        in_flight: bool,
+        /// The connection on which the request is on its way.
+        in_flight: Option<ConnectionId>,
         /// When it may be sent.
         not_before: Instant,
     },
@@ -182,10 +186,17 @@ impl Fetch {
         self.again_backoff.reset();
     }
 
-    /// Nothing is asked any more. The next connection may reach a service that knows nothing of what was in vain.
+    /// Nothing is asked any more on the connection that was there. The next one may reach a service that knows nothing of
+    /// what was in vain.
     pub fn connection_closed(&mut self) {
         self.open_count = 0;
         self.again_backoff.reset();
+    }
+
+    /// There is a new connection. What was asked on an old one is asked again: its messages may come to neither.
+    pub fn moved(&mut self) {
+        self.due |= self.open_count > 0;
+        self.open_count = 0;
     }
 
     /// Asks no earlier than that.
@@ -259,7 +270,7 @@ impl Subscription {
     pub fn granted(&self) -> Option<&Granted> {
         match &self.life {
             Life::Granted { granted, .. } | Life::Active(granted) | Life::Leaving { granted, .. } => Some(granted),
-            Life::Wanted { .. } | Life::Requested | Life::Erasing { .. } => None,
+            Life::Wanted { .. } | Life::Requested { .. } | Life::Erasing { .. } => None,
         }
     }
 
@@ -293,11 +304,11 @@ impl Subscription {
         self.successor = None;
         self.life = match std::mem::replace(&mut self.life, Life::Erasing { persisting: false }) {
             Life::Granted { granted, .. } | Life::Active(granted) => {
-                Life::Leaving { granted, mark: Mark::Due, in_flight: false, not_before: now }
+                Life::Leaving { granted, mark: Mark::Due, in_flight: None, not_before: now }
             }
-            Life::Requested => {
+            requested @ Life::Requested { .. } => {
                 self.unwanted = true;
-                Life::Requested
+                requested
             }
             Life::Wanted { .. } => Life::Erasing { persisting: false },
             leaving => leaving,
@@ -306,11 +317,11 @@ impl Subscription {
 
     /// The service granted it; it may have become unwanted meanwhile.
     pub fn request_granted(&mut self, granted: Granted, now: Instant) {
-        if !matches!(self.life, Life::Requested) {
+        if !matches!(self.life, Life::Requested { .. }) {
             return;
         }
         self.life = if std::mem::take(&mut self.unwanted) {
-            Life::Leaving { granted, mark: Mark::Due, in_flight: false, not_before: now }
+            Life::Leaving { granted, mark: Mark::Due, in_flight: None, not_before: now }
         } else {
             Life::Granted { granted, persisting: false }
         };
@@ -318,7 +329,7 @@ impl Subscription {
 
     /// The request failed, or its outcome is unknown; it is repeated after a pause of at least `asked`.
     pub fn request_failed(&mut self, asked: Option<Duration>, now: Instant, random: &mut dyn Random) {
-        if !matches!(self.life, Life::Requested) {
+        if !matches!(self.life, Life::Requested { .. }) {
             return;
         }
         let asked = asked.map(|asked| asked.min(Duration::from_millis(SUBSCRIBE_BACKOFF_MS_MAX)));
@@ -378,7 +389,7 @@ impl SubscriptionTable {
     pub fn restore(&mut self, stored: Stored, now: Instant) -> Result<(), Full> {
         let Stored { device: device_id, channel, keys, granted, leaving } = stored;
         let life = if leaving {
-            Life::Leaving { granted, mark: Mark::Stored, in_flight: false, not_before: now }
+            Life::Leaving { granted, mark: Mark::Stored, in_flight: None, not_before: now }
         } else {
             Life::Active(granted)
         };

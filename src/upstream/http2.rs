@@ -1,16 +1,19 @@
 //! HTTP/2 with server push as a user agent needs it (RFC 9113).
 
-use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::PingPong;
 use h2::client::{Builder, Connection, SendRequest};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{sleep_until, timeout};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
-use super::{Report, Reporter, now};
-use crate::limits::{HEADER_LIST_BYTES_MAX, KEEP_ALIVE_MS, KEEP_ALIVE_WAIT_MS_MAX, PROMISED_STREAMS_MAX};
+use super::wire::{Sightings, Wire};
+use super::{Report, Reporter};
+use crate::limits::{CLOSE_WAIT_MS_MAX, HEADER_LIST_BYTES_MAX, PROMISED_STREAMS_MAX};
+use crate::proto::Input;
 use crate::transport::{Application, HandshakeError, describe};
 
 /// Unread octets of one promise; of all together HTTP/2's own 65,535.
@@ -29,6 +32,7 @@ pub struct Session {
     pub(super) requests: SendRequest<Bytes>,
     pub(super) connection: Driver,
     pub(super) ping: PingPong,
+    pub(super) sightings: Rc<Sightings>,
 }
 
 /// The part of a connection that reads and writes, once its stream's type no longer matters.
@@ -42,6 +46,8 @@ impl Application for Http2 {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let failed = |error: h2::Error| HandshakeError(format!("HTTP/2 failed: {}", describe(&error)));
+        let sightings = Rc::new(Sightings::default());
+        let stream = Wire::new(stream, Rc::clone(&sightings));
         let (requests, mut connection) = builder().handshake::<_, Bytes>(stream).await.map_err(failed)?;
         let mut ping = connection.ping_pong().expect("it is taken for the first time");
         let mut connection: Driver = Box::pin(drive_stream(connection));
@@ -53,7 +59,7 @@ impl Application for Http2 {
                 return Err(HandshakeError("HTTP/2 failed: closed by the service".to_owned()));
             }
         }
-        Ok(Session { requests, connection, ping })
+        Ok(Session { requests, connection, ping, sightings })
     }
 }
 
@@ -79,28 +85,53 @@ fn builder() -> Builder {
     builder
 }
 
-/// Drives a connection until it ends, and reports that.
-pub(super) async fn drive(reporter: Reporter, connection: Driver) {
-    let reason = match connection.await {
-        Ok(()) => "closed by the service".to_owned(),
+/// Drives a connection until it ends, and reports that. One that is to end in order has some time for it.
+pub(super) async fn drive(reporter: Reporter, mut connection: Driver, closing: Rc<Notify>) {
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = closing.notified() => {
+            let wait = Duration::from_millis(CLOSE_WAIT_MS_MAX);
+            timeout(wait, &mut connection).await.unwrap_or(Ok(()))
+        }
+    };
+    let reason = match ended {
+        Ok(()) => "closed".to_owned(),
         Err(error) => describe(&error),
     };
+    // Closed before it is reported, so that what replaces it never stands beside it for longer than it must.
+    drop(connection);
     reporter.report(Report::Closed(reason)).await;
 }
 
-/// Tests a connection on which nothing was heard for a while; without an answer it is dead.
-pub(super) async fn keep_alive(reporter: Reporter, mut ping: PingPong) {
-    let interval = Duration::from_millis(KEEP_ALIVE_MS);
+/// Tests a connection each time that is asked for, and reports the answer.
+pub(super) async fn test(reporter: Reporter, mut ping: PingPong, asked: Rc<Notify>) {
     loop {
-        let due = reporter.heard.get() + interval;
-        if now() < due {
-            sleep_until(due).await;
-            continue;
+        asked.notified().await;
+        if ping.ping(h2::Ping::opaque()).await.is_err() {
+            // The end of the connection is reported by who drives it.
+            return;
         }
-        let answer = pin!(ping.ping(h2::Ping::opaque()));
-        if !matches!(timeout(Duration::from_millis(KEEP_ALIVE_WAIT_MS_MAX), answer).await, Ok(Ok(_))) {
-            return reporter.report(Report::Closed("it no longer answers".to_owned())).await;
-        }
-        reporter.heard.set(now());
+        let connection = reporter.connection;
+        reporter.report(Report::Input(Input::Pong { connection })).await;
     }
+}
+
+/// Reports how many requests the service allows when that changes, and at last that it lets the connection go.
+pub(super) async fn watch(reporter: Reporter, requests: SendRequest<Bytes>, sightings: Rc<Sightings>) {
+    let mut streams_max = requests.current_max_send_streams();
+    loop {
+        tokio::select! {
+            () = sightings.going_away() => break,
+            () = sightings.settings() => {
+                let now = requests.current_max_send_streams();
+                if std::mem::replace(&mut streams_max, now) != now {
+                    let connection = reporter.connection;
+                    reporter.report(Report::Input(Input::RequestsMax { connection, streams_max })).await;
+                }
+            }
+        }
+    }
+    // A connection whose handles are all dropped ends: this one must not keep it.
+    drop(requests);
+    reporter.report(Report::GoingAway).await;
 }

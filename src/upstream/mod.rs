@@ -1,36 +1,40 @@
-//! The one HTTP/2 connection to the push service: performs outputs, reports inputs, decides nothing.
+//! HTTP/2 connections to the push service, one in the normal case: performs outputs, reports inputs, decides nothing.
 //!
-//! Each request, each monitor and each body is a task; all report through one bounded channel, and everything of an
-//! earlier connection is dropped there. A monitor is never cancelled on a connection that is kept: a promise that
-//! crosses the reset would end the whole connection.
+//! A connection that is replaced stays until the machine closes it. Each request, each monitor and each body is a task;
+//! all report through one bounded channel, with the number of their connection. A monitor is never cancelled on a
+//! connection that is kept: a promise that crosses the reset would end the whole connection.
 
 mod http2;
 mod push;
 mod request;
+mod wire;
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{PushPromise, SendRequest};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 pub use self::http2::{Http2, Session};
+pub use self::wire::Octets;
+use self::wire::Sightings;
 use crate::limits::{CLOSE_WAIT_MS_MAX, UPSTREAM_EVENT_COUNT};
+use crate::proto::connection::{ConnectionId, Trouble};
 use crate::proto::{Input, Output, PromiseId};
-use crate::transport::preconnection::{EstablishmentError, Preconnection};
-use crate::transport::stack::tcp_tls::WallClock;
+use crate::transport::preconnection::{CandidateError, EstablishmentError, Preconnection};
+use crate::transport::stack::tcp_tls::{StackError, WallClock};
 use crate::webpush::exchange::{Dialect, Pushed, Target};
 use crate::webpush::resource::PushServiceUri;
 
-/// The connection to one push service.
+/// The connections to one push service.
 pub struct Upstream {
     preconnection: Rc<Preconnection<Http2>>,
     service: PushServiceUri,
@@ -38,8 +42,17 @@ pub struct Upstream {
     clock: WallClock,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
-    /// Number of the connection, so that reports of an earlier one are known as such.
-    generation: u64,
+    /// The one in use, one that it replaces, and an attempt at most.
+    connections: BTreeMap<ConnectionId, Connection>,
+    promises: BTreeMap<PromiseId, (ConnectionId, PushPromise)>,
+    next_promise: u64,
+    last_error: Option<String>,
+    /// Octets of connections that are over.
+    octets: Octets,
+}
+
+/// A connection, or an attempt at one. Dropped, it ends with everything on it.
+struct Connection {
     requests: Option<SendRequest<Bytes>>,
     /// Monitors and bodies.
     tasks: JoinSet<()>,
@@ -47,16 +60,17 @@ pub struct Upstream {
     requesting: JoinSet<()>,
     /// What drives the connection, or makes one.
     driver: JoinSet<()>,
-    heard: Rc<Cell<Instant>>,
-    promises: BTreeMap<PromiseId, PushPromise>,
-    next_promise: u64,
+    /// Asks for a test.
+    ping: Rc<Notify>,
+    /// Asks to end in order.
+    closing: Rc<Notify>,
     remote: Option<SocketAddr>,
-    last_error: Option<String>,
+    sightings: Rc<Sightings>,
 }
 
 /// What a task reports.
 struct Event {
-    generation: u64,
+    connection: ConnectionId,
     report: Report,
 }
 
@@ -64,6 +78,7 @@ enum Report {
     Connected(Session, SocketAddr),
     Failed(EstablishmentError),
     Closed(String),
+    GoingAway,
     Promised(Target, PushPromise),
     Input(Input),
 }
@@ -71,10 +86,8 @@ enum Report {
 /// How a task of one connection reports.
 #[derive(Clone)]
 struct Reporter {
-    generation: u64,
+    connection: ConnectionId,
     sender: mpsc::Sender<Event>,
-    /// When the service was last heard.
-    heard: Rc<Cell<Instant>>,
 }
 
 /// What a task needs to send requests.
@@ -89,21 +102,33 @@ struct Context {
 impl Reporter {
     async fn report(&self, report: Report) {
         // The receiver outlives every task: they are aborted with it.
-        if self.sender.send(Event { generation: self.generation, report }).await.is_err() {
+        if self.sender.send(Event { connection: self.connection, report }).await.is_err() {
             debug!("a report came after the end");
         }
     }
+}
 
-    /// Reports something that the service sent.
-    async fn heard(&self, report: Report) {
-        self.heard.set(now());
-        self.report(report).await;
+impl Default for Connection {
+    fn default() -> Self {
+        Self {
+            requests: None,
+            tasks: JoinSet::new(),
+            requesting: JoinSet::new(),
+            driver: JoinSet::new(),
+            ping: Rc::default(),
+            closing: Rc::default(),
+            remote: None,
+            sightings: Rc::default(),
+        }
     }
 }
 
-#[allow(clippy::disallowed_methods)] // the shell is where the clock is read
-fn now() -> Instant {
-    Instant::now()
+impl Connection {
+    fn reap(&mut self) {
+        for tasks in [&mut self.tasks, &mut self.requesting, &mut self.driver] {
+            while tasks.try_join_next().is_some() {}
+        }
+    }
 }
 
 impl Upstream {
@@ -117,16 +142,11 @@ impl Upstream {
             clock,
             events,
             sender,
-            generation: 0,
-            requests: None,
-            tasks: JoinSet::new(),
-            requesting: JoinSet::new(),
-            driver: JoinSet::new(),
-            heard: Rc::new(Cell::new(now())),
+            connections: BTreeMap::new(),
             promises: BTreeMap::new(),
             next_promise: 0,
-            remote: None,
             last_error: None,
+            octets: Octets::default(),
         }
     }
 
@@ -135,14 +155,19 @@ impl Upstream {
         &self.service
     }
 
-    /// The address of the service, while connected.
-    pub fn remote(&self) -> Option<SocketAddr> {
-        self.remote
+    /// The addresses of the service that are connected to.
+    pub fn remotes(&self) -> impl Iterator<Item = SocketAddr> {
+        self.connections.values().filter_map(|connection| connection.remote)
     }
 
     /// Why the last connection failed or ended.
     pub fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
+    }
+
+    /// What was sent and received since the start, by cause.
+    pub fn octets(&self) -> Octets {
+        self.connections.values().fold(self.octets, |sum, connection| sum + connection.sightings.octets())
     }
 
     /// Waits for what happens next.
@@ -151,16 +176,16 @@ impl Upstream {
     pub async fn next(&mut self) -> Input {
         loop {
             let event = self.events.recv().await.expect("this holds a sender itself");
-            if event.generation != self.generation {
-                continue;
-            }
-            if let Some(input) = self.take(event.report) {
+            // What comes of a connection that was let go of is of no interest.
+            if self.connections.contains_key(&event.connection)
+                && let Some(input) = self.take(event.connection, event.report)
+            {
                 return input;
             }
         }
     }
 
-    fn take(&mut self, report: Report) -> Option<Input> {
+    fn take(&mut self, connection: ConnectionId, report: Report) -> Option<Input> {
         match report {
             Report::Connected(session, remote) => {
                 info!(%remote, "connected to the push service");
@@ -168,34 +193,41 @@ impl Upstream {
                 if streams_max < 2 {
                     warn!("the push service allows {streams_max} requests at once: none is left to acknowledge with");
                 }
-                self.adopt(session, remote);
-                Some(Input::ConnectionReady { verified_at: self.clock.now(), streams_max })
+                self.adopt(connection, session, remote);
+                Some(Input::ConnectionReady { connection, verified_at: self.clock.now(), streams_max })
             }
             Report::Failed(error) => {
                 warn!("no connection to the push service: {error}");
-                self.last_error = Some(error.to_string());
-                self.drop_connection();
-                Some(Input::ConnectionClosed)
+                let trouble = trouble(&error);
+                Some(self.ended(connection, error.to_string(), trouble))
             }
             Report::Closed(reason) => {
-                warn!("the connection to the push service ended: {reason}");
-                self.last_error = Some(reason);
-                self.drop_connection();
-                Some(Input::ConnectionClosed)
+                info!("a connection to the push service ended: {reason}");
+                Some(self.ended(connection, reason, Trouble::Ended))
             }
-            Report::Promised(target, promise) => self.promised(target, promise),
+            Report::GoingAway => {
+                info!("the push service lets the connection go; a new one takes its place");
+                Some(Input::GoingAway { connection })
+            }
+            Report::Promised(target, promise) => self.promised(connection, target, promise),
             Report::Input(input) => Some(input),
         }
     }
 
+    fn ended(&mut self, connection: ConnectionId, reason: String, trouble: Trouble) -> Input {
+        self.last_error = Some(reason);
+        self.let_go(connection);
+        Input::ConnectionClosed { connection, trouble }
+    }
+
     /// Parks a promise until the gateway has decided; one that is not of our origin is reset at once.
-    fn promised(&mut self, target: Target, promise: PushPromise) -> Option<Input> {
+    fn promised(&mut self, connection: ConnectionId, target: Target, promise: PushPromise) -> Option<Input> {
         match self.dialect.classify(&self.service, promise.request()) {
             Pushed::Message { message, send } => {
                 let id = PromiseId(self.next_promise);
                 self.next_promise += 1;
-                self.promises.insert(id, promise);
-                Some(Input::Promised { promise: id, target, message, send })
+                self.promises.insert(id, (connection, promise));
+                Some(Input::Promised { connection, promise: id, target, message, send })
             }
             Pushed::Unwanted(reason) => {
                 warn!("a promise was reset: {reason}");
@@ -206,41 +238,46 @@ impl Upstream {
 
     /// Does what the gateway decided, as far as it concerns the push service.
     pub fn perform(&mut self, output: Output) {
-        for tasks in [&mut self.tasks, &mut self.requesting, &mut self.driver] {
-            while tasks.try_join_next().is_some() {}
-        }
+        self.connections.values_mut().for_each(Connection::reap);
         match output {
-            Output::Connect => self.connect(),
+            Output::Connect { connection } => self.connect(connection),
+            Output::Ping { connection } => self.notify(connection, |it| &it.ping),
+            Output::Close { connection } => self.end_in_order(connection),
+            Output::Drop { connection } => {
+                warn!("the push service no longer answers");
+                self.last_error = Some("it no longer answered".to_owned());
+                self.let_go(connection);
+            }
             Output::Refuse { promise } => drop(self.promises.remove(&promise)),
             Output::Admit { promise, slot, unrouted } => {
-                if let (Some(promise), Some(context)) = (self.promises.remove(&promise), self.context()) {
-                    self.tasks.spawn_local(push::receive(context, promise, slot, unrouted));
+                if let Some((connection, promise)) = self.promises.remove(&promise) {
+                    self.spawn(connection, |context| push::receive(context, promise, slot, unrouted));
                 }
             }
-            Output::Monitor { monitor, target } => {
+            Output::Monitor { connection, monitor, target } => {
                 let request = self.dialect.monitor_request(&target, None);
-                let ended = move |next| Input::MonitorEnded { monitor, next };
-                self.spawn(|context| push::monitor(context, request, target, ended));
+                let ended = move |next| Input::MonitorEnded { connection, monitor, next };
+                self.spawn(connection, |context| push::monitor(context, request, target, ended));
             }
-            Output::Fetch { subscription, read } => {
+            Output::Fetch { connection, subscription, read } => {
                 let target = Target::Subscription(read.clone());
                 let request = self.dialect.monitor_request(&target, Some(0));
-                let ended = move |next| Input::FetchEnded { subscription, read, next };
-                self.spawn(|context| push::monitor(context, request, target, ended));
+                let ended = move |next| Input::FetchEnded { connection, subscription, read, next };
+                self.spawn(connection, |context| push::monitor(context, request, target, ended));
             }
-            Output::Acknowledge { message } => {
+            Output::Acknowledge { connection, message } => {
                 let request = self.dialect.acknowledge_request(&message);
-                let answer = move |outcome| Input::Acknowledged { message, outcome };
-                self.spawn_request(|context| request::delete(context, request, answer));
+                let answer = move |outcome| Input::Acknowledged { connection, message, outcome };
+                self.spawn_request(connection, |context| request::delete(context, request, answer));
             }
-            Output::Unsubscribe { subscription, read } => {
+            Output::Unsubscribe { connection, subscription, read } => {
                 let request = self.dialect.unsubscribe_request(&read);
-                let answer = move |outcome| Input::Unsubscribed { subscription, outcome };
-                self.spawn_request(|context| request::delete(context, request, answer));
+                let answer = move |outcome| Input::Unsubscribed { connection, subscription, outcome };
+                self.spawn_request(connection, |context| request::delete(context, request, answer));
             }
-            Output::Subscribe { subscription, set } => {
+            Output::Subscribe { connection, subscription, set } => {
                 let service = self.service.clone();
-                self.spawn_request(|context| request::subscribe(context, service, set, subscription));
+                self.spawn_request(connection, |context| request::subscribe(context, service, set, subscription));
             }
             Output::Decode { .. } | Output::Deliver { .. } | Output::Reply { .. } | Output::Persist { .. } => {
                 debug_assert!(false, "not an output for the push service");
@@ -248,74 +285,122 @@ impl Upstream {
         }
     }
 
-    fn spawn<F: Future<Output = ()> + 'static>(&mut self, task: impl FnOnce(Context) -> F) {
+    fn spawn<F: Future<Output = ()> + 'static>(&mut self, id: ConnectionId, task: impl FnOnce(Context) -> F) {
         // Without a connection the gateway hears of its end anyway, and asks again on the next one.
-        if let Some(context) = self.context() {
-            self.tasks.spawn_local(task(context));
+        if let Some(context) = self.context(id)
+            && let Some(connection) = self.connections.get_mut(&id)
+        {
+            connection.tasks.spawn_local(task(context));
         }
     }
 
-    fn spawn_request<F: Future<Output = ()> + 'static>(&mut self, task: impl FnOnce(Context) -> F) {
-        if let Some(context) = self.context() {
-            self.requesting.spawn_local(task(context));
+    fn spawn_request<F: Future<Output = ()> + 'static>(&mut self, id: ConnectionId, task: impl FnOnce(Context) -> F) {
+        if let Some(context) = self.context(id)
+            && let Some(connection) = self.connections.get_mut(&id)
+        {
+            connection.requesting.spawn_local(task(context));
         }
     }
 
-    fn reporter(&self) -> Reporter {
-        Reporter { generation: self.generation, sender: self.sender.clone(), heard: Rc::clone(&self.heard) }
+    fn reporter(&self, connection: ConnectionId) -> Reporter {
+        Reporter { connection, sender: self.sender.clone() }
     }
 
-    fn context(&self) -> Option<Context> {
-        let requests = self.requests.clone()?;
-        Some(Context { reporter: self.reporter(), requests, dialect: self.dialect, clock: self.clock.clone() })
+    fn context(&self, id: ConnectionId) -> Option<Context> {
+        let requests = self.connections.get(&id)?.requests.clone()?;
+        Some(Context { reporter: self.reporter(id), requests, dialect: self.dialect, clock: self.clock.clone() })
     }
 
-    fn connect(&mut self) {
-        self.drop_connection();
-        let (reporter, preconnection) = (self.reporter(), Rc::clone(&self.preconnection));
-        self.driver.spawn_local(async move {
+    fn notify(&self, id: ConnectionId, which: impl Fn(&Connection) -> &Rc<Notify>) {
+        if let Some(connection) = self.connections.get(&id) {
+            which(connection).notify_one();
+        }
+    }
+
+    fn connect(&mut self, id: ConnectionId) {
+        let (reporter, preconnection) = (self.reporter(id), Rc::clone(&self.preconnection));
+        let mut connection = Connection::default();
+        connection.driver.spawn_local(async move {
             let report = match preconnection.initiate().await {
                 Ok((session, remote)) => Report::Connected(session, remote),
                 Err(error) => Report::Failed(error),
             };
             reporter.report(report).await;
         });
+        self.connections.insert(id, connection);
     }
 
-    fn adopt(&mut self, session: Session, remote: SocketAddr) {
-        let Session { requests, connection, ping } = session;
-        self.requests = Some(requests);
-        self.remote = Some(remote);
+    fn adopt(&mut self, id: ConnectionId, session: Session, remote: SocketAddr) {
+        let reporter = self.reporter(id);
         self.last_error = None;
-        self.heard.set(now());
-        self.driver.spawn_local(http2::drive(self.reporter(), connection));
-        self.tasks.spawn_local(http2::keep_alive(self.reporter(), ping));
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Session { requests, connection: driver, ping, sightings } = session;
+        (connection.requests, connection.remote) = (Some(requests.clone()), Some(remote));
+        connection.sightings = Rc::clone(&sightings);
+        connection.driver.spawn_local(http2::drive(reporter.clone(), driver, Rc::clone(&connection.closing)));
+        connection.tasks.spawn_local(http2::test(reporter.clone(), ping, Rc::clone(&connection.ping)));
+        connection.tasks.spawn_local(http2::watch(reporter, requests, sightings));
+    }
+
+    /// Nothing new on a connection, GOAWAY, close; its end is reported.
+    fn end_in_order(&mut self, id: ConnectionId) {
+        self.promises.retain(|_, (connection, _)| *connection != id);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.requests = None;
+            connection.tasks.abort_all();
+            connection.requesting.abort_all();
+            connection.closing.notify_one();
+        }
     }
 
     /// Lets go of a connection with everything on it.
-    fn drop_connection(&mut self) {
-        self.generation += 1;
-        self.requests = None;
-        self.remote = None;
-        self.promises.clear();
-        self.tasks.abort_all();
-        self.requesting.abort_all();
-        self.driver.abort_all();
-    }
-
-    /// Ends the connection in order: nothing new, requests under way are answered, GOAWAY, close.
-    pub async fn close(mut self) {
-        self.promises.clear();
-        self.requests = None;
-        self.tasks.abort_all();
-        let ended = async {
-            while self.tasks.join_next().await.is_some() {}
-            while self.requesting.join_next().await.is_some() {}
-            // Without a handle of any stream the driver says GOAWAY and ends.
-            while self.driver.join_next().await.is_some() {}
-        };
-        if timeout(Duration::from_millis(CLOSE_WAIT_MS_MAX), ended).await.is_err() {
-            debug!("the connection to the push service did not end in order");
+    fn let_go(&mut self, id: ConnectionId) {
+        self.promises.retain(|_, (connection, _)| *connection != id);
+        if let Some(connection) = self.connections.remove(&id) {
+            self.octets = self.octets + connection.sightings.octets();
         }
     }
+
+    /// Ends all connections in order: nothing new, requests under way are answered, GOAWAY, close.
+    pub async fn close(mut self) {
+        self.promises.clear();
+        for connection in self.connections.values_mut() {
+            connection.requests = None;
+            connection.tasks.abort_all();
+        }
+        let ended = async {
+            for connection in self.connections.values_mut() {
+                while connection.tasks.join_next().await.is_some() {}
+                while connection.requesting.join_next().await.is_some() {}
+                // Without a handle of any stream the driver says GOAWAY and ends.
+                while connection.driver.join_next().await.is_some() {}
+            }
+        };
+        if timeout(Duration::from_millis(CLOSE_WAIT_MS_MAX), ended).await.is_err() {
+            debug!("a connection to the push service did not end in order");
+        }
+    }
+}
+
+/// What a person has to know of a failed attempt.
+fn trouble(error: &EstablishmentError) -> Trouble {
+    match error {
+        // The library gives the resolver's words only; others mean that no resolver was reached.
+        EstablishmentError::Resolution(_, error) if error.to_string().contains("not known") => Trouble::Name,
+        EstablishmentError::Resolution(..) => Trouble::Network,
+        EstablishmentError::NoAddress(_) => Trouble::Name,
+        EstablishmentError::Candidate(_, CandidateError::Stack(StackError::Tls(error))) if is_distrust(error) => {
+            Trouble::Certificate
+        }
+        EstablishmentError::Candidate(_, CandidateError::Stack(StackError::Name(_))) => Trouble::Name,
+        EstablishmentError::Candidate(_, CandidateError::Stack(StackError::Tcp(_)) | CandidateError::Timeout) => {
+            Trouble::Network
+        }
+        EstablishmentError::Candidate(..) => Trouble::Protocol,
+    }
+}
+
+fn is_distrust(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }

@@ -29,10 +29,7 @@ pub(super) async fn monitor(context: Context, request: Request<()>, target: Targ
     if next == Some(Next::Ended) {
         warn!("the push service no longer knows what was monitored; application servers need the new subscriptions");
     }
-    match next {
-        Some(next) => context.reporter.heard(Report::Input(ended(next))).await,
-        None => context.reporter.report(Report::Input(ended(Next::Backoff(None)))).await,
-    }
+    context.reporter.report(Report::Input(ended(next.unwrap_or(Next::Backoff(None))))).await;
 }
 
 async fn open(context: &Context, request: Request<()>) -> Result<(ResponseFuture, PushPromises), h2::Error> {
@@ -56,7 +53,7 @@ async fn watch(
             // Promises first: all of them precede the end of the request.
             biased;
             promise = promises.push_promise(), if promising => match promise {
-                Some(Ok(promise)) => context.reporter.heard(Report::Promised(target.clone(), promise)).await,
+                Some(Ok(promise)) => context.reporter.report(Report::Promised(target.clone(), promise)).await,
                 // No more of them; how the request ended is still to be read.
                 Some(Err(_)) | None => promising = false,
             },
@@ -89,12 +86,10 @@ async fn chunk(body: &mut Option<RecvStream>) -> Option<Bytes> {
 
 /// Takes in an admitted promise: head, then content within bounds of size and time.
 pub(super) async fn receive(context: Context, promise: PushPromise, slot: SlotId, unrouted: bool) {
-    let wait = Duration::from_millis(PUSH_BODY_WAIT_MS_MAX);
-    match timeout(wait, content(&context, promise, slot, unrouted)).await {
-        Ok(Ok(pushed)) => context.reporter.heard(Report::Input(pushed)).await,
-        Ok(Err(content)) => context.reporter.report(Report::Input(Input::PushFailed { slot, content })).await,
-        Err(_) => context.reporter.report(Report::Input(Input::PushFailed { slot, content: None })).await,
-    }
+    let (wait, connection) = (Duration::from_millis(PUSH_BODY_WAIT_MS_MAX), context.reporter.connection);
+    let content = timeout(wait, content(&context, promise, slot, unrouted)).await.unwrap_or(Err(None));
+    let input = content.unwrap_or_else(|content| Input::PushFailed { connection, slot, content });
+    context.reporter.report(Report::Input(input)).await;
 }
 
 async fn content(
@@ -121,5 +116,6 @@ async fn content(
     }
     // A stream that was reset has no end: what came of it is not the message.
     stream.ok_or(None)?.trailers().await.map_err(|_| None)?;
-    Ok(Input::Pushed { slot, send, body, max_age: headers::max_age(&head.headers) })
+    let connection = context.reporter.connection;
+    Ok(Input::Pushed { connection, slot, send, body, max_age: headers::max_age(&head.headers) })
 }

@@ -11,19 +11,24 @@ use super::{Context, Report};
 use crate::limits::REQUEST_WAIT_MS_MAX;
 use crate::proto::Input;
 use crate::proto::subscription::SubscriptionId;
-use crate::transport::describe;
-use crate::webpush::exchange::Deletion;
+use crate::webpush::exchange::{Deletion, SubscribeError};
 use crate::webpush::resource::{PushServiceUri, SetUri};
+
+/// Why a request was not answered.
+enum Unanswered {
+    /// The service has not looked at it.
+    NotProcessed,
+    /// It may have.
+    Unknown,
+}
 
 /// Sends a DELETE and reports what became of it.
 pub(super) async fn delete(context: Context, request: Request<()>, answer: impl FnOnce(Deletion) -> Input) {
-    match exchange(&context, request).await {
-        Some((status, headers)) => {
-            let outcome = context.dialect.deleted(status, &headers, context.clock.now());
-            context.reporter.heard(Report::Input(answer(outcome))).await;
-        }
-        None => context.reporter.report(Report::Input(answer(Deletion::Retry(None)))).await,
-    }
+    let outcome = match exchange(&context, request).await {
+        Ok((status, headers)) => context.dialect.deleted(status, &headers, context.clock.now()),
+        Err(_) => Deletion::Retry(None),
+    };
+    context.reporter.report(Report::Input(answer(outcome))).await;
 }
 
 /// Asks for a subscription and reports it.
@@ -34,35 +39,41 @@ pub(super) async fn subscribe(
     subscription: SubscriptionId,
 ) {
     let request = context.dialect.subscribe_request(&service, set.as_ref());
-    let outcome = exchange(&context, request).await.map(|(status, headers)| {
-        context.dialect.parse_subscribed(&service, set.as_ref(), status, &headers, context.clock.now())
-    });
+    let outcome = match exchange(&context, request).await {
+        Ok((status, headers)) => {
+            let now = context.clock.now();
+            Some(context.dialect.parse_subscribed(&service, set.as_ref(), status, &headers, now))
+        }
+        Err(Unanswered::NotProcessed) => Some(Err(SubscribeError::NotProcessed)),
+        Err(Unanswered::Unknown) => None,
+    };
     if let Some(Err(error)) = &outcome {
         tracing::warn!("no subscription: {error}");
     }
-    let is_answered = outcome.is_some();
-    let report = Report::Input(Input::Subscribed { subscription, outcome });
-    if is_answered {
-        context.reporter.heard(report).await;
-    } else {
-        context.reporter.report(report).await;
-    }
+    let connection = context.reporter.connection;
+    context.reporter.report(Report::Input(Input::Subscribed { connection, subscription, outcome })).await;
 }
 
-/// Waits until a request may be sent. A connection on which none can be sent any more is reported as ended.
+/// Waits until a request may be sent. A connection on which none can be sent any more is reported as going.
 pub(super) async fn ready(context: &Context) -> Result<SendRequest<Bytes>, h2::Error> {
     let ready = context.requests.clone().ready().await;
-    if let Err(error) = &ready {
-        context.reporter.report(Report::Closed(describe(error))).await;
+    if ready.is_err() {
+        context.reporter.report(Report::GoingAway).await;
     }
     ready
 }
 
 /// One request, one answer without content; none when it did not come in time, counted from when it could be sent.
-async fn exchange(context: &Context, request: Request<()>) -> Option<(u16, HeaderMap)> {
-    let mut requests = ready(context).await.ok()?;
-    let (response, _) = requests.send_request(request, true).ok()?;
-    let answer = timeout(Duration::from_millis(REQUEST_WAIT_MS_MAX), response).await.ok()?;
-    let (head, _) = answer.ok()?.into_parts();
-    Some((head.status.as_u16(), head.headers))
+async fn exchange(context: &Context, request: Request<()>) -> Result<(u16, HeaderMap), Unanswered> {
+    let mut requests = ready(context).await.map_err(|_| Unanswered::NotProcessed)?;
+    let (response, _) = requests.send_request(request, true).map_err(|_| Unanswered::NotProcessed)?;
+    let answer = timeout(Duration::from_millis(REQUEST_WAIT_MS_MAX), response).await;
+    let (head, _) = answer.map_err(|_| Unanswered::Unknown)?.map_err(|error| unanswered(&error))?.into_parts();
+    Ok((head.status.as_u16(), head.headers))
+}
+
+/// Source: RFC 9113 §8.7 (a stream above the last one of a GOAWAY, or reset as refused, was not processed).
+fn unanswered(error: &h2::Error) -> Unanswered {
+    let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    if error.is_remote() && (error.is_go_away() || is_refused) { Unanswered::NotProcessed } else { Unanswered::Unknown }
 }

@@ -57,6 +57,8 @@ pub enum SubscribeError {
     Invalid(&'static str, InvalidResource),
     /// Any other status.
     Status(u16),
+    /// The service has not looked at the request, and says so.
+    NotProcessed,
 }
 
 /// A promise, read.
@@ -345,6 +347,7 @@ impl fmt::Display for SubscribeError {
             Self::Missing(field) => write!(f, "the push service answered 201 without a usable {field}"),
             Self::Invalid(field, error) => write!(f, "the push service answered 201 with a bad {field}: {error}"),
             Self::Status(status) => write!(f, "the push service answered {status}"),
+            Self::NotProcessed => f.write_str("the push service has not looked at the request; it is repeated"),
         }
     }
 }

@@ -250,7 +250,7 @@ impl World {
         let mut dice = Dice(SeededRandom::new(options.seed.wrapping_mul(0x9e37_79b9) ^ 0x5eed));
         let plan = plan::Plan::draw(options.seed, options.climate, &mut dice);
         let devices: Vec<Device> = (0..plan.device_count).map(|at| Device::draw(at, &plan, &mut dice)).collect();
-        let (service, gateway) = (Service::new(&mut dice), Gateway::new(&plan, &devices, &mut dice));
+        let (service, gateway) = (Service::new(&plan, &mut dice), Gateway::new(&plan, &devices, &mut dice));
         let context = Context {
             now: 0,
             check: Check::new(options.bounds, devices.iter().map(|device| device.traits).collect()),
@@ -345,10 +345,10 @@ impl World {
             }
             Event::ToService { .. } | Event::ToGateway { .. } => {}
             Event::Dial { connection } => {
-                let is_made = context.network.is_up && self.service.connect(connection);
-                context.network.dialed(connection, is_made);
+                let streams_max = if context.network.is_up { self.service.connect(connection) } else { None };
+                context.network.dialed(connection, streams_max.is_some());
                 let answer = context.network.one_way_ms(&context.weather, &mut context.dice);
-                context.after(answer, Event::Gateway(GatewayEvent::Dialed { connection, is_made }));
+                context.after(answer, Event::Gateway(GatewayEvent::Dialed { connection, streams_max }));
             }
             Event::ServiceLeft { connection } => self.service.left(connection, context),
             Event::Service(event) => self.service.happen(event, context),

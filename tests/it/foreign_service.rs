@@ -34,7 +34,7 @@ async fn nothing_stored_is_asked_for_once() {
 /// A-UA-37, A-UA-02: with two streams, a set's monitor keeps one; everything else goes over the other.
 #[tokio::test(flavor = "local")]
 async fn two_streams_are_enough() {
-    let service = PushService::start(Script { streams: 2, fetch: None, ..Script::default() }).await;
+    let service = PushService::start(Script { streams: 2, ..Script::default() }).await;
     let mut rig = Rig::with_foreign(&service).await;
     rig.start_gateway();
     let mut device = rig.attach(7).await;

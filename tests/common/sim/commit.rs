@@ -52,6 +52,7 @@ impl Service {
     }
 
     pub(super) fn answer(&mut self, write: Write, context: &mut Context) {
+        self.tell_limit(context);
         let Some((asker, reply)) = write.answer else { return };
         if let (Some(removed), Reply::Removed) = (write.removed, &reply) {
             context.check.deleted(removed);

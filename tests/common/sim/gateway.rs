@@ -1,5 +1,5 @@
 //! The gateway: [`proto::Gateway`](fieldgate::proto::Gateway) with the shells of its flash, its links and its
-//! connection.
+//! connections.
 
 #[path = "perform.rs"]
 mod perform;
@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use fieldgate::limits::{
     ACKED_COUNT_MAX, DELIVERY_SLOT_COUNT, STORE_QUEUE_COUNT, SUBSCRIPTION_COUNT_MAX, UNDELIVERABLE_URI_COUNT_MAX,
 };
+use fieldgate::proto::connection::Trouble;
 use fieldgate::proto::record::{DeviceRecord, Record};
 use fieldgate::proto::status::Status;
 use fieldgate::proto::{self, Input};
@@ -24,6 +25,8 @@ use super::pump::{Heard, Pump};
 use super::upstream::{ORIGIN, Upstream};
 use super::{Context, Dice, Event, Fault, WALL_S};
 
+/// The connection in use, one that it replaces, and an attempt.
+pub(super) const CONNECTION_COUNT_MAX: usize = 3;
 /// Octets that encryption adds in front and behind; the cheap decoder takes as many away.
 pub(super) const COVER_BYTES: (usize, usize) = (86, 17);
 
@@ -37,7 +40,7 @@ pub(super) enum GatewayEvent {
     },
     Dialed {
         connection: u64,
-        is_made: bool,
+        streams_max: Option<usize>,
     },
     /// The gateway learns that a connection is gone.
     Left {
@@ -88,13 +91,15 @@ pub(super) struct Gateway {
     added: Vec<DeviceRecord>,
     flash: BTreeMap<Vec<u8>, Vec<u8>>,
     writes: VecDeque<Write>,
-    upstream: Upstream,
+    /// By their number in the network.
+    upstreams: BTreeMap<u64, Upstream>,
     connection_count: u64,
+    /// Connections of earlier lives.
+    connection_base: u64,
     pumps: BTreeMap<usize, Pump>,
     session_count: u32,
     heard_at: u64,
     drained: u32,
-    streams_max: usize,
     is_decoder_real: bool,
 }
 
@@ -113,13 +118,13 @@ impl Gateway {
             added: records(added),
             flash: BTreeMap::new(),
             writes: VecDeque::new(),
-            upstream: Upstream::default(),
+            upstreams: BTreeMap::new(),
             connection_count: 0,
+            connection_base: 0,
             pumps: BTreeMap::new(),
             session_count: 0,
             heard_at: 0,
             drained: 0,
-            streams_max: plan.streams_max,
             is_decoder_real: plan.is_decoder_real,
         }
     }
@@ -132,6 +137,7 @@ impl Gateway {
         self.life += 1;
         self.epoch = context.now;
         self.session_count = 0;
+        self.connection_base = self.connection_count;
         context.check.gateway_started();
         context.trace(|| format!("gateway starts with {} records", self.flash.len()));
         let service = PushServiceUri::parse(&format!("{ORIGIN}/subscribe")).expect("valid");
@@ -170,7 +176,7 @@ impl Gateway {
         self.writes.clear();
         self.pumps.clear();
         self.due = None;
-        self.upstream.drop_connection();
+        self.upstreams.clear();
         context.trace(|| "gateway crashes".to_owned());
     }
 
@@ -243,20 +249,20 @@ impl Gateway {
         match event {
             GatewayEvent::Start => self.start(context),
             _ if self.core.is_none() => {}
-            GatewayEvent::Report { connection, input } if self.is_current(connection) => self.feed(input, context),
-            GatewayEvent::Dialed { connection, is_made } if connection == self.upstream.connection() => {
-                self.dialed(is_made, context);
+            GatewayEvent::Report { connection, input } if self.upstreams.contains_key(&connection) => {
+                self.feed(input, context);
             }
-            GatewayEvent::Left { connection } if self.is_current(connection) => {
-                context.trace(|| format!("gateway: connection {connection} is gone"));
-                self.upstream.drop_connection();
-                self.feed(Input::ConnectionClosed, context);
+            GatewayEvent::Dialed { connection, streams_max } => self.dialed(connection, streams_max, context),
+            GatewayEvent::Left { connection } => self.left(connection, context),
+            GatewayEvent::RequestLate { connection, stream } => {
+                if let Some(upstream) = self.upstreams.get_mut(&connection) {
+                    upstream.request_late(stream, context);
+                }
             }
-            GatewayEvent::RequestLate { connection, stream } if self.is_current(connection) => {
-                self.upstream.request_late(stream, context);
-            }
-            GatewayEvent::BodyLate { connection, stream } if self.is_current(connection) => {
-                self.upstream.body_late(stream, context);
+            GatewayEvent::BodyLate { connection, stream } => {
+                if let Some(upstream) = self.upstreams.get_mut(&connection) {
+                    upstream.body_late(stream, context);
+                }
             }
             GatewayEvent::Stored { life } if life == self.life => self.stored(context),
             GatewayEvent::Decoded { life, input } if life == self.life => self.feed(input, context),
@@ -269,8 +275,8 @@ impl Gateway {
     /// Takes a frame of the service.
     pub fn hear(&mut self, connection: u64, frame: Down, context: &mut Context) {
         if self.core.is_some()
-            && self.is_current(connection)
-            && let Some(input) = self.upstream.hear(frame, context)
+            && let Some(upstream) = self.upstreams.get_mut(&connection).filter(|upstream| upstream.is_up())
+            && let Some(input) = upstream.hear(frame, context)
         {
             context.after(0, Event::Gateway(GatewayEvent::Report { connection, input }));
         }
@@ -320,22 +326,32 @@ impl Gateway {
         }
     }
 
-    fn is_current(&self, connection: u64) -> bool {
-        self.upstream.is_up() && self.upstream.connection() == connection
+    /// The network is another one.
+    pub fn path_changed(&mut self, context: &mut Context) {
+        self.feed(Input::PathChanged, context);
     }
 
-    fn dialed(&mut self, is_made: bool, context: &mut Context) {
-        if !is_made {
-            return self.feed(Input::ConnectionClosed, context);
-        }
-        self.upstream.up(self.streams_max);
-        let connection = self.upstream.connection();
+    fn dialed(&mut self, connection: u64, streams_max: Option<usize>, context: &mut Context) {
+        let Some(upstream) = self.upstreams.get_mut(&connection) else { return };
+        let id = upstream.id();
+        let Some(streams_max) = streams_max else {
+            self.upstreams.remove(&connection);
+            return self.feed(Input::ConnectionClosed { connection: id, trouble: Trouble::Network }, context);
+        };
+        upstream.up(streams_max);
         if !context.network.carries(connection) {
             context.after(1, Event::Gateway(GatewayEvent::Left { connection }));
         }
-        context.trace(|| format!("gateway: connection {} is up", self.upstream.connection()));
+        context.trace(|| format!("gateway: connection {connection} is up"));
         let verified_at = UnixTime(WALL_S + context.now / 1_000);
-        self.feed(Input::ConnectionReady { verified_at, streams_max: self.streams_max }, context);
+        self.feed(Input::ConnectionReady { connection: id, verified_at, streams_max }, context);
+    }
+
+    fn left(&mut self, connection: u64, context: &mut Context) {
+        if let Some(upstream) = self.upstreams.remove(&connection) {
+            context.trace(|| format!("gateway: connection {connection} is gone"));
+            self.feed(Input::ConnectionClosed { connection: upstream.id(), trouble: Trouble::Ended }, context);
+        }
     }
 
     fn heard(&mut self, index: usize, heard: Heard, context: &mut Context) {

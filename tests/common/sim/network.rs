@@ -19,6 +19,8 @@ pub(super) enum Up {
     Delete { stream: u32, resource: Token },
     /// The end of a promised stream.
     Reset { stream: u32 },
+    /// A test whether anything still passes.
+    Ping,
 }
 
 /// What the service sends.
@@ -34,6 +36,12 @@ pub(super) enum Down {
     End { stream: u32, ending: Ending },
     /// The answer to another request; none: it could not be stored.
     Answer { stream: u32, reply: Option<Reply> },
+    /// How many requests may be open at once.
+    Settings { streams_max: usize },
+    /// The answer to a test.
+    Pong,
+    /// No more requests are taken on the connection.
+    GoingAway,
 }
 
 /// One connection. Each end learns of its end by itself.

@@ -1,14 +1,15 @@
 //! How the gateway's shells perform what the machine decided.
 
+use fieldgate::proto::connection::ConnectionId;
 use fieldgate::proto::{self, Change, Input, Output, Reply};
 use fieldgate::time::Instant;
 use fieldgate::webpush::ece::{self, DecodeError};
 use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, ToDevice};
 
 use super::super::pump::NotTaken;
-use super::super::upstream::token;
+use super::super::upstream::{Upstream, connection_of, token};
 use super::super::{Context, Event, Fault};
-use super::{COVER_BYTES, Gateway, GatewayEvent, Write};
+use super::{CONNECTION_COUNT_MAX, COVER_BYTES, Gateway, GatewayEvent, Write};
 
 impl Gateway {
     pub(super) fn drain(&mut self, context: &mut Context) {
@@ -26,10 +27,13 @@ impl Gateway {
     fn perform(&mut self, output: Output, context: &mut Context) {
         context.trace(|| format!("gateway: {output:?}"));
         match output {
-            Output::Connect => {
-                self.connection_count += 1;
-                self.upstream.connect(self.connection_count, context);
+            Output::Connect { connection: id } => {
+                let connection = self.number(id);
+                self.connection_count = self.connection_count.max(connection);
+                self.upstreams.insert(connection, Upstream::connect(connection, id, context));
+                context.check.bound("connections", self.upstreams.len(), CONNECTION_COUNT_MAX);
             }
+            Output::Close { connection } | Output::Drop { connection } => self.close(connection, context),
             Output::Decode { slot, keys, body } => {
                 let mut outcome = if self.is_decoder_real { ece::decode(&keys, body) } else { uncover(&body) };
                 if context.fault == Some(Fault::ChangesOctets) && context.dice.percent(5) {
@@ -52,11 +56,42 @@ impl Gateway {
                 let (pause, life) = (context.dice.between(1, 40), self.life);
                 context.after(pause, Event::Gateway(GatewayEvent::Stored { life }));
             }
-            Output::Acknowledge { message } => {
-                context.check.acknowledging(token(message.as_str()));
-                self.upstream.perform(Output::Acknowledge { message }, context);
+            Output::Admit { promise, .. } | Output::Refuse { promise } => {
+                self.upstream_perform(connection_of(promise), output, context);
             }
-            other => self.upstream.perform(other, context),
+            Output::Acknowledge { connection, ref message } => {
+                context.check.acknowledging(token(message.as_str()));
+                self.upstream_perform(self.number(connection), output, context);
+            }
+            Output::Ping { connection }
+            | Output::Monitor { connection, .. }
+            | Output::Fetch { connection, .. }
+            | Output::Subscribe { connection, .. }
+            | Output::Unsubscribe { connection, .. } => {
+                self.upstream_perform(self.number(connection), output, context);
+            }
+        }
+    }
+
+    /// The number in the network of a connection of this life.
+    fn number(&self, id: ConnectionId) -> u64 {
+        self.connection_base + id.0 + 1
+    }
+
+    fn upstream_perform(&mut self, connection: u64, output: Output, context: &mut Context) {
+        if let Some(upstream) = self.upstreams.get_mut(&connection) {
+            upstream.perform(output, context);
+        }
+    }
+
+    /// Ends a connection; what is on its way there is lost.
+    fn close(&mut self, id: ConnectionId, context: &mut Context) {
+        let connection = self.number(id);
+        if self.upstreams.contains_key(&connection) {
+            context.network.cut(connection);
+            let delay = context.network.one_way_ms(&context.weather, &mut context.dice);
+            context.after(delay, Event::ServiceLeft { connection });
+            context.after(0, Event::Gateway(GatewayEvent::Left { connection }));
         }
     }
 

@@ -60,7 +60,7 @@ impl Plan {
             (weather.store_fails, weather.commit_fails) = (dice.below(30), dice.below(30));
             (weather.slow_bodies, weather.latency_ms_max) = (*dice.pick(&[0, 10, 60]), *dice.pick(&[2, 20, 150, 900]));
         }
-        let streams_max = if climate == Climate::Calm { 100 } else { *dice.pick(&[3, 4, 8, 100, 100, 100]) };
+        let streams_max = if climate == Climate::Calm { 100 } else { *dice.pick(&[2, 3, 4, 8, 100, 100, 100]) };
         let is_small = dice.percent(40);
         Self {
             climate,
@@ -106,6 +106,8 @@ enum Operation {
     Fill,
     Remove,
     Cut,
+    GoAway,
+    Path,
     NetworkDown,
     GatewayCrash,
     ServiceCrash,
@@ -128,6 +130,8 @@ const NETWORK: &[(u64, Operation)] = &[
     (30, Operation::Send),
     (4, Operation::Channel),
     (5, Operation::Cut),
+    (3, Operation::GoAway),
+    (2, Operation::Path),
     (2, Operation::NetworkDown),
     (4, Operation::GatewayCrash),
     (4, Operation::ServiceCrash),
@@ -175,6 +179,8 @@ impl World {
             Operation::Fill => device.capacity = context.dice.between(1, 16) as usize,
             Operation::Remove => self.remove_or_add(at),
             Operation::Cut => self.cut_all(),
+            Operation::GoAway => self.service.go_away(context),
+            Operation::Path => self.gateway.path_changed(context),
             Operation::NetworkDown => {
                 context.network.is_up = !context.network.is_up;
                 self.cut_all();
@@ -246,7 +252,10 @@ impl World {
             self.context.network.cut(connection);
             let late = |dice: &mut Dice| if dice.percent(60) { dice.between(1, 500) } else { dice.between(1, 40_000) };
             let (gateway, service) = (late(&mut self.context.dice), late(&mut self.context.dice));
-            self.context.after(gateway, Event::Gateway(GatewayEvent::Left { connection }));
+            // A path that only forgets tells nobody.
+            if self.context.dice.percent(85) {
+                self.context.after(gateway, Event::Gateway(GatewayEvent::Left { connection }));
+            }
             self.context.after(service, Event::ServiceLeft { connection });
         }
     }

@@ -17,6 +17,7 @@ use fieldgate::time::{Instant, UnixTime};
 use fieldgate::webpush::headers::Ttl;
 
 use super::network::{Down, Up};
+use super::plan::Plan;
 use super::{Context, Dice, Event, WALL_S};
 
 /// What happens inside the service.
@@ -54,6 +55,7 @@ struct Sending {
 
 #[derive(Default)]
 struct Session {
+    streams_max: usize,
     next_stream: u32,
     sending: BTreeMap<u32, Sending>,
     ended: VecDeque<(u32, DeliveryId)>,
@@ -61,6 +63,8 @@ struct Session {
 
 /// The process and its disk.
 pub(super) struct Service {
+    /// Requests at once that a connection may have, if one for each set and one more are no more.
+    streams_max: usize,
     core: Option<Retention>,
     epoch: u64,
     life: u32,
@@ -72,8 +76,9 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub fn new(dice: &mut Dice) -> Self {
+    pub fn new(plan: &Plan, dice: &mut Dice) -> Self {
         Self {
+            streams_max: plan.streams_max,
             core: None,
             epoch: 0,
             life: 0,
@@ -135,17 +140,40 @@ impl Service {
         self.core.as_ref().is_some_and(|core| core.kind(message) == Some(Kind::Message))
     }
 
-    pub fn connect(&mut self, connection: u64) -> bool {
-        if self.core.is_some() {
-            self.sessions.insert(connection, Session { next_stream: 2, ..Session::default() });
+    /// Takes a connection and says how many requests it may have at once.
+    pub fn connect(&mut self, connection: u64) -> Option<usize> {
+        self.core.as_ref()?;
+        let streams_max = self.streams_max();
+        self.sessions.insert(connection, Session { next_stream: 2, streams_max, ..Session::default() });
+        Some(streams_max)
+    }
+
+    /// Source: RFC 8030 §7.5 (one stream for management, and one for each set).
+    fn streams_max(&self) -> usize {
+        let sets = self.disk.iter().filter(|record| matches!(record, Record::Set { .. })).count();
+        self.streams_max.max(sets + 1)
+    }
+
+    /// Tells connections of a limit that is another one.
+    fn tell_limit(&mut self, context: &mut Context) {
+        let streams_max = self.streams_max();
+        for (connection, session) in self.sessions.iter_mut().filter(|(_, it)| it.streams_max != streams_max) {
+            session.streams_max = streams_max;
+            context.send_down(*connection, Down::Settings { streams_max });
         }
-        self.core.is_some()
     }
 
     pub fn left(&mut self, connection: u64, context: &mut Context) {
         if self.sessions.remove(&connection).is_some() {
             context.trace(|| format!("service: connection {connection} is gone"));
             self.input(Input::ConnectionClosed(ConnectionId(connection)), context);
+        }
+    }
+
+    /// Lets all connections go.
+    pub fn go_away(&self, context: &mut Context) {
+        for connection in self.sessions.keys() {
+            context.send_down(*connection, Down::GoingAway);
         }
     }
 
@@ -199,6 +227,7 @@ impl Service {
                 self.request(Asker::Stream(connection, stream), Request::Remove { resource }, context);
             }
             Up::Reset { stream } => self.reset(connection, stream, context),
+            Up::Ping => context.send_down(connection, Down::Pong),
         }
     }
 

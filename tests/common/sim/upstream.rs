@@ -1,4 +1,4 @@
-//! The gateway's connection to the service: performs outputs, reports inputs, decides nothing.
+//! A connection of the gateway to the service: performs outputs, reports inputs, decides nothing.
 //!
 //! Each request and each body has a life of its own, so reports of different ones may change places; promises and the
 //! end of one monitoring request do not.
@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use fieldgate::limits::{PROMISED_STREAMS_MAX, PUSH_BODY_WAIT_MS_MAX, REQUEST_WAIT_MS_MAX};
+use fieldgate::proto::connection::ConnectionId;
 use fieldgate::proto::delivery::SlotId;
 use fieldgate::proto::subscription::SubscriptionId;
 use fieldgate::proto::{Input, Output, PromiseId};
@@ -53,30 +54,47 @@ struct Promised {
     has_ended: bool,
 }
 
-/// One connection at most, by its number.
-#[derive(Default)]
+/// One connection, or an attempt at one.
 pub(super) struct Upstream {
+    /// Its number in the network.
     connection: u64,
+    /// Its number in the machine.
+    id: ConnectionId,
     is_up: bool,
     streams_max: usize,
     next_stream: u32,
-    next_promise: u64,
+    next_promise: u32,
     open: BTreeMap<u32, Asked>,
     queued: VecDeque<Queued>,
     promised: BTreeMap<u32, Promised>,
     parked: BTreeMap<PromiseId, u32>,
 }
 
-impl Upstream {
-    /// The connection that is up or being made.
-    pub fn connection(&self) -> u64 {
-        self.connection
-    }
+/// The number of the connection that a promise came on.
+pub(super) fn connection_of(promise: PromiseId) -> u64 {
+    promise.0 >> 32
+}
 
-    pub fn connect(&mut self, connection: u64, context: &mut Context) {
-        *self = Self { connection, next_stream: 1, next_promise: self.next_promise, ..Self::default() };
+impl Upstream {
+    pub fn connect(connection: u64, id: ConnectionId, context: &mut Context) -> Self {
         let delay = context.network.one_way_ms(&context.weather, &mut context.dice);
         context.after(delay, Event::Dial { connection });
+        Self {
+            connection,
+            id,
+            is_up: false,
+            streams_max: 0,
+            next_stream: 1,
+            next_promise: 0,
+            open: BTreeMap::new(),
+            queued: VecDeque::new(),
+            promised: BTreeMap::new(),
+            parked: BTreeMap::new(),
+        }
+    }
+
+    pub fn id(&self) -> ConnectionId {
+        self.id
     }
 
     pub fn is_up(&self) -> bool {
@@ -86,11 +104,6 @@ impl Upstream {
     pub fn up(&mut self, streams_max: usize) {
         self.is_up = true;
         self.streams_max = streams_max;
-    }
-
-    /// Lets go of the connection and everything on it.
-    pub fn drop_connection(&mut self) {
-        *self = Self { connection: self.connection, next_promise: self.next_promise, ..Self::default() };
     }
 
     /// Does what the machine decided, as far as it concerns the service.
@@ -109,16 +122,17 @@ impl Upstream {
                 }
             }
             Output::Admit { promise, slot, .. } => self.admit(promise, slot, context),
-            Output::Monitor { monitor, target } => {
+            Output::Ping { .. } => context.send_up(self.connection, Up::Ping),
+            Output::Monitor { monitor, target, .. } => {
                 let request = Request::Get(target_token(&target), None);
                 self.ask(Asked::Monitor { monitor, target }, request, context);
             }
-            Output::Fetch { subscription, read } => {
+            Output::Fetch { subscription, read, .. } => {
                 let request = Request::Get(token(read.as_str()), Some(0));
                 self.ask(Asked::Fetch { subscription, read }, request, context);
                 self.check_fetches(context);
             }
-            Output::Acknowledge { message } => {
+            Output::Acknowledge { message, .. } => {
                 let is_lost = match context.fault {
                     Some(Fault::LosesDeletes) => !context.is_healed,
                     Some(Fault::NeverDeletes) => true,
@@ -126,16 +140,17 @@ impl Upstream {
                 };
                 if is_lost {
                     let outcome = Deletion::Retry(None);
-                    return self.report(Input::Acknowledged { message, outcome }, context);
+                    let connection = self.id;
+                    return self.report(Input::Acknowledged { connection, message, outcome }, context);
                 }
                 let request = Request::Delete(token(message.as_str()));
                 self.ask(Asked::Acknowledge { message }, request, context);
             }
-            Output::Unsubscribe { subscription, read } => {
+            Output::Unsubscribe { subscription, read, .. } => {
                 let request = Request::Delete(token(read.as_str()));
                 self.ask(Asked::Unsubscribe { subscription }, request, context);
             }
-            Output::Subscribe { subscription, set } => {
+            Output::Subscribe { subscription, set, .. } => {
                 let request = Request::Subscribe(set.map(|set| token(set.as_str())));
                 self.ask(Asked::Subscribe { subscription }, request, context);
             }
@@ -155,13 +170,14 @@ impl Upstream {
                 let send: PushUri = uri(push, PushUri::parse);
                 let promised = Promised { slot: None, send: send.clone(), max_age_s, body: vec![], has_ended: false };
                 self.promised.insert(stream, promised);
-                let promise = PromiseId(self.next_promise);
+                let promise = PromiseId(self.connection << 32 | u64::from(self.next_promise));
                 self.next_promise += 1;
                 self.parked.insert(promise, stream);
                 let unended = self.promised.values().filter(|it| !it.has_ended).count();
                 context.check.bound("promised streams", unended, PROMISED_STREAMS_MAX);
                 let message = uri(message, PushMessageUri::parse);
-                Some(Input::Promised { promise, target, message, send: Some(send) })
+                let connection = self.id;
+                Some(Input::Promised { connection, promise, target, message, send: Some(send) })
             }
             Down::Data { stream, octets, is_last } => {
                 let promised = self.promised.get_mut(&stream)?;
@@ -172,23 +188,31 @@ impl Upstream {
             }
             Down::Reset { stream } => {
                 let slot = self.promised.remove(&stream)?.slot?;
-                self.report(Input::PushFailed { slot, content: None }, context);
+                self.report(Input::PushFailed { connection: self.id, slot, content: None }, context);
                 None
             }
             Down::End { stream, ending } => {
+                let connection = self.id;
                 let next = if ending == Ending::Gone { Next::Ended } else { Next::Again };
                 let input = match self.open.remove(&stream)? {
-                    Asked::Monitor { monitor, .. } => Input::MonitorEnded { monitor, next },
-                    Asked::Fetch { subscription, read } => Input::FetchEnded { subscription, read, next },
+                    Asked::Monitor { monitor, .. } => Input::MonitorEnded { connection, monitor, next },
+                    Asked::Fetch { subscription, read } => Input::FetchEnded { connection, subscription, read, next },
                     _ => return None,
                 };
                 self.send_queued(context);
                 Some(input)
             }
+            Down::Settings { streams_max } => {
+                self.streams_max = streams_max;
+                self.send_queued(context);
+                Some(Input::RequestsMax { connection: self.id, streams_max })
+            }
+            Down::Pong => Some(Input::Pong { connection: self.id }),
+            Down::GoingAway => Some(Input::GoingAway { connection: self.id }),
             Down::Answer { stream, reply } => {
                 let asked = self.open.remove(&stream)?;
                 self.send_queued(context);
-                let input = answered(asked, reply)?;
+                let input = answered(self.id, asked, reply)?;
                 self.report(input, context);
                 None
             }
@@ -202,8 +226,10 @@ impl Upstream {
             return;
         }
         let input = match self.open.remove(&stream) {
-            Some(Asked::Subscribe { subscription }) => Some(Input::Subscribed { subscription, outcome: None }),
-            Some(asked) => answered(asked, None),
+            Some(Asked::Subscribe { subscription }) => {
+                Some(Input::Subscribed { connection: self.id, subscription, outcome: None })
+            }
+            Some(asked) => answered(self.id, asked, None),
             None => None,
         };
         if let Some(input) = input {
@@ -218,7 +244,7 @@ impl Upstream {
             let slot = self.promised.remove(&stream).and_then(|it| it.slot);
             context.send_up(self.connection, Up::Reset { stream });
             if let Some(slot) = slot {
-                self.report(Input::PushFailed { slot, content: None }, context);
+                self.report(Input::PushFailed { connection: self.id, slot, content: None }, context);
             }
         }
     }
@@ -227,7 +253,7 @@ impl Upstream {
         let Some(stream) = self.parked.remove(&promise) else { return };
         let Some(promised) = self.promised.get_mut(&stream) else {
             // It was reset before anybody looked at it.
-            return self.report(Input::PushFailed { slot, content: None }, context);
+            return self.report(Input::PushFailed { connection: self.id, slot, content: None }, context);
         };
         promised.slot = Some(slot);
         let connection = self.connection;
@@ -243,7 +269,7 @@ impl Upstream {
         }
         if let Some(Promised { slot: Some(slot), send, max_age_s, body, .. }) = self.promised.remove(&stream) {
             let max_age = Some(Duration::from_secs(max_age_s));
-            self.report(Input::Pushed { slot, send: Some(send), body, max_age }, context);
+            self.report(Input::Pushed { connection: self.id, slot, send: Some(send), body, max_age }, context);
         }
     }
 
@@ -292,11 +318,11 @@ impl Upstream {
     }
 }
 
-fn answered(asked: Asked, reply: Option<Reply>) -> Option<Input> {
+fn answered(connection: ConnectionId, asked: Asked, reply: Option<Reply>) -> Option<Input> {
     let outcome = if reply.is_some() { Deletion::Done } else { Deletion::Retry(None) };
     match asked {
-        Asked::Acknowledge { message } => Some(Input::Acknowledged { message, outcome }),
-        Asked::Unsubscribe { subscription } => Some(Input::Unsubscribed { subscription, outcome }),
+        Asked::Acknowledge { message } => Some(Input::Acknowledged { connection, message, outcome }),
+        Asked::Unsubscribe { subscription } => Some(Input::Unsubscribed { connection, subscription, outcome }),
         Asked::Subscribe { subscription } => {
             let outcome = match reply {
                 Some(Reply::Subscribed { subscription, push, set }) => Ok(Granted {
@@ -309,7 +335,7 @@ fn answered(asked: Asked, reply: Option<Reply>) -> Option<Input> {
                 Some(Reply::InvalidSet) => Err(SubscribeError::SetRefused),
                 _ => Err(SubscribeError::Busy(Some(Duration::from_secs(10)))),
             };
-            Some(Input::Subscribed { subscription, outcome: Some(outcome) })
+            Some(Input::Subscribed { connection, subscription, outcome: Some(outcome) })
         }
         Asked::Monitor { .. } | Asked::Fetch { .. } => None,
     }
