@@ -11,6 +11,7 @@ use h2::server::SendResponse;
 use http::{Method, Request, Response};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
@@ -43,6 +44,7 @@ pub struct PushService {
     /// Its certificate, which vouches for itself.
     pub ca_file: PathBuf,
     log: Rc<RefCell<Vec<String>>>,
+    goes: watch::Sender<()>,
     _folder: tempfile::TempDir,
 }
 
@@ -56,11 +58,17 @@ impl PushService {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
         let url = format!("https://{}/subscribe", listener.local_addr().expect("an address"));
         let log: Rc<RefCell<Vec<String>>> = Rc::default();
-        spawn_local(accept(listener, acceptor(&certificate), script, Rc::clone(&log)));
-        Self { url, ca_file, log, _folder: folder }
+        let (goes, _) = watch::channel(());
+        spawn_local(accept(listener, acceptor(&certificate), script, Rc::clone(&log), goes.subscribe()));
+        Self { url, ca_file, log, goes, _folder: folder }
     }
 
-    /// How many log lines begin so: a method and a path, or `CONNECTED`.
+    /// Lets the connections that are there go, in order: what is open goes on.
+    pub fn go_away(&self) {
+        self.goes.send_replace(());
+    }
+
+    /// How many log lines begin so: a method and a path, `CONNECTED` or `CLOSED`.
     pub fn count(&self, start: &str) -> usize {
         self.log.borrow().iter().filter(|line| line.starts_with(start)).count()
     }
@@ -76,10 +84,17 @@ fn acceptor(certificate: &rcgen::CertifiedKey<rcgen::KeyPair>) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, script: Script, log: Rc<RefCell<Vec<String>>>) {
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    script: Script,
+    log: Rc<RefCell<Vec<String>>>,
+    mut goes: watch::Receiver<()>,
+) {
     let subscriptions = Rc::new(Cell::new(0));
     while let Ok((tcp, _)) = listener.accept().await {
-        spawn_local(serve(tcp, acceptor.clone(), script, Rc::clone(&log), Rc::clone(&subscriptions)));
+        goes.mark_unchanged();
+        spawn_local(serve(tcp, acceptor.clone(), script, Rc::clone(&log), Rc::clone(&subscriptions), goes.clone()));
     }
 }
 
@@ -89,6 +104,7 @@ async fn serve(
     script: Script,
     log: Rc<RefCell<Vec<String>>>,
     subscriptions: Rc<Cell<u32>>,
+    mut goes: watch::Receiver<()>,
 ) {
     let Ok(tls) = acceptor.accept(tcp).await else { return };
     log.borrow_mut().push("CONNECTED".to_owned());
@@ -101,7 +117,17 @@ async fn serve(
         return;
     };
     let mut open = Vec::new();
-    while let Some(Ok((request, mut respond))) = connection.accept().await {
+    loop {
+        let (request, mut respond) = tokio::select! {
+            accepted = connection.accept() => match accepted {
+                Some(Ok(accepted)) => accepted,
+                _ => break,
+            },
+            Ok(()) = goes.changed() => {
+                connection.graceful_shutdown();
+                continue;
+            }
+        };
         log.borrow_mut().push(format!("{} {}", request.method(), request.uri().path()));
         match *request.method() {
             Method::POST => {
@@ -115,6 +141,7 @@ async fn serve(
             _ => answer(&mut respond, Response::builder().status(204)),
         }
     }
+    log.borrow_mut().push("CLOSED".to_owned());
 }
 
 impl Script {

@@ -50,6 +50,25 @@ async fn two_streams_are_enough() {
     assert_eq!((service.count("GET /t/0"), service.count("CONNECTED")), (1, 1));
 }
 
+/// A-UA-30, A-UA-31, D-9113-13: a service that lets the connection go gets a new one with the monitor on it before the old
+/// one is closed, and what comes next goes over the new one.
+#[tokio::test(flavor = "local")]
+async fn a_ua_31_a_goaway_is_answered_by_moving() {
+    let service = PushService::start(Script::default()).await;
+    let mut rig = Rig::with_foreign(&service).await;
+    rig.start_gateway();
+    let mut device = rig.attach(7).await;
+    device.tend(await_true(|| service.count("GET /t/0") == 1)).await;
+    service.go_away();
+    device.tend(await_true(|| service.count("GET /t/0") == 2)).await;
+    assert_eq!((service.count("CONNECTED"), service.count("CLOSED")), (2, 0));
+    device.say(&ToGateway::Subscribe { channel: ChannelId(2) }).await;
+    device.hear_subscribed(2).await;
+    device.tend(await_true(|| service.count("CLOSED") == 1)).await;
+    let status = rig.await_status(|status| status["uplink"] == "connected").await;
+    assert_eq!((&status["counters"]["connections"], service.count("POST /subscribe")), (&2.into(), 2));
+}
+
 /// C-38: TLS alone is no connection; the peer's HTTP/2 preface belongs to it.
 #[tokio::test(flavor = "local")]
 async fn a_service_that_says_nothing_is_not_connected() {

@@ -32,6 +32,8 @@ struct Message {
     is_accepted: bool,
     is_deleted: bool,
     promises: u32,
+    /// The connection of its last promise.
+    promised_on: u64,
     relays: u32,
     /// When its device first had it, counted over all messages.
     kept_order: Option<u64>,
@@ -161,6 +163,7 @@ impl Check {
             is_accepted: false,
             is_deleted: false,
             promises: 0,
+            promised_on: 0,
             relays: 0,
             kept_order: None,
         });
@@ -183,13 +186,14 @@ impl Check {
     }
 
     /// The service promised it.
-    pub fn promised(&mut self, message: Token) -> usize {
+    pub fn promised(&mut self, message: Token, connection: u64) -> usize {
         let number = self.by_token.get(&message).copied();
         let Some(number) = number else {
             self.fail(Invariant::Intact, "a message that nobody sent is promised".to_owned());
             return 0;
         };
         self.messages[number].promises += 1;
+        self.messages[number].promised_on = connection;
         self.report.promises += 1;
         number
     }
