@@ -26,10 +26,9 @@ use crate::store::{self, Store, StoreError};
 use crate::telemetry::{Fingerprints, Kind};
 use crate::time::Instant;
 use crate::transport::endpoint::{LinkEndpoint, RemoteEndpoint};
-use crate::transport::preconnection::Preconnection;
 use crate::transport::properties::{SecurityParameters, Trust};
 use crate::transport::stack::tcp_tls::{TcpTls, TrustError, WallClock};
-use crate::upstream::{Http2, Upstream};
+use crate::upstream::Upstream;
 use crate::webpush::ece;
 use crate::webpush::resource::{InvalidResource, PushServiceUri};
 use crate::wire::{ChannelId, DeviceId, Refusal, ToDevice, ToGateway};
@@ -460,9 +459,8 @@ fn upstream(config: &Config, service: &PushServiceUri, clock: &WallClock) -> Res
     let trust = config.push_service.ca_file.clone().map_or(Trust::System, Trust::File);
     let security = SecurityParameters { trust, protocols: vec!["h2"] };
     let stack = TcpTls::new(&security, clock.clone()).map_err(StartError::Trust)?;
-    let remote =
-        RemoteEndpoint::of_authority(service.authority()).ok_or(StartError::Service(InvalidResource::Authority))?;
-    Ok(Upstream::new(Preconnection::new(remote, stack, Http2), service.clone(), clock.clone()))
+    RemoteEndpoint::of_authority(service.authority()).ok_or(StartError::Service(InvalidResource::Authority))?;
+    Ok(Upstream::new(stack, service.clone(), clock.clone()))
 }
 
 fn stored(change: Change) -> store::Change {

@@ -104,9 +104,9 @@ pub const PERSIST_RETRY_MS: u64 = 5_000;
 /// How much wall time passes between two records of it, in seconds: each costs a write to flash.
 pub const TIME_RECORD_INTERVAL_S: u64 = 6 * 3_600;
 /// Octets of one stored value.
-pub const RECORD_BYTES_MAX: usize = 2_048;
+pub const RECORD_BYTES_MAX: usize = 2_560;
 
-const _: () = assert!(3 * URI_BYTES_MAX + 64 <= RECORD_BYTES_MAX);
+const _: () = assert!(4 * URI_BYTES_MAX + 128 <= RECORD_BYTES_MAX);
 const _: () = assert!(HOLD_MS_MIN <= HOLD_MS);
 
 /// Addresses of one push service that are tried at most, one after another.
@@ -140,6 +140,10 @@ pub const HTTPS_PORT: u16 = 443;
 pub const WEBPUSH_PORT: u16 = 1001;
 /// How long the answer to such a test may take, in milliseconds.
 pub const KEEP_ALIVE_WAIT_MS_MAX: u64 = 20_000;
+/// Origins that connections are kept to at once.
+pub const UPSTREAM_COUNT_MAX: usize = 4;
+/// Subscribe requests in a row that are sent on to another place (RFC 8030 §7.1).
+pub const REDIRECT_COUNT_MAX: u8 = 3;
 /// How long a connection that was replaced is still read, at least and at most, in milliseconds.
 pub const DRAIN_MS_MIN: u64 = 1_000;
 /// See [`DRAIN_MS_MIN`].

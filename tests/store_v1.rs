@@ -151,6 +151,7 @@ mod records {
                 channel: ChannelId(258),
                 keys,
                 granted,
+                via: None,
                 leaving: false,
             }),
             Record::Set(SetUri::parse("https://push.example/t").expect("valid")),

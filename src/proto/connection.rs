@@ -71,7 +71,6 @@ pub struct Uplink {
     replaced_at: Option<Instant>,
     is_replacement_wanted: bool,
     woken_at: Option<Instant>,
-    next_id: u64,
     /// Streams after which a connection is replaced.
     streams_max: u32,
 }
@@ -126,7 +125,6 @@ impl Uplink {
             replaced_at: None,
             is_replacement_wanted: false,
             woken_at: None,
-            next_id: 0,
             streams_max: CONNECTION_STREAMS_MAX,
         }
     }
@@ -156,6 +154,12 @@ impl Uplink {
     /// Whether an attempt is under way.
     pub fn is_connecting(&self) -> bool {
         matches!(self.attempt, Attempt::Connecting { .. })
+    }
+
+    /// All connections, and an attempt at one.
+    pub fn all(&self) -> impl Iterator<Item = ConnectionId> {
+        let attempt = if let Attempt::Connecting { id } = self.attempt { Some(id) } else { None };
+        [self.current.as_ref().map(|current| current.id), self.old(), attempt].into_iter().flatten()
     }
 
     /// Whether a connection that was replaced is still read.
@@ -196,12 +200,9 @@ impl Uplink {
         }
     }
 
-    /// An attempt begins; gives its number.
-    pub fn connecting(&mut self) -> ConnectionId {
-        let id = ConnectionId(self.next_id);
-        self.next_id += 1;
+    /// An attempt begins.
+    pub fn connecting(&mut self, id: ConnectionId) {
         self.attempt = Attempt::Connecting { id };
-        id
     }
 
     /// The attempt has succeeded. What was there before becomes old; the caller has let go of one that was old already.

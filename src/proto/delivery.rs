@@ -18,6 +18,7 @@ use super::backoff::Backoff;
 use super::connection::ConnectionId;
 use super::device::DeviceIndex;
 use super::subscription::SubscriptionId;
+use super::upstream::UpstreamId;
 use crate::limits::{
     ACKED_COUNT_MAX, DELETE_BACKOFF_MS_MAX, DELETE_BACKOFF_MS_MIN, DELIVERY_PER_DEVICE_MAX, DELIVERY_SLOT_COUNT,
     DELIVERY_SLOT_SHARED_COUNT, FREED_URI_RING, UNDELIVERABLE_URI_COUNT_MAX,
@@ -93,6 +94,8 @@ pub struct Slot {
     pub message: PushMessageUri,
     /// The connection on which it was promised.
     pub connection: ConnectionId,
+    /// Where it is acknowledged.
+    pub upstream: UpstreamId,
     /// Where it goes; none until the pushed response tells.
     pub route: Option<Route>,
     /// Its identity on the link, known with its content.
@@ -112,8 +115,10 @@ pub struct Slot {
 pub struct Freed {
     /// Its resource.
     pub message: PushMessageUri,
-    /// The device it was sent to.
-    pub device: DeviceIndex,
+    /// Where it is acknowledged.
+    pub upstream: UpstreamId,
+    /// Its subscription, and the device it was sent to.
+    pub route: Route,
     /// Its identity on the link.
     pub id: MessageId,
     /// Set once the device acknowledged it.
@@ -197,7 +202,7 @@ impl DeliveryTable {
     pub fn reserve(
         &mut self,
         message: PushMessageUri,
-        connection: ConnectionId,
+        (upstream, connection): (UpstreamId, ConnectionId),
         route: Option<Route>,
         now: Instant,
         deadline: Instant,
@@ -210,7 +215,7 @@ impl DeliveryTable {
         self.promises += 1;
         let stage = Stage::Admitted;
         self.slots[index] =
-            Some(Slot { message, connection, route, id: None, promised_at: now, deadline, order, stage });
+            Some(Slot { message, connection, upstream, route, id: None, promised_at: now, deadline, order, stage });
         Ok(SlotId { index, generation: self.generations[index] })
     }
 
@@ -273,8 +278,14 @@ impl DeliveryTable {
     /// Empties a slot whose message is not acknowledged; one that its device may have is remembered.
     pub fn give_up(&mut self, id: SlotId) -> Option<Slot> {
         let slot = self.free(id)?;
-        if let (Stage::Sent(_), Some(device), Some(message_id)) = (&slot.stage, slot.device(), slot.id) {
-            let freed = Freed { message: slot.message.clone(), device, id: message_id, acknowledgement: None };
+        if let (Stage::Sent(_), Some(route), Some(message_id)) = (&slot.stage, slot.route, slot.id) {
+            let freed = Freed {
+                message: slot.message.clone(),
+                upstream: slot.upstream,
+                route,
+                id: message_id,
+                acknowledgement: None,
+            };
             push_bounded(&mut self.freed, freed, FREED_URI_RING);
         }
         Some(slot)
@@ -313,9 +324,18 @@ impl DeliveryTable {
         self.freed.retain(|freed| freed.message != *message);
     }
 
+    /// Forgets the messages of a subscription that the service no longer has: nothing is left to acknowledge.
+    pub fn forget_subscription(&mut self, subscription: SubscriptionId) {
+        self.freed.retain(|freed| freed.route.subscription != subscription);
+        let slots = self.iter().filter(|(_, slot)| slot.route.is_some_and(|route| route.subscription == subscription));
+        for slot in slots.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.free(slot);
+        }
+    }
+
     /// Forgets the messages of a device, but for those that it acknowledged.
     pub fn forget_device(&mut self, device: DeviceIndex) {
-        self.freed.retain(|freed| freed.device != device || freed.acknowledgement.is_some());
+        self.freed.retain(|freed| freed.route.device != device || freed.acknowledgement.is_some());
         self.undeliverable.retain(|entry| entry.too_large.is_none_or(|(of, _)| of != device));
     }
 
@@ -356,7 +376,7 @@ mod tests {
     use crate::limits::DEVICE_COUNT_MAX;
     use crate::proto::device::DeviceTable;
 
-    const ON: ConnectionId = ConnectionId(0);
+    const ON: (UpstreamId, ConnectionId) = (UpstreamId::HOME, ConnectionId(0));
 
     #[test]
     fn every_device_has_a_slot_of_its_own_however_greedy_others_are() {

@@ -11,7 +11,7 @@ use super::subscription::SubscriptionId;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::ece::{DecodeError, Keys};
 use crate::webpush::exchange::{ContentError, Deletion, Granted, Next, SubscribeError, Target};
-use crate::webpush::resource::{PushMessageUri, PushUri, SetUri, SubscriptionUri};
+use crate::webpush::resource::{PushMessageUri, PushServiceUri, PushUri, SetUri, SubscriptionUri};
 use crate::wire::{ChannelId, DeviceId, MessageId};
 
 /// Number of a promise, given by the shell that holds it.
@@ -230,6 +230,8 @@ pub enum Output {
     Connect {
         /// Number of the connection.
         connection: ConnectionId,
+        /// Where to.
+        service: PushServiceUri,
     },
     /// Test whether a connection still carries anything; answered by [`Input::Pong`].
     Ping {
@@ -252,6 +254,8 @@ pub enum Output {
         connection: ConnectionId,
         /// Whose.
         subscription: SubscriptionId,
+        /// Where it is asked for.
+        service: PushServiceUri,
         /// The set to present.
         set: Option<SetUri>,
     },

@@ -47,7 +47,9 @@ impl Gateway {
         self.promise = Some(match self.admit(connection, target, message.clone(), send) {
             Ok((slot, unrouted)) => Output::Admit { promise, slot, unrouted },
             Err(refusal) => {
-                self.uplink.refused(connection);
+                if let Some(upstream) = self.upstreams.of(connection) {
+                    upstream.uplink.refused(connection);
+                }
                 self.refused(&refusal, &message);
                 Output::Refuse { promise }
             }
@@ -61,6 +63,7 @@ impl Gateway {
         message: PushMessageUri,
         send: Option<PushUri>,
     ) -> Result<(SlotId, bool), Refusal> {
+        let upstream = self.upstreams.of(connection).map(|upstream| upstream.id).ok_or(Refusal::Unwanted)?;
         let acknowledging =
             self.delivery.freed().any(|freed| freed.message == message && freed.acknowledgement.is_some());
         if acknowledging || self.delivery.find(&message).is_some() || self.delivery.is_undeliverable(&message) {
@@ -78,7 +81,7 @@ impl Gateway {
             return Err(Refusal::NoRoom(route));
         }
         let deadline = self.now + Duration::from_millis(HOLD_MS);
-        match (self.delivery.reserve(message, connection, route, self.now, deadline), route) {
+        match (self.delivery.reserve(message, (upstream, connection), route, self.now, deadline), route) {
             (Ok(slot), route) => {
                 self.came(slot, route);
                 Ok((slot, unrouted))

@@ -6,11 +6,12 @@ use super::device::{DeviceIndex, Presence};
 use super::monitor::MonitorId;
 use super::record::{DeviceRecord, Key, Record};
 use super::subscription::{Life, Mark, Stored, SubscriptionId};
+use super::upstream::{Upstream, UpstreamId};
 use super::{Gateway, Reply};
 use crate::limits::{CHANNELS_PER_DEVICE_MAX, SUBSCRIBE_UNKNOWN_MS};
 use crate::time::{Duration, Instant};
 use crate::webpush::exchange::{Deletion, Granted, Next, SubscribeError, Target};
-use crate::webpush::resource::SubscriptionUri;
+use crate::webpush::resource::{PushServiceUri, SetUri, SubscriptionUri};
 use crate::webpush::subscription::PushSubscription;
 use crate::wire::{ChannelId, DeviceId};
 
@@ -20,8 +21,8 @@ impl Gateway {
         match record {
             Record::Subscription(stored) => self.restore_subscription(stored),
             // A set of another service would give it away there.
-            Record::Set(set) if set.authority() != self.service.authority() => self.behind.set = true,
-            Record::Set(set) => self.set = Some(set),
+            Record::Set(set) if set.authority() != self.upstreams.home().service.authority() => self.behind.set = true,
+            Record::Set(set) => self.upstreams.home_mut().set = Some(set),
             Record::Time(time) => self.time = Some(time),
             Record::Device(device) => self.device_added(device, false),
         }
@@ -29,14 +30,24 @@ impl Gateway {
 
     fn restore_subscription(&mut self, stored: Stored) {
         // A record of another service is useless here, and its URIs must not be asked of this one.
-        if stored.granted.read.authority() != self.service.authority() {
+        let Some(upstream) = self.upstream_of(&stored) else {
             self.behind.ended.push(Key::Subscription(stored.device, stored.channel));
             return;
-        }
+        };
         // Beyond the bound nothing was ever stored; a store that was tampered with loses the rest here.
-        if self.subscriptions.restore(stored, self.now).is_ok() {
+        if self.subscriptions.restore(stored, upstream, self.now).is_ok() {
             self.reconcile_monitors();
         }
+    }
+
+    /// Where a stored subscription is: at the configured service, or where that sent the request on to.
+    fn upstream_of(&mut self, stored: &Stored) -> Option<UpstreamId> {
+        let authority = stored.granted.read.authority();
+        if stored.via.as_deref().unwrap_or(authority) != self.upstreams.home().service.authority() {
+            return None;
+        }
+        let service = PushServiceUri::parse(&format!("https://{authority}/")).ok()?;
+        self.upstreams.find_or_add(&service, self.now).ok()
     }
 
     /// All devices are known: a subscription whose device is none of them is removed at the service.
@@ -122,25 +133,35 @@ impl Gateway {
     }
 
     /// A subscribe request was answered, or lost.
-    pub(super) fn subscribed(&mut self, id: SubscriptionId, outcome: Option<Result<Granted, SubscribeError>>) {
+    pub(super) fn subscribed(
+        &mut self,
+        connection: ConnectionId,
+        id: SubscriptionId,
+        outcome: Option<Result<Granted, SubscribeError>>,
+    ) {
+        let Some(upstream) = self.upstreams.of(connection) else { return };
         match outcome {
-            Some(Err(SubscribeError::Status(401 | 403))) => self.uplink.set_authorised(false),
-            Some(Ok(_)) => self.uplink.set_authorised(true),
+            Some(Err(SubscribeError::Status(401 | 403))) => upstream.uplink.set_authorised(false),
+            Some(Ok(_)) => upstream.uplink.set_authorised(true),
             _ => {}
         }
+        let is_home = upstream.is_configured;
         let (now, random) = (self.now, &mut *self.random);
         let Some(entry) = self.subscriptions.get_mut(id) else { return };
         match outcome {
             Some(Ok(granted)) => {
                 let set = granted.set.clone();
                 entry.request_granted(granted, now);
-                self.set_known(set);
+                if is_home {
+                    self.set_known(set);
+                }
             }
             // Forget the set and ask once more without it, at once (RFC 8030 §4.1).
             Some(Err(SubscribeError::SetRefused)) => {
                 entry.request_again(now);
                 self.set_known(None);
             }
+            Some(Err(SubscribeError::Redirected(service))) => self.subscribe_redirected(id, service),
             Some(Err(SubscribeError::NotProcessed)) => entry.request_again(now),
             Some(Err(SubscribeError::Busy(asked))) => entry.request_failed(asked, now, random),
             Some(Err(_)) => entry.request_failed(None, now, random),
@@ -148,9 +169,40 @@ impl Gateway {
         }
     }
 
-    fn set_known(&mut self, set: Option<crate::webpush::resource::SetUri>) {
-        if self.set != set {
-            self.set = set;
+    /// The service sends a request on; one that is sent on too often, or to too many places, has failed.
+    fn subscribe_redirected(&mut self, id: SubscriptionId, service: PushServiceUri) {
+        let upstream = self.upstreams.find_or_add(&service, self.now);
+        let (now, random) = (self.now, &mut *self.random);
+        let Some(entry) = self.subscriptions.get_mut(id) else { return };
+        if !upstream.is_ok_and(|upstream| entry.redirected(upstream, service, now)) {
+            entry.request_failed(None, now, random);
+        }
+    }
+
+    /// Lets go of origins that the configuration does not name, once nothing of ours is there.
+    pub(super) fn drop_unused_upstreams(&mut self) {
+        while let Some(unused) = self.unused_upstream() {
+            if let Some(upstream) = self.upstreams.get(unused) {
+                self.closing.extend(upstream.uplink.all());
+            }
+            self.upstreams.remove(unused);
+        }
+    }
+
+    fn unused_upstream(&self) -> Option<UpstreamId> {
+        let is_unused = |it: &&Upstream| {
+            !self.subscriptions.has_any_at(it.id)
+                && self.acknowledgements(it.id).next().is_none()
+                && !self.delivery.iter().any(|(_, slot)| slot.upstream == it.id)
+        };
+        let mut added = self.upstreams.iter().filter(|upstream| !upstream.is_configured);
+        added.find(is_unused).map(|upstream| upstream.id)
+    }
+
+    fn set_known(&mut self, set: Option<SetUri>) {
+        let home = self.upstreams.home_mut();
+        if home.set != set {
+            home.set = set;
             self.behind.set = true;
         }
     }
@@ -217,12 +269,7 @@ impl Gateway {
             self.reply = entry.device.map(|device| (device, Reply::Unsubscribed { channel: entry.channel }));
             self.subscriptions.remove(id);
         }
-        self.drop_messages(id);
-    }
-
-    /// Frees the slots of a subscription that is no more.
-    fn drop_messages(&mut self, id: SubscriptionId) {
-        self.give_up_where(|slot| slot.route.is_some_and(|route| route.subscription == id));
+        self.delivery.forget_subscription(id);
     }
 
     /// What was read is gone: each of its subscriptions is made anew.
@@ -244,7 +291,7 @@ impl Gateway {
             self.subscription_ended(id);
         }
         if let Target::Set(set) = target
-            && self.set.as_ref() == Some(set)
+            && self.upstreams.home().set.as_ref() == Some(set)
         {
             self.set_known(None);
         }
@@ -259,19 +306,20 @@ impl Gateway {
             Life::Active(_) => {
                 entry.ended(now, random);
                 self.behind.ended.push(entry.key());
-                self.drop_messages(id);
+                self.delivery.forget_subscription(id);
             }
             _ => {}
         }
     }
 
-    pub(super) fn monitor_ended(&mut self, monitor: MonitorId, next: Next) {
+    pub(super) fn monitor_ended(&mut self, connection: ConnectionId, monitor: MonitorId, next: Next) {
+        let Some(upstream) = self.upstreams.of(connection) else { return };
         let (failed, asked) = match next {
             Next::Again => (false, None),
             Next::Ended => (true, None),
             Next::Backoff(asked) => (true, asked),
         };
-        let target = self.monitors.ended(monitor, failed, asked, self.now, &mut *self.random);
+        let target = upstream.monitors.ended(monitor, failed, asked, self.now, &mut *self.random);
         if let (Next::Ended, Some(target)) = (next, target) {
             self.ended(&target);
         }
@@ -284,14 +332,15 @@ impl Gateway {
         read: &SubscriptionUri,
         next: Next,
     ) {
-        let is_old = self.uplink.old() == Some(connection);
+        let Some(upstream) = self.upstreams.of(connection) else { return };
+        let is_old = upstream.uplink.old() == Some(connection);
         let Some(entry) = self.subscriptions.get_mut(id) else { return };
         // What was asked of a subscription that has been made anew since says nothing of the new one.
         if is_old || entry.granted().is_none_or(|granted| granted.read != *read) {
             return;
         }
         entry.fetch.open_count = entry.fetch.open_count.saturating_sub(1);
-        self.last_stream_taken = None;
+        upstream.last_stream_taken = None;
         match next {
             Next::Again => entry.fetch.ended(self.now, &mut *self.random),
             Next::Backoff(asked) => {
@@ -351,14 +400,17 @@ impl Gateway {
 
     /// Monitors what the active subscriptions are read at.
     pub(super) fn reconcile_monitors(&mut self) {
-        let mut targets = Vec::new();
-        for granted in self.subscriptions.iter().filter_map(|entry| entry.active()) {
-            let target = granted.dialect.monitor_target(granted);
-            if !targets.contains(&target) {
-                targets.push(target);
+        for upstream in self.upstreams.iter_mut() {
+            let mut targets = Vec::new();
+            let mine = self.subscriptions.iter().filter(|entry| entry.upstream == upstream.id);
+            for granted in mine.filter_map(|entry| entry.active()) {
+                let target = granted.dialect.monitor_target(granted);
+                if !targets.contains(&target) {
+                    targets.push(target);
+                }
             }
+            upstream.monitors.reconcile(&targets, self.now);
         }
-        self.monitors.reconcile(&targets, self.now);
     }
 
     /// Whether a device has, or is about to have, a subscription of that channel.

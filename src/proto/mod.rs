@@ -21,25 +21,24 @@ pub mod monitor;
 pub mod record;
 pub mod status;
 pub mod subscription;
+pub mod upstream;
 
 mod intake;
 mod membership;
 mod output;
 
-use self::connection::{ConnectionId, Trouble, Uplink, Was};
+use self::connection::{ConnectionId, Trouble, Was};
 use self::delivery::{Acknowledgement, DeliveryTable, Slot, SlotId, Stage};
 use self::device::{DeviceIndex, DeviceTable, Presence};
 pub use self::event::{Change, Input, Output, PromiseId, Reply, Timer};
-use self::monitor::MonitorTable;
 use self::record::{DeviceRecord, Key};
 use self::subscription::{Life, Mark, SubscriptionId, SubscriptionTable};
-use crate::limits::{
-    DELETE_BACKOFF_MS_MAX, HTTPS_PORT, LAST_STREAM_MS_MAX, SUBSCRIBE_UNKNOWN_MS, TIME_RECORD_INTERVAL_S,
-};
+use self::upstream::{Upstream, UpstreamId, UpstreamTable};
+use crate::limits::{DELETE_BACKOFF_MS_MAX, LAST_STREAM_MS_MAX, SUBSCRIBE_UNKNOWN_MS, TIME_RECORD_INTERVAL_S};
 use crate::random::Random;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::exchange::Deletion;
-use crate::webpush::resource::{PushMessageUri, PushServiceUri, SetUri};
+use crate::webpush::resource::{PushMessageUri, PushServiceUri};
 use crate::wire::{DeviceId, MessageId};
 
 /// What became of messages and promises since the start.
@@ -88,15 +87,11 @@ struct Behind {
 
 /// The gateway.
 pub struct Gateway {
-    service: PushServiceUri,
     random: Box<dyn Random>,
     now: Instant,
-    uplink: Uplink,
-    /// Since when a request for stored messages has the last of the service's streams.
-    last_stream_taken: Option<Instant>,
-    monitors: MonitorTable,
-    /// The set to present when subscribing.
-    set: Option<SetUri>,
+    upstreams: UpstreamTable,
+    /// Connections of upstreams that are no more, to be closed.
+    closing: Vec<ConnectionId>,
     devices: DeviceTable,
     subscriptions: SubscriptionTable,
     delivery: DeliveryTable,
@@ -116,15 +111,11 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway for one push service that knows nothing yet.
     pub fn new(service: PushServiceUri, random: Box<dyn Random>, now: Instant) -> Self {
-        let uplink = Uplink::new(now, service.uri().port_u16().unwrap_or(HTTPS_PORT));
         Self {
-            service,
             random,
             now,
-            uplink,
-            last_stream_taken: None,
-            monitors: MonitorTable::default(),
-            set: None,
+            upstreams: UpstreamTable::new(service, now),
+            closing: Vec::new(),
             devices: DeviceTable::default(),
             subscriptions: SubscriptionTable::default(),
             delivery: DeliveryTable::default(),
@@ -143,7 +134,7 @@ impl Gateway {
     pub fn handle_input(&mut self, input: Input, now: Instant) {
         self.handle_timeout(now);
         // Reports of a connection that is over change nothing: what was on it is settled.
-        if input.connection().is_some_and(|connection| !self.uplink.knows(connection)) {
+        if input.connection().is_some_and(|connection| self.upstreams.of(connection).is_none()) {
             return;
         }
         self.take_note(&input);
@@ -153,15 +144,18 @@ impl Gateway {
             Input::DeviceAdded { device, lasting } => self.device_added(device, lasting),
             Input::DeviceRemoved(device) => self.device_removed(&device),
             Input::FetchAsked(device) => self.fetch_asked(&device),
-            Input::PathChanged => self.uplink.path_changed(self.now, &mut *self.random),
+            Input::PathChanged => {
+                for upstream in self.upstreams.iter_mut() {
+                    upstream.uplink.path_changed(self.now, &mut *self.random);
+                }
+            }
             Input::ConnectionReady { connection, verified_at, streams_max } => {
                 self.connection_ready(connection, verified_at, streams_max);
             }
             Input::ConnectionClosed { connection, trouble } => self.connection_closed(connection, trouble),
-            Input::RequestsMax { connection, streams_max } => self.uplink.set_requests_max(connection, streams_max),
-            Input::GoingAway { connection } => self.uplink.going_away(connection, self.now),
-            Input::Pong { connection } => self.uplink.answered(connection, self.now),
-            Input::MonitorEnded { monitor, next, .. } => self.monitor_ended(monitor, next),
+            // Taken note of.
+            Input::RequestsMax { .. } | Input::GoingAway { .. } | Input::Pong { .. } => {}
+            Input::MonitorEnded { connection, monitor, next } => self.monitor_ended(connection, monitor, next),
             Input::FetchEnded { connection, subscription, read, next } => {
                 self.fetch_ended(connection, subscription, &read, next);
             }
@@ -172,7 +166,9 @@ impl Gateway {
             Input::PushFailed { slot, content, .. } => self.push_failed(slot, content),
             Input::Decoded { slot, outcome } => self.decoded(slot, outcome),
             Input::Acknowledged { message, outcome, .. } => self.acknowledged(&message, outcome),
-            Input::Subscribed { subscription, outcome, .. } => self.subscribed(subscription, outcome),
+            Input::Subscribed { connection, subscription, outcome } => {
+                self.subscribed(connection, subscription, outcome);
+            }
             Input::Unsubscribed { subscription, outcome, .. } => self.unsubscribed(subscription, outcome),
             Input::Persisted { ticket, stored } => self.persisted(ticket, stored),
             Input::DeviceUp { device, session, message_bytes_max } => {
@@ -185,32 +181,41 @@ impl Gateway {
             Input::Subscribe { device, channel } => self.subscribe_asked(&device, channel),
             Input::Unsubscribe { device, channel } => self.unsubscribe_asked(&device, channel),
         }
+        self.drop_unused_upstreams();
     }
 
-    /// What an input says about its connection: whether the service still answers, and that a stream was used.
+    /// What an input says about its connection alone.
     fn take_note(&mut self, input: &Input) {
         let Some(connection) = input.connection() else { return };
-        match input.is_answer() {
-            Some(true) => self.uplink.heard(connection, self.now),
-            Some(false) => self.uplink.suspect(),
-            None => {}
+        let Some(upstream) = self.upstreams.of(connection) else { return };
+        let uplink = &mut upstream.uplink;
+        match input {
+            Input::RequestsMax { streams_max, .. } => uplink.set_requests_max(connection, *streams_max),
+            Input::GoingAway { .. } => uplink.going_away(connection, self.now),
+            Input::Pong { .. } => uplink.answered(connection, self.now),
+            _ => {}
         }
-        if input.is_answer().is_some() {
-            self.uplink.used(connection);
+        if let Some(is_answer) = input.is_answer() {
+            uplink.used(connection);
+            if is_answer {
+                uplink.heard(connection, self.now);
+            } else {
+                uplink.suspect();
+            }
         }
     }
 
     /// Lets time pass: a connection that is silent is given up, and messages that can no longer be handed over.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = self.now.max(now);
-        if let Some(dead) = self.uplink.handle_timeout(self.now) {
-            self.connection_closed(dead, Trouble::Silent);
-        }
-        if self.stalled_at().is_some_and(|at| at <= self.now) {
-            self.uplink.replace(self.now);
-        }
-        let waits = |stage: &Stage| matches!(stage, Stage::Ready(_) | Stage::Sent(_));
         let now = self.now;
+        let dead: Vec<ConnectionId> =
+            self.upstreams.iter_mut().filter_map(|upstream| upstream.uplink.handle_timeout(now)).collect();
+        for connection in dead {
+            self.connection_closed(connection, Trouble::Silent);
+        }
+        self.replace_stalled();
+        let waits = |stage: &Stage| matches!(stage, Stage::Ready(_) | Stage::Sent(_));
         self.give_up_where(|slot| waits(&slot.stage) && slot.deadline <= now);
     }
 
@@ -220,65 +225,80 @@ impl Gateway {
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let hold = self.delivery.iter().filter(|(_, slot)| matches!(slot.stage, Stage::Ready(_) | Stage::Sent(_)));
         let hold = hold.map(|(_, slot)| (slot.deadline, Timer::Hold));
-        let connect = self.uplink.connect_at().filter(|_| self.needs_connection()).map(|at| (at, Timer::Connect));
-        let uplink = self.uplink.due().chain(self.stalled_at()).map(|at| (at, Timer::Connection));
         let persist = self.wants_persist().then_some((self.persist_not_before, Timer::Persist));
-        let requests = self.request_timeouts().filter(|_| self.uplink.requests_on().is_some());
-        let all = hold.chain(connect).chain(uplink).chain(persist).chain(requests);
+        let upstreams = self.upstreams.iter().flat_map(|upstream| self.upstream_timeouts(upstream));
+        let all = hold.chain(persist).chain(upstreams);
         all.filter(|&(at, _)| at > self.now).min()
     }
 
-    fn request_timeouts(&self) -> impl Iterator<Item = (Instant, Timer)> {
-        let monitor = self.monitors.due().map(|at| (at, Timer::Monitor));
-        let requests = self.subscriptions.iter().filter_map(|entry| match entry.life {
+    fn upstream_timeouts(&self, upstream: &Upstream) -> impl Iterator<Item = (Instant, Timer)> {
+        let is_needed = self.subscriptions.has_any_at(upstream.id);
+        let connect = upstream.uplink.connect_at().filter(|_| is_needed).map(|at| (at, Timer::Connect));
+        let uplink = upstream.uplink.due().chain(self.stalled_at(upstream)).map(|at| (at, Timer::Connection));
+        let requests = self.request_timeouts(upstream).filter(|_| upstream.uplink.requests_on().is_some());
+        connect.into_iter().chain(uplink).chain(requests)
+    }
+
+    fn request_timeouts(&self, upstream: &Upstream) -> impl Iterator<Item = (Instant, Timer)> {
+        let id = upstream.id;
+        let monitor = upstream.monitors.due().map(|at| (at, Timer::Monitor));
+        let mine = move || self.subscriptions.iter().filter(move |entry| entry.upstream == id);
+        let requests = mine().filter_map(|entry| match entry.life {
             Life::Wanted { not_before } | Life::Leaving { mark: Mark::Stored, in_flight: None, not_before, .. } => {
                 Some((not_before, Timer::Subscription))
             }
             _ => None,
         });
-        let fetches = self.subscriptions.iter().filter_map(|entry| entry.fetch.due_at());
-        let fetches = fetches.map(|at| (at, Timer::Fetch));
-        let acked = self.acknowledgements().filter(|acknowledgement| acknowledgement.in_flight.is_none());
+        let fetches = mine().filter_map(|entry| entry.fetch.due_at()).map(|at| (at, Timer::Fetch));
+        let acked = self.acknowledgements(id).filter(|acknowledgement| acknowledgement.in_flight.is_none());
         let acked = acked.map(|acknowledgement| (acknowledgement.not_before, Timer::Acknowledge));
         monitor.into_iter().chain(requests).chain(fetches).chain(acked)
     }
 
     /// When other requests have waited long enough behind one that has the last stream. A service may keep that open until
     /// it hears of acknowledgements, or for ever.
-    fn stalled_at(&self) -> Option<Instant> {
+    fn stalled_at(&self, upstream: &Upstream) -> Option<Instant> {
         let waits = |life: &Life| {
             matches!(life, Life::Requested { .. } | Life::Wanted { .. } | Life::Leaving { mark: Mark::Stored, .. })
         };
-        let is_waiting =
-            || self.acknowledgements().next().is_some() || self.subscriptions.iter().any(|entry| waits(&entry.life));
-        let taken = self.last_stream_taken.filter(|_| is_waiting())?;
-        Some(taken + Duration::from_millis(LAST_STREAM_MS_MAX))
+        let mut mine = self.subscriptions.iter().filter(|entry| entry.upstream == upstream.id);
+        let taken = upstream.last_stream_taken?;
+        let is_waiting = self.acknowledgements(upstream.id).next().is_some() || mine.any(|entry| waits(&entry.life));
+        is_waiting.then(|| taken + Duration::from_millis(LAST_STREAM_MS_MAX))
     }
 
-    fn acknowledgements(&self) -> impl Iterator<Item = &Acknowledgement> {
-        let slots = self.delivery.iter().filter_map(|(_, slot)| match &slot.stage {
+    fn replace_stalled(&mut self) {
+        let is_stalled = |it: &&Upstream| self.stalled_at(it).is_some_and(|at| at <= self.now);
+        let stalled = self.upstreams.iter().find(is_stalled).map(|upstream| upstream.id);
+        if let Some(upstream) = stalled.and_then(|id| self.upstreams.get_mut(id)) {
+            upstream.uplink.replace(self.now);
+        }
+    }
+
+    /// What is to be said, or being said, to a service.
+    fn acknowledgements(&self, upstream: UpstreamId) -> impl Iterator<Item = &Acknowledgement> {
+        let slots = self.delivery.iter().filter(move |(_, slot)| slot.upstream == upstream);
+        let slots = slots.filter_map(|(_, slot)| match &slot.stage {
             Stage::Acked(acknowledgement) => Some(acknowledgement),
             _ => None,
         });
-        slots.chain(self.delivery.freed().filter_map(|freed| freed.acknowledgement.as_ref()))
-    }
-
-    /// Without subscriptions there is nothing to connect for.
-    fn needs_connection(&self) -> bool {
-        self.subscriptions.iter().next().is_some()
+        let freed = self.delivery.freed().filter(move |freed| freed.upstream == upstream);
+        slots.chain(freed.filter_map(|freed| freed.acknowledgement.as_ref()))
     }
 
     /// Requests can be sent on a connection; what another one carried moves to it. A time at which a certificate was found
     /// valid is worth remembering: no other clock is.
     fn connection_ready(&mut self, connection: ConnectionId, verified_at: UnixTime, streams_max: usize) {
-        if let Some(old) = self.uplink.drop_old() {
-            self.settle(old, Was::Old);
+        let Some(upstream) = self.upstreams.of(connection) else { return };
+        let (id, old) = (upstream.id, upstream.uplink.drop_old());
+        upstream.uplink.ready(connection, streams_max, self.now);
+        upstream.last_stream_taken = None;
+        upstream.monitors.moved(self.now);
+        if let Some(old) = old {
+            self.settle(id, old, Was::Old);
         }
-        self.uplink.ready(connection, streams_max, self.now);
         self.counters.connections += 1;
-        self.last_stream_taken = None;
-        self.monitors.moved(self.now);
-        for entry in self.subscriptions.iter_mut() {
+        for entry in self.subscriptions.iter_mut().filter(|entry| entry.upstream == id) {
             entry.fetch.moved();
         }
         let stored = self.time.map_or(0, |stored| stored.0);
@@ -289,16 +309,18 @@ impl Gateway {
     }
 
     fn connection_closed(&mut self, connection: ConnectionId, trouble: Trouble) {
-        let was = self.uplink.closed(connection, trouble, self.now, &mut *self.random);
-        self.settle(connection, was);
+        let Some(upstream) = self.upstreams.of(connection) else { return };
+        let id = upstream.id;
+        let was = upstream.uplink.closed(connection, trouble, self.now, &mut *self.random);
+        if was == Was::Current {
+            upstream.last_stream_taken = None;
+            upstream.monitors.closed(self.now);
+        }
+        self.settle(id, connection, was);
     }
 
     /// What was on the way on a connection is not any more; what a device acknowledged stays to be said.
-    fn settle(&mut self, connection: ConnectionId, was: Was) {
-        if was == Was::Current {
-            self.last_stream_taken = None;
-            self.monitors.closed(self.now);
-        }
+    fn settle(&mut self, upstream: UpstreamId, connection: ConnectionId, was: Was) {
         self.give_up_where(|slot| slot.is_arriving_on(connection));
         for (_, slot) in self.delivery.iter_mut() {
             if let Stage::Acked(acknowledgement) = &mut slot.stage {
@@ -311,7 +333,7 @@ impl Gateway {
             }
         }
         for entry in self.subscriptions.iter_mut() {
-            if was == Was::Current {
+            if was == Was::Current && entry.upstream == upstream {
                 entry.fetch.connection_closed();
             }
             match &mut entry.life {
@@ -360,7 +382,7 @@ impl Gateway {
             }
             return;
         }
-        let mut freed = self.delivery.freed_mut().filter(|freed| freed.device == device && freed.id == message);
+        let mut freed = self.delivery.freed_mut().filter(|freed| freed.route.device == device && freed.id == message);
         if let Some(freed) = freed.next()
             && freed.acknowledgement.is_none()
         {

@@ -6,9 +6,11 @@ use super::connection::ConnectionId;
 use super::delivery::{SlotId, Stage};
 use super::record::{Key, Record};
 use super::subscription::{Life, Mark};
+use super::upstream::{Upstream, UpstreamId};
 use super::{Change, Gateway, Output, Reply, Subject};
 use crate::limits::{
     FETCH_COUNT_MAX, FETCH_HELD_COUNT_MAX, FETCH_PAUSE_MS, FETCH_PER_SUBSCRIPTION_MAX, STORE_QUEUE_COUNT,
+    UPSTREAM_COUNT_MAX,
 };
 use crate::time::Duration;
 use crate::wire::DeviceId;
@@ -23,7 +25,7 @@ impl Gateway {
             .or_else(|| self.persist_output())
             .or_else(|| self.reply_output())
             .or_else(|| self.connection_output())
-            .or_else(|| self.request_output(self.uplink.requests_on()?))
+            .or_else(|| self.request_output())
     }
 
     fn promise_output(&mut self) -> Option<Output> {
@@ -71,10 +73,11 @@ impl Gateway {
     }
 
     fn acknowledge_output(&mut self) -> Option<Output> {
-        let connection = self.uplink.requests_on()?;
-        let now = self.now;
+        let (now, upstreams) = (self.now, &self.upstreams);
+        let on = |upstream| upstreams.get(upstream).and_then(|upstream| upstream.uplink.requests_on());
         for (_, slot) in self.delivery.iter_mut() {
-            if let Stage::Acked(acknowledgement) = &mut slot.stage
+            if let Some(connection) = on(slot.upstream)
+                && let Stage::Acked(acknowledgement) = &mut slot.stage
                 && acknowledgement.is_due(now)
             {
                 acknowledgement.in_flight = Some(connection);
@@ -82,7 +85,8 @@ impl Gateway {
             }
         }
         for freed in self.delivery.freed_mut() {
-            if let Some(acknowledgement) = &mut freed.acknowledgement
+            if let Some(connection) = on(freed.upstream)
+                && let Some(acknowledgement) = &mut freed.acknowledgement
                 && acknowledgement.is_due(now)
             {
                 acknowledgement.in_flight = Some(connection);
@@ -125,7 +129,8 @@ impl Gateway {
             return Some((Subject::Device(id, record), change));
         }
         if std::mem::take(&mut self.behind.set) {
-            let change = self.set.clone().map_or(Change::Remove(Key::Set), |set| Change::Put(Record::Set(set)));
+            let change =
+                self.upstreams.home().set.clone().map_or(Change::Remove(Key::Set), |set| Change::Put(Record::Set(set)));
             return Some((Subject::Set, change));
         }
         if std::mem::take(&mut self.behind.time) {
@@ -147,7 +152,7 @@ impl Gateway {
             }
             Life::Wanted { .. } | Life::Requested { .. } | Life::Active(_) => return None,
         };
-        Some((subject, Change::Put(entry.record()?)))
+        Some((subject, Change::Put(entry.record(&self.upstreams.home().service)?)))
     }
 
     fn reply_output(&mut self) -> Option<Output> {
@@ -180,62 +185,79 @@ impl Gateway {
     }
 
     fn connection_output(&mut self) -> Option<Output> {
-        if let Some(connection) = self.uplink.take_dead() {
-            return Some(Output::Drop { connection });
+        if let Some(connection) = self.closing.pop() {
+            return Some(Output::Close { connection });
         }
-        if let Some(connection) = self.uplink.ping_next(self.now) {
-            return Some(Output::Ping { connection });
-        }
-        if let Some(old) = self.uplink.old() {
-            let is_drained = !self.delivery.iter().any(|(_, slot)| slot.is_arriving_on(old));
-            if let Some(connection) = self.uplink.close_next(is_drained, self.now) {
-                return Some(Output::Close { connection });
+        let (now, delivery, subscriptions) = (self.now, &self.delivery, &self.subscriptions);
+        for upstream in self.upstreams.iter_mut() {
+            if let Some(connection) = upstream.uplink.take_dead() {
+                return Some(Output::Drop { connection });
+            }
+            if let Some(connection) = upstream.uplink.ping_next(now) {
+                return Some(Output::Ping { connection });
+            }
+            if let Some(old) = upstream.uplink.old() {
+                let is_drained = !delivery.iter().any(|(_, slot)| slot.is_arriving_on(old));
+                if let Some(connection) = upstream.uplink.close_next(is_drained, now) {
+                    return Some(Output::Close { connection });
+                }
             }
         }
-        if self.needs_connection() && self.uplink.connect_at().is_some_and(|at| at <= self.now) {
-            return Some(Output::Connect { connection: self.uplink.connecting() });
-        }
-        None
+        let is_due =
+            |it: &Upstream| subscriptions.has_any_at(it.id) && it.uplink.connect_at().is_some_and(|at| at <= now);
+        let id = self.upstreams.iter().find(|upstream| is_due(upstream))?.id;
+        let connection = self.upstreams.next_connection();
+        let upstream = self.upstreams.get_mut(id)?;
+        upstream.uplink.connecting(connection);
+        Some(Output::Connect { connection, service: upstream.service.clone() })
     }
 
-    fn request_output(&mut self, connection: ConnectionId) -> Option<Output> {
-        if self.has_stream_to_keep()
-            && let Some((monitor, target)) = self.monitors.open_next(self.now)
-        {
+    fn request_output(&mut self) -> Option<Output> {
+        let ready = |upstream: &Upstream| Some((upstream.id, upstream.uplink.requests_on()?));
+        let ready: heapless::Vec<_, UPSTREAM_COUNT_MAX> = self.upstreams.iter().filter_map(ready).collect();
+        ready.into_iter().find_map(|(upstream, connection)| self.request_on(upstream, connection))
+    }
+
+    fn request_on(&mut self, id: UpstreamId, connection: ConnectionId) -> Option<Output> {
+        let has_stream_to_keep = self.has_stream_to_keep(id);
+        let upstream = self.upstreams.get_mut(id)?;
+        if has_stream_to_keep && let Some((monitor, target)) = upstream.monitors.open_next(self.now) {
             return Some(Output::Monitor { connection, monitor, target });
         }
-        self.subscribe_output(connection)
-            .or_else(|| self.unsubscribe_output(connection))
-            .or_else(|| self.fetch_output(connection))
-    }
-
-    /// Requests that may be open at once; a service that allows fewer than a monitor and one that ends allows nothing.
-    fn requests_max(&self) -> usize {
-        self.uplink.requests_max().max(2)
+        self.subscribe_output(id, connection)
+            .or_else(|| self.unsubscribe_output(id, connection))
+            .or_else(|| self.fetch_output(id, connection))
     }
 
     /// Whether one more request may stay open: one of the service's streams is always left for those that end.
-    fn has_stream_to_keep(&self) -> bool {
-        let fetches: usize = self.subscriptions.iter().map(|entry| entry.fetch.open_count).sum();
-        fetches + self.monitors.open_count() + 1 < self.requests_max()
+    fn has_stream_to_keep(&self, id: UpstreamId) -> bool {
+        let Some(upstream) = self.upstreams.get(id) else { return false };
+        self.fetches_at(id) + upstream.monitors.open_count() + 1 < upstream.requests_max()
+    }
+
+    /// Requests for stored messages that are open.
+    fn fetches_at(&self, id: UpstreamId) -> usize {
+        self.subscriptions.iter().filter(|entry| entry.upstream == id).map(|entry| entry.fetch.open_count).sum()
     }
 
     /// One at a time: the first answer names the set that the following requests present.
-    fn subscribe_output(&mut self, connection: ConnectionId) -> Option<Output> {
+    fn subscribe_output(&mut self, id: UpstreamId, connection: ConnectionId) -> Option<Output> {
         if self.subscriptions.iter().any(|entry| matches!(entry.life, Life::Requested { .. })) {
             return None;
         }
-        let now = self.now;
+        let (now, service) = (self.now, self.upstreams.get(id)?.service.clone());
         let due = |life: &Life| matches!(life, Life::Wanted { not_before } if *not_before <= now);
-        let entry = self.subscriptions.iter_mut().find(|entry| due(&entry.life))?;
+        let entry = self.subscriptions.iter_mut().find(|entry| entry.upstream == id && due(&entry.life))?;
         entry.life = Life::Requested { on: connection };
-        Some(Output::Subscribe { connection, subscription: entry.id, set: self.set.clone() })
+        let (subscription, set) = (entry.id, self.upstreams.home().set.clone());
+        let service = entry.asks.clone().unwrap_or(service);
+        Some(Output::Subscribe { connection, subscription, service, set })
     }
 
     /// Only once the store knows: a restart must not take up again what the service may have removed.
-    fn unsubscribe_output(&mut self, connection: ConnectionId) -> Option<Output> {
+    fn unsubscribe_output(&mut self, id: UpstreamId, connection: ConnectionId) -> Option<Output> {
         let now = self.now;
-        self.subscriptions.iter_mut().find_map(|entry| match &mut entry.life {
+        self.subscriptions.iter_mut().filter(|entry| entry.upstream == id).find_map(|entry| match &mut entry.life {
             Life::Leaving { granted, mark: Mark::Stored, in_flight, not_before }
                 if in_flight.is_none() && *not_before <= now =>
             {
@@ -247,13 +269,15 @@ impl Gateway {
     }
 
     /// Asks for what waits at the service once nearly all of the device's slots are free.
-    fn fetch_output(&mut self, connection: ConnectionId) -> Option<Output> {
-        let open_count: usize = self.subscriptions.iter().map(|entry| entry.fetch.open_count).sum();
-        if open_count >= FETCH_COUNT_MAX {
+    fn fetch_output(&mut self, id: UpstreamId, connection: ConnectionId) -> Option<Output> {
+        let open_count = self.fetches_at(id);
+        let keeps_one = self.has_stream_to_keep(id);
+        // The last stream is for one request after another; a monitor leaves at least that one.
+        if open_count >= FETCH_COUNT_MAX || (!keeps_one && open_count > 0) {
             return None;
         }
         let (now, devices, delivery) = (self.now, &self.devices, &self.delivery);
-        let entry = self.subscriptions.iter().find(|entry| {
+        let entry = self.subscriptions.iter_mut().filter(|entry| entry.upstream == id).find(|entry| {
             let Some(index) = entry.device else { return false };
             entry.fetch.due_at().is_some_and(|at| at <= now)
                 && entry.fetch.open_count < FETCH_PER_SUBSCRIPTION_MAX
@@ -262,14 +286,10 @@ impl Gateway {
                 && delivery.has_room(Some(index))
                 && matches!(entry.life, Life::Active(_))
         })?;
-        let (subscription, read) = (entry.id, entry.active()?.read.clone());
-        let keeps_one = self.has_stream_to_keep();
-        // The last stream is for one request after another; a monitor leaves at least that one.
-        if !keeps_one && open_count > 0 {
-            return None;
-        }
-        self.last_stream_taken = (!keeps_one).then_some(now);
-        self.subscriptions.get_mut(subscription)?.fetch.asked(now + Duration::from_millis(FETCH_PAUSE_MS));
+        let read = entry.active()?.read.clone();
+        entry.fetch.asked(now + Duration::from_millis(FETCH_PAUSE_MS));
+        let subscription = entry.id;
+        self.upstreams.get_mut(id)?.last_stream_taken = (!keeps_one).then_some(now);
         Some(Output::Fetch { connection, subscription, read })
     }
 }

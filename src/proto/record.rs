@@ -5,6 +5,7 @@
 //!                                 kind 2 set, kind 3 time: nothing
 //!                                 kind 4 device: device id
 //! value  version(1) = 1 | postcard of the record below
+//!        version(1) = 2   a subscription that another service granted than was asked: as in 1, then that one's authority
 //! ```
 //!
 //! The last value of a key is the fact; a removed key is none. Kinds that this version does not know stay in the store
@@ -22,6 +23,7 @@ use crate::webpush::resource::{PushUri, SetUri, SubscriptionUri};
 use crate::wire::{ChannelId, DeviceId};
 
 const VERSION: u8 = 1;
+const VERSION_VIA: u8 = 2;
 const SUBSCRIPTION: u8 = 1;
 const SET: u8 = 2;
 const TIME: u8 = 3;
@@ -127,14 +129,17 @@ impl Record {
                     auth: *stored.keys.auth(),
                     leaving: stored.leaving,
                 };
-                let octets = postcard_value(&value);
+                let octets = match &stored.via {
+                    None => postcard_value(VERSION, &value),
+                    Some(via) => postcard_value(VERSION_VIA, &(&value, via)),
+                };
                 value.private.zeroize();
                 value.auth.zeroize();
                 octets
             }
-            Self::Set(set) => postcard_value(&set.as_str()),
-            Self::Time(time) => postcard_value(time),
-            Self::Device(record) => postcard_value(record),
+            Self::Set(set) => postcard_value(VERSION, &set.as_str()),
+            Self::Time(time) => postcard_value(VERSION, time),
+            Self::Device(record) => postcard_value(VERSION, record),
         }
     }
 
@@ -148,14 +153,14 @@ impl Record {
             return Err(Unreadable::Unknown);
         }
         let (&version, value) = value.split_first().ok_or(Unreadable::Malformed)?;
-        if version != VERSION {
+        if version != VERSION && (kind, version) != (SUBSCRIPTION, VERSION_VIA) {
             return Err(Unreadable::Unknown);
         }
         if value.len() >= RECORD_BYTES_MAX {
             return Err(Unreadable::Malformed);
         }
         let record = match kind {
-            SUBSCRIPTION => decode_subscription(rest, value).map(Self::Subscription)?,
+            SUBSCRIPTION => decode_subscription(version, rest, value).map(Self::Subscription)?,
             SET => {
                 let set: &str = from_postcard(value)?;
                 SetUri::parse(set).map(Self::Set).map_err(|_| Unreadable::Malformed)?
@@ -168,10 +173,13 @@ impl Record {
     }
 }
 
-fn decode_subscription(key: &[u8], value: &[u8]) -> Result<Stored, Unreadable> {
+fn decode_subscription(version: u8, key: &[u8], value: &[u8]) -> Result<Stored, Unreadable> {
     let (channel, device) = key.split_first_chunk::<2>().ok_or(Unreadable::Malformed)?;
     let device = std::str::from_utf8(device).ok().and_then(|text| text.parse().ok()).ok_or(Unreadable::Malformed)?;
-    let mut value: SubscriptionValue = from_postcard(value)?;
+    let (mut value, via): (SubscriptionValue, Option<String>) = match version {
+        VERSION_VIA => from_postcard(value).map(|(value, via)| (value, Some(via)))?,
+        _ => (from_postcard(value)?, None),
+    };
     let keys = Keys::from_stored(&value.private, &value.auth);
     value.private.zeroize();
     value.auth.zeroize();
@@ -184,12 +192,12 @@ fn decode_subscription(key: &[u8], value: &[u8]) -> Result<Stored, Unreadable> {
     };
     let keys = keys.map_err(|_| Unreadable::Malformed)?.into();
     let channel = ChannelId(u16::from_be_bytes(*channel));
-    Ok(Stored { device, channel, keys, granted, leaving: value.leaving })
+    Ok(Stored { device, channel, keys, granted, via, leaving: value.leaving })
 }
 
-fn postcard_value(value: &impl Serialize) -> Zeroizing<Vec<u8>> {
+fn postcard_value(version: u8, value: &impl Serialize) -> Zeroizing<Vec<u8>> {
     let mut octets = Zeroizing::new(vec![0; RECORD_BYTES_MAX]);
-    octets[0] = VERSION;
+    octets[0] = version;
     let bytes = postcard::to_slice(value, &mut octets[1..]).expect("the bounds of what is stored fit a record").len();
     octets.truncate(1 + bytes);
     octets
@@ -221,6 +229,7 @@ mod tests {
         stored.granted.read = SubscriptionUri::parse(&longest).expect("valid");
         stored.granted.send = PushUri::parse(&longest).expect("valid");
         stored.granted.set = SetUri::parse(&longest).ok();
+        stored.via = Some("x".repeat(crate::limits::URI_BYTES_MAX));
         assert!(Record::Subscription(stored).encode().len() <= RECORD_BYTES_MAX);
     }
 
@@ -241,7 +250,7 @@ mod tests {
                 assert!(Record::decode(&key, &value[..end]).is_err(), "{record:?} cut at {end}");
             }
             let mut later = value.to_vec();
-            later[0] = VERSION + 1;
+            later[0] = VERSION_VIA + 1;
             assert_eq!(Record::decode(&key, &later).err(), Some(Unreadable::Unknown));
         }
         assert_eq!(Record::decode(&[200, 1], &[VERSION]).err(), Some(Unreadable::Unknown));
@@ -285,15 +294,24 @@ mod tests {
             set: SetUri::parse("https://push.example/t/1").ok(),
             keeps_for: None,
         };
-        let keys = Keys::generate(&mut SeededRandom::new(1)).into();
+        let keys: std::rc::Rc<Keys> = Keys::generate(&mut SeededRandom::new(1)).into();
         let link = "unix:/run/meter.sock".into();
         vec![
             Record::Subscription(Stored {
                 device: device.clone(),
                 channel: ChannelId(258),
+                keys: std::rc::Rc::clone(&keys),
+                granted: granted.clone(),
+                via: None,
+                leaving: true,
+            }),
+            Record::Subscription(Stored {
+                device: device.clone(),
+                channel: ChannelId(259),
                 keys,
                 granted,
-                leaving: true,
+                via: Some("first.example".into()),
+                leaving: false,
             }),
             Record::Set(SetUri::parse("https://push.example/t/1").expect("valid")),
             Record::Time(UnixTime(1_800_000_000)),

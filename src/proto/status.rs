@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::connection::Trouble;
 use super::device::Presence;
 use super::subscription::Life;
+use super::upstream::Upstream;
 use super::{Counters, Gateway};
 
 /// The gateway at a glance.
@@ -20,6 +21,8 @@ pub struct Status {
     pub keep_alive_s: u64,
     /// Monitoring requests that are open.
     pub monitors: usize,
+    /// Other services to which the configured one sent requests on.
+    pub moved: Vec<MovedStatus>,
     /// Messages in flight.
     pub in_flight: usize,
     /// Writes to the store in flight.
@@ -30,6 +33,17 @@ pub struct Status {
     pub devices: Vec<DeviceStatus>,
     /// Counts since the start.
     pub counters: Counters,
+}
+
+/// A service that the configuration does not name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MovedStatus {
+    /// Its host and port.
+    pub service: String,
+    /// As [`Status::uplink`].
+    pub uplink: &'static str,
+    /// As [`Status::trouble`].
+    pub trouble: Option<Trouble>,
 }
 
 /// One device at a glance.
@@ -72,24 +86,37 @@ impl Gateway {
                 .map(channel_status)
                 .collect(),
         });
+        let home = self.upstreams.home();
         Status {
-            uplink: match () {
-                () if self.uplink.is_up() && self.monitors.open_count() > 0 => "connected",
-                () if self.uplink.is_up() => "subscribing",
-                () if self.uplink.is_connecting() => "connecting",
-                () if self.needs_connection() => "waiting",
-                () => "idle",
-            },
-            trouble: self.uplink.trouble(),
-            needs_person: self.uplink.trouble().is_some_and(Trouble::needs_person),
-            keep_alive_s: self.uplink.keep_alive_interval().as_secs(),
-            monitors: self.monitors.open_count(),
+            uplink: self.uplink_state(home),
+            trouble: home.uplink.trouble(),
+            needs_person: home.uplink.trouble().is_some_and(Trouble::needs_person),
+            keep_alive_s: home.uplink.keep_alive_interval().as_secs(),
+            monitors: self.upstreams.iter().map(|upstream| upstream.monitors.open_count()).sum(),
+            moved: self.upstreams.iter().skip(1).map(|upstream| self.moved_status(upstream)).collect(),
             in_flight: self.delivery.iter().count(),
             persisting: self.persisting.len(),
             undeliverable_known: self.delivery.undeliverable_count(),
             devices: devices.collect(),
             counters: self.counters,
         }
+    }
+}
+
+impl Gateway {
+    fn uplink_state(&self, upstream: &Upstream) -> &'static str {
+        match &upstream.uplink {
+            uplink if uplink.is_up() && upstream.monitors.open_count() > 0 => "connected",
+            uplink if uplink.is_up() => "subscribing",
+            uplink if uplink.is_connecting() => "connecting",
+            _ if self.subscriptions.has_any_at(upstream.id) => "waiting",
+            _ => "idle",
+        }
+    }
+
+    fn moved_status(&self, upstream: &Upstream) -> MovedStatus {
+        let service = upstream.service.authority().to_owned();
+        MovedStatus { service, uplink: self.uplink_state(upstream), trouble: upstream.uplink.trouble() }
     }
 }
 

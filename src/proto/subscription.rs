@@ -15,15 +15,16 @@ use super::backoff::Backoff;
 use super::connection::ConnectionId;
 use super::device::DeviceIndex;
 use super::record::{Key, Record};
+use super::upstream::UpstreamId;
 use crate::limits::{
-    DELIVERY_PER_DEVICE_MAX, MISSED_ASK_COUNT_MAX, REFUSED_PAUSE_MS_MAX, REFUSED_PAUSE_MS_MIN,
+    DELIVERY_PER_DEVICE_MAX, MISSED_ASK_COUNT_MAX, REDIRECT_COUNT_MAX, REFUSED_PAUSE_MS_MAX, REFUSED_PAUSE_MS_MIN,
     SUBSCRIBE_BACKOFF_MS_MAX, SUBSCRIBE_BACKOFF_MS_MIN, SUBSCRIPTION_COUNT_MAX, SUBSCRIPTION_STABLE_MS,
 };
 use crate::random::Random;
 use crate::time::{Duration, Instant};
 use crate::webpush::ece::Keys;
 use crate::webpush::exchange::{Granted, Target};
-use crate::webpush::resource::{PushMessageUri, PushUri};
+use crate::webpush::resource::{PushMessageUri, PushServiceUri, PushUri};
 use crate::wire::{ChannelId, DeviceId};
 
 /// Number of a subscription, never used twice in one run.
@@ -41,6 +42,8 @@ pub struct Stored {
     pub keys: Rc<Keys>,
     /// Its resources.
     pub granted: Granted,
+    /// The service that was asked for it, when that sent the request on to another origin.
+    pub via: Option<String>,
     /// Whether it is to be removed at the service.
     pub leaving: bool,
 }
@@ -218,6 +221,12 @@ pub struct Subscription {
     pub channel: ChannelId,
     /// Its keys.
     pub keys: Rc<Keys>,
+    /// Where it is, or is asked for.
+    pub upstream: UpstreamId,
+    /// Where exactly it is asked for, when a service sent the request on.
+    pub asks: Option<PushServiceUri>,
+    /// How often the request was sent on.
+    pub redirects: u8,
     /// Where it stands.
     pub life: Life,
     /// Pauses between requests that fail.
@@ -277,9 +286,28 @@ impl Subscription {
     /// Starts anew, with new keys (RFC 8030 §8.2: nothing links the new subscription to the old one).
     pub fn want(&mut self, not_before: Instant, random: &mut dyn Random) {
         self.keys = Rc::new(Keys::generate(random));
+        self.ask_at_home();
         self.life = Life::Wanted { not_before };
         self.reply_due = true;
         self.fetch = Fetch::default();
+    }
+
+    /// It is asked for at the configured service.
+    fn ask_at_home(&mut self) {
+        (self.upstream, self.asks, self.redirects) = (UpstreamId::HOME, None, 0);
+    }
+
+    /// The request is sent on, at once. Tells whether it may be, or was sent on too often.
+    ///
+    /// Source: RFC 8030 §7.1; RFC 9110 §15.4.8 (the next request goes to the first place again).
+    pub fn redirected(&mut self, upstream: UpstreamId, service: PushServiceUri, now: Instant) -> bool {
+        if self.redirects == REDIRECT_COUNT_MAX {
+            return false;
+        }
+        (self.upstream, self.asks) = (upstream, Some(service));
+        self.redirects += 1;
+        self.request_again(now);
+        true
     }
 
     /// It is on flash, and in use from now on.
@@ -334,6 +362,7 @@ impl Subscription {
         }
         let asked = asked.map(|asked| asked.min(Duration::from_millis(SUBSCRIBE_BACKOFF_MS_MAX)));
         let pause = self.backoff.fail(asked, random);
+        self.ask_at_home();
         self.request_again(now + pause);
     }
 
@@ -357,11 +386,12 @@ impl Subscription {
     }
 
     /// The record of it, once granted.
-    pub fn record(&self) -> Option<Record> {
+    pub fn record(&self, home: &PushServiceUri) -> Option<Record> {
         let granted = self.granted()?.clone();
+        let via = (granted.read.authority() != home.authority()).then(|| home.authority().to_owned());
         let (device, keys) = (self.device_id.clone(), Rc::clone(&self.keys));
         let leaving = matches!(self.life, Life::Leaving { .. });
-        Some(Record::Subscription(Stored { device, channel: self.channel, keys, granted, leaving }))
+        Some(Record::Subscription(Stored { device, channel: self.channel, keys, granted, via, leaving }))
     }
 }
 
@@ -379,21 +409,21 @@ impl SubscriptionTable {
         random: &mut dyn Random,
     ) -> Result<&mut Subscription, Full> {
         let keys = Rc::new(Keys::generate(random));
-        self.add(Some(device), device_id, channel, keys, Life::Wanted { not_before: now })
+        self.add(Some(device), device_id, channel, keys, UpstreamId::HOME, Life::Wanted { not_before: now })
     }
 
     /// Adds a stored subscription, whose device may turn up later.
     ///
     /// # Errors
     /// [`Full`] when [`SUBSCRIPTION_COUNT_MAX`] are there.
-    pub fn restore(&mut self, stored: Stored, now: Instant) -> Result<(), Full> {
-        let Stored { device: device_id, channel, keys, granted, leaving } = stored;
+    pub fn restore(&mut self, stored: Stored, upstream: UpstreamId, now: Instant) -> Result<(), Full> {
+        let Stored { device: device_id, channel, keys, granted, via: _, leaving } = stored;
         let life = if leaving {
             Life::Leaving { granted, mark: Mark::Stored, in_flight: None, not_before: now }
         } else {
             Life::Active(granted)
         };
-        self.add(None, device_id, channel, keys, life).map(|_| ())
+        self.add(None, device_id, channel, keys, upstream, life).map(|_| ())
     }
 
     fn add(
@@ -402,6 +432,7 @@ impl SubscriptionTable {
         device_id: DeviceId,
         channel: ChannelId,
         keys: Rc<Keys>,
+        upstream: UpstreamId,
         life: Life,
     ) -> Result<&mut Subscription, Full> {
         if self.entries.len() == SUBSCRIPTION_COUNT_MAX {
@@ -417,6 +448,9 @@ impl SubscriptionTable {
             device_id,
             channel,
             keys,
+            upstream,
+            asks: None,
+            redirects: 0,
             life,
             backoff,
             active_since: Instant::ZERO,
@@ -446,6 +480,11 @@ impl SubscriptionTable {
     /// The subscription of a device's channel.
     pub fn find_mut(&mut self, device: &DeviceId, channel: ChannelId) -> Option<&mut Subscription> {
         self.entries.iter_mut().find(|entry| entry.device_id == *device && entry.channel == channel)
+    }
+
+    /// Whether any is at an upstream, or is asked for there.
+    pub fn has_any_at(&self, upstream: UpstreamId) -> bool {
+        self.entries.iter().any(|entry| entry.upstream == upstream)
     }
 
     /// The active subscription whose messages are posted to this resource.

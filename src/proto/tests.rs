@@ -5,10 +5,11 @@ use super::*;
 use crate::limits::*;
 use crate::random::SeededRandom;
 use crate::webpush::exchange::{ContentError, Dialect, Granted, Next, SubscribeError, Target};
-use crate::webpush::resource::{PushUri, SubscriptionUri};
+use crate::webpush::resource::{PushUri, SetUri, SubscriptionUri};
 use crate::wire::ChannelId;
 
 mod moving;
+mod redirected;
 
 /// A-UA-24, A-UA-25: DELETE follows the device ack, and nothing else does.
 #[test]
@@ -967,7 +968,7 @@ impl Rig {
     /// An attempt to connect begins.
     fn dial(&mut self) {
         let attempts = self.take(|output| matches!(output, Output::Connect { .. }));
-        let [Output::Connect { connection }] = attempts[..] else { panic!("one attempt: {attempts:?}") };
+        let [Output::Connect { connection, .. }] = attempts[..] else { panic!("one attempt: {attempts:?}") };
         self.on = connection;
     }
 

@@ -29,14 +29,15 @@ use self::wire::Sightings;
 use crate::limits::{CLOSE_WAIT_MS_MAX, UPSTREAM_EVENT_COUNT};
 use crate::proto::connection::{ConnectionId, Trouble};
 use crate::proto::{Input, Output, PromiseId};
+use crate::transport::endpoint::RemoteEndpoint;
 use crate::transport::preconnection::{CandidateError, EstablishmentError, Preconnection};
-use crate::transport::stack::tcp_tls::{StackError, WallClock};
+use crate::transport::stack::tcp_tls::{StackError, TcpTls, WallClock};
 use crate::webpush::exchange::{Dialect, Pushed, Target};
 use crate::webpush::resource::PushServiceUri;
 
-/// The connections to one push service.
+/// The connections to push services.
 pub struct Upstream {
-    preconnection: Rc<Preconnection<Http2>>,
+    stack: TcpTls,
     service: PushServiceUri,
     dialect: Dialect,
     clock: WallClock,
@@ -53,6 +54,8 @@ pub struct Upstream {
 
 /// A connection, or an attempt at one. Dropped, it ends with everything on it.
 struct Connection {
+    /// Of its origin alone are promises.
+    service: PushServiceUri,
     requests: Option<SendRequest<Bytes>>,
     /// Monitors and bodies.
     tasks: JoinSet<()>,
@@ -108,9 +111,10 @@ impl Reporter {
     }
 }
 
-impl Default for Connection {
-    fn default() -> Self {
+impl Connection {
+    fn new(service: PushServiceUri) -> Self {
         Self {
+            service,
             requests: None,
             tasks: JoinSet::new(),
             requesting: JoinSet::new(),
@@ -121,9 +125,7 @@ impl Default for Connection {
             sightings: Rc::default(),
         }
     }
-}
 
-impl Connection {
     fn reap(&mut self) {
         for tasks in [&mut self.tasks, &mut self.requesting, &mut self.driver] {
             while tasks.try_join_next().is_some() {}
@@ -133,10 +135,10 @@ impl Connection {
 
 impl Upstream {
     /// An unconnected upstream.
-    pub fn new(preconnection: Preconnection<Http2>, service: PushServiceUri, clock: WallClock) -> Self {
+    pub fn new(stack: TcpTls, service: PushServiceUri, clock: WallClock) -> Self {
         let (sender, events) = mpsc::channel(UPSTREAM_EVENT_COUNT);
         Self {
-            preconnection: Rc::new(preconnection),
+            stack,
             service,
             dialect: Dialect::Rfc8030,
             clock,
@@ -150,7 +152,7 @@ impl Upstream {
         }
     }
 
-    /// The push service.
+    /// The configured push service.
     pub fn service(&self) -> &PushServiceUri {
         &self.service
     }
@@ -222,7 +224,8 @@ impl Upstream {
 
     /// Parks a promise until the gateway has decided; one that is not of our origin is reset at once.
     fn promised(&mut self, connection: ConnectionId, target: Target, promise: PushPromise) -> Option<Input> {
-        match self.dialect.classify(&self.service, promise.request()) {
+        let service = &self.connections.get(&connection)?.service;
+        match self.dialect.classify(service, promise.request()) {
             Pushed::Message { message, send } => {
                 let id = PromiseId(self.next_promise);
                 self.next_promise += 1;
@@ -240,7 +243,7 @@ impl Upstream {
     pub fn perform(&mut self, output: Output) {
         self.connections.values_mut().for_each(Connection::reap);
         match output {
-            Output::Connect { connection } => self.connect(connection),
+            Output::Connect { connection, service } => self.connect(connection, &service),
             Output::Ping { connection } => self.notify(connection, |it| &it.ping),
             Output::Close { connection } => self.end_in_order(connection),
             Output::Drop { connection } => {
@@ -275,8 +278,7 @@ impl Upstream {
                 let answer = move |outcome| Input::Unsubscribed { connection, subscription, outcome };
                 self.spawn_request(connection, |context| request::delete(context, request, answer));
             }
-            Output::Subscribe { connection, subscription, set } => {
-                let service = self.service.clone();
+            Output::Subscribe { connection, subscription, service, set } => {
                 self.spawn_request(connection, |context| request::subscribe(context, service, set, subscription));
             }
             Output::Decode { .. } | Output::Deliver { .. } | Output::Reply { .. } | Output::Persist { .. } => {
@@ -317,13 +319,18 @@ impl Upstream {
         }
     }
 
-    fn connect(&mut self, id: ConnectionId) {
-        let (reporter, preconnection) = (self.reporter(id), Rc::clone(&self.preconnection));
-        let mut connection = Connection::default();
+    fn connect(&mut self, id: ConnectionId, service: &PushServiceUri) {
+        let remote = RemoteEndpoint::of_authority(service.authority());
+        let preconnection = remote.map(|remote| Preconnection::new(remote, self.stack.clone(), Http2));
+        let reporter = self.reporter(id);
+        let mut connection = Connection::new(service.clone());
         connection.driver.spawn_local(async move {
-            let report = match preconnection.initiate().await {
-                Ok((session, remote)) => Report::Connected(session, remote),
-                Err(error) => Report::Failed(error),
+            let report = match preconnection {
+                Some(preconnection) => match preconnection.initiate().await {
+                    Ok((session, remote)) => Report::Connected(session, remote),
+                    Err(error) => Report::Failed(error),
+                },
+                None => Report::Closed("it has no usable host".to_owned()),
             };
             reporter.report(report).await;
         });

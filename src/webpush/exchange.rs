@@ -59,6 +59,8 @@ pub enum SubscribeError {
     Status(u16),
     /// The service has not looked at the request, and says so.
     NotProcessed,
+    /// Asked for elsewhere (RFC 8030 §7.1).
+    Redirected(PushServiceUri),
 }
 
 /// A promise, read.
@@ -160,6 +162,7 @@ impl Dialect {
         match status {
             201 => {}
             400 if presented.is_some() => return Err(SubscribeError::SetRefused),
+            307 | 308 => return Err(redirected(service, headers)),
             429 | 503 => return Err(SubscribeError::Busy(headers::retry_after(headers, now))),
             other => return Err(SubscribeError::Status(other)),
         }
@@ -322,6 +325,17 @@ pub fn push_link(headers: &HeaderMap, base: &Uri) -> Option<PushUri> {
     linked(headers, link::PUSH, base).and_then(|send| PushUri::new(&send).ok())
 }
 
+fn redirected(service: &PushServiceUri, headers: &HeaderMap) -> SubscribeError {
+    let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let Some(location) = location.and_then(|location| link::resolve(&service.uri(), location).ok()) else {
+        return SubscribeError::Missing("Location");
+    };
+    match PushServiceUri::new(&location) {
+        Ok(service) => SubscribeError::Redirected(service),
+        Err(error) => SubscribeError::Invalid("Location", error),
+    }
+}
+
 /// What is read is asked of our one connection, so it must be on the service's own origin.
 fn same_origin(authority: &str, service: &PushServiceUri) -> Result<(), InvalidResource> {
     if authority == service.authority() { Ok(()) } else { Err(InvalidResource::OtherOrigin) }
@@ -344,9 +358,10 @@ impl fmt::Display for SubscribeError {
             Self::SetRefused => f.write_str("the push service no longer knows the subscription set"),
             Self::Busy(Some(wait)) => write!(f, "the push service asks to wait {} s", wait.as_secs()),
             Self::Busy(None) => f.write_str("the push service is busy"),
-            Self::Missing(field) => write!(f, "the push service answered 201 without a usable {field}"),
-            Self::Invalid(field, error) => write!(f, "the push service answered 201 with a bad {field}: {error}"),
+            Self::Missing(field) => write!(f, "the push service answered without a usable {field}"),
+            Self::Invalid(field, error) => write!(f, "the push service answered with a bad {field}: {error}"),
             Self::Status(status) => write!(f, "the push service answered {status}"),
+            Self::Redirected(to) => write!(f, "the push service sends the request on to {}", to.authority()),
             Self::NotProcessed => f.write_str("the push service has not looked at the request; it is repeated"),
         }
     }

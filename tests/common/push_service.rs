@@ -29,11 +29,13 @@ pub struct Script {
     pub fetch: Option<u16>,
     /// Whether it says nothing once TLS is done.
     pub silent: bool,
+    /// The port to which it sends subscribe requests on.
+    pub sends_on_to: Option<u16>,
 }
 
 impl Default for Script {
     fn default() -> Self {
-        Self { sets: true, streams: 100, monitor: None, fetch: Some(204), silent: false }
+        Self { sets: true, streams: 100, monitor: None, fetch: Some(204), silent: false, sends_on_to: None }
     }
 }
 
@@ -132,7 +134,11 @@ async fn serve(
         match *request.method() {
             Method::POST => {
                 let number = subscriptions.replace(subscriptions.get() + 1);
-                answer(&mut respond, subscribed(number, script.sets));
+                let response = match script.sends_on_to {
+                    Some(port) => sent_on(port),
+                    None => subscribed(number, script.sets),
+                };
+                answer(&mut respond, response);
             }
             Method::GET => match script.answer(&request) {
                 Some(status) => answer(&mut respond, Response::builder().status(status)),
@@ -154,6 +160,10 @@ fn subscribed(number: u32, sets: bool) -> http::response::Builder {
     let mut response = Response::builder().status(201).header("location", format!("/s/{number}"));
     response = response.header("link", format!("</p/{number}>; rel=\"urn:ietf:params:push\""));
     if sets { response.header("link", "</t/0>; rel=\"urn:ietf:params:push:set\"") } else { response }
+}
+
+fn sent_on(port: u16) -> http::response::Builder {
+    Response::builder().status(307).header("location", format!("https://127.0.0.1:{port}/subscribe2"))
 }
 
 /// Answers without content: END_STREAM stands on the head.

@@ -69,6 +69,29 @@ async fn a_ua_31_a_goaway_is_answered_by_moving() {
     assert_eq!((&status["counters"]["connections"], service.count("POST /subscribe")), (&2.into(), 2));
 }
 
+/// A-UA-28: a subscribe that is sent on to another origin is made there, with the same method and the same set, and read
+/// there; the connection to the first one stays for the next.
+#[tokio::test(flavor = "local")]
+async fn a_ua_28_a_307_is_followed_to_another_origin() {
+    let second = PushService::start(Script::default()).await;
+    let authority: http::uri::Authority =
+        second.url["https://".len()..].split('/').next().expect("one").parse().expect("one");
+    let first = PushService::start(Script { sends_on_to: authority.port_u16(), ..Script::default() }).await;
+    // The gateway trusts both.
+    let both = [&first, &second].map(|service| std::fs::read_to_string(&service.ca_file).expect("there"));
+    std::fs::write(&first.ca_file, both.concat()).expect("written");
+    let mut rig = Rig::with_foreign(&first).await;
+    rig.start_gateway();
+    let mut device = rig.attach(7).await;
+    device.tend(await_true(|| second.count("POST /subscribe2") == 1 && second.count("GET /t/0") == 1)).await;
+    let subscription = rig.subscription(1).await;
+    assert!(subscription.endpoint.as_str().starts_with(&format!("https://{authority}/p/")));
+    device.say(&ToGateway::Subscribe { channel: ChannelId(2) }).await;
+    device.hear_subscribed(2).await;
+    assert_eq!((first.count("POST /subscribe"), first.count("CONNECTED"), first.count("GET")), (2, 1, 0));
+    assert_eq!((second.count("POST /subscribe2"), second.count("CONNECTED")), (2, 1));
+}
+
 /// C-38: TLS alone is no connection; the peer's HTTP/2 preface belongs to it.
 #[tokio::test(flavor = "local")]
 async fn a_service_that_says_nothing_is_not_connected() {

@@ -303,8 +303,11 @@ impl Check {
 
     /// A device was taken away from the gateway.
     pub fn device_removed(&mut self, device: usize) {
-        let mine = |it: &&mut Subscription| it.device == device;
-        self.subscriptions.values_mut().filter(mine).for_each(|it| it.is_wanted = false);
+        for (push, subscription) in self.subscriptions.iter_mut().filter(|(_, it)| it.device == device) {
+            subscription.is_wanted = false;
+            // What is on the way may tell of it once more.
+            self.lost.insert(*push);
+        }
     }
 
     /// A message reached a device.

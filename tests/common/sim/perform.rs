@@ -27,7 +27,7 @@ impl Gateway {
     fn perform(&mut self, output: Output, context: &mut Context) {
         context.trace(|| format!("gateway: {output:?}"));
         match output {
-            Output::Connect { connection: id } => {
+            Output::Connect { connection: id, .. } => {
                 let connection = self.number(id);
                 self.connection_count = self.connection_count.max(connection);
                 self.upstreams.insert(connection, Upstream::connect(connection, id, context));
