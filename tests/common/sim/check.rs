@@ -52,6 +52,8 @@ struct DeviceModel {
     seen: VecDeque<MessageId>,
     /// Messages it had and does not remember, unacknowledged when it forgot them.
     may_repeat: BTreeSet<MessageId>,
+    /// Subscriptions that were granted when it was last removed: what it is told of them later is of no use.
+    granted_before: usize,
 }
 
 /// The reference model.
@@ -64,7 +66,8 @@ pub(super) struct Check {
     by_id: BTreeMap<MessageId, usize>,
     subscriptions: BTreeMap<Token, Subscription>,
     /// Push resources that the service made.
-    granted: BTreeSet<Token>,
+    /// In the order in which they were granted.
+    granted: Vec<Token>,
     /// Those that it lost since; the gateway may not know that yet.
     lost: BTreeSet<Token>,
     /// Channels that their device gave up at least once.
@@ -78,7 +81,8 @@ pub(super) struct Check {
 
 impl Check {
     pub fn new(bounds: Bounds, devices: Vec<Traits>) -> Self {
-        let model = |traits| DeviceModel { traits, seen: VecDeque::new(), may_repeat: BTreeSet::new() };
+        let model =
+            |traits| DeviceModel { traits, seen: VecDeque::new(), may_repeat: BTreeSet::new(), granted_before: 0 };
         Self {
             bounds,
             violation: None,
@@ -87,7 +91,7 @@ impl Check {
             by_token: BTreeMap::new(),
             by_id: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
-            granted: BTreeSet::new(),
+            granted: Vec::new(),
             lost: BTreeSet::new(),
             given_up: BTreeSet::new(),
             devices: devices.into_iter().map(model).collect(),
@@ -134,7 +138,7 @@ impl Check {
 
     /// The service made a subscription.
     pub fn granted(&mut self, push: Token) {
-        self.granted.insert(push);
+        self.granted.push(push);
     }
 
     /// The service took a message; gives its number.
@@ -217,7 +221,7 @@ impl Check {
     /// The service lost everything.
     pub fn wiped(&mut self) {
         self.subscriptions.values_mut().for_each(|subscription| subscription.is_wanted = false);
-        self.lost.append(&mut self.granted);
+        self.lost.extend(self.granted.iter().copied());
     }
 
     // What the gateway does.
@@ -286,7 +290,8 @@ impl Check {
             format!("the subscription of device {device}, channel {channel} is another one, and nobody gave it up")
         });
         self.end_subscriptions(device, channel);
-        let is_wanted = !self.lost.contains(&told);
+        let before = &self.granted[..self.devices[device].granted_before];
+        let is_wanted = !self.lost.contains(&told) && !before.contains(&told);
         self.subscriptions.insert(told, Subscription { device, channel, is_wanted });
     }
 
@@ -303,11 +308,9 @@ impl Check {
 
     /// A device was taken away from the gateway.
     pub fn device_removed(&mut self, device: usize) {
-        for (push, subscription) in self.subscriptions.iter_mut().filter(|(_, it)| it.device == device) {
-            subscription.is_wanted = false;
-            // What is on the way may tell of it once more.
-            self.lost.insert(*push);
-        }
+        let mine = |it: &&mut Subscription| it.device == device;
+        self.subscriptions.values_mut().filter(mine).for_each(|it| it.is_wanted = false);
+        self.devices[device].granted_before = self.granted.len();
     }
 
     /// A message reached a device.
