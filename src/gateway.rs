@@ -26,6 +26,7 @@ use crate::store::{self, Store, StoreError};
 use crate::telemetry::{Fingerprints, Kind};
 use crate::time::Instant;
 use crate::transport::endpoint::{LinkEndpoint, RemoteEndpoint};
+use crate::transport::path::PathMonitor;
 use crate::transport::properties::{SecurityParameters, Trust};
 use crate::transport::stack::tcp_tls::{TcpTls, TrustError, WallClock};
 use crate::upstream::Upstream;
@@ -82,6 +83,7 @@ struct Shell {
 /// [`StartError`]; once it serves, it goes on whatever happens.
 pub async fn run(config: Config, ready: impl FnOnce(), shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
     let (mut shell, mut control) = Shell::start(config)?;
+    let mut path = path_monitor();
     ready();
     tokio::pin!(shutdown);
     loop {
@@ -98,12 +100,30 @@ pub async fn run(config: Config, ready: impl FnOnce(), shutdown: impl Future<Out
             event = shell.downstream.next() => shell.heard(event),
             persisted = shell.store.next() => shell.persisted(persisted),
             asked = control.next() => shell.asked(asked),
+            () = path_changed(&mut path) => shell.feed(Input::PathChanged),
             () = sleep_until(wake.unwrap_or(shell.start)), if wake.is_some() => shell.core.handle_timeout(shell.now()),
         }
     }
     info!("stopping");
     shell.stop().await;
     Ok(())
+}
+
+/// The kernel's news of the network; without them a network that comes back is noticed by trying.
+fn path_monitor() -> Option<PathMonitor> {
+    PathMonitor::new().inspect_err(|error| warn!("changes of the network are not noticed: {error}")).ok()
+}
+
+/// Waits for a change of the network; for ever where nothing tells of them.
+async fn path_changed(path: &mut Option<PathMonitor>) {
+    if let Some(monitor) = path {
+        match monitor.changed().await {
+            Ok(()) => return info!("the network has changed"),
+            Err(error) => warn!("changes of the network are no longer noticed: {error}"),
+        }
+        *path = None;
+    }
+    std::future::pending().await
 }
 
 impl Shell {

@@ -159,6 +159,10 @@ pub const REPLACE_PAUSE_MS: u64 = 60_000;
 /// How long other requests wait behind one for stored messages that has the last of the service's streams, in
 /// milliseconds; then the connection is replaced.
 pub const LAST_STREAM_MS_MAX: u64 = 10_000;
+/// Addresses of the machine that are remembered, so that one that is only refreshed is no change.
+pub const PATH_ADDRESS_COUNT_MAX: usize = 64;
+/// Octets that the kernel may tell of the network at once.
+pub const PATH_MESSAGE_BYTES_MAX: usize = 8_192;
 /// Shortest time between two changes of the network that wake what waits for it, in milliseconds.
 pub const PATH_WAKE_MS_MIN: u64 = 1_000;
 /// Events of the push service that wait for the gateway's loop.

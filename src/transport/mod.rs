@@ -4,6 +4,7 @@
 //!   initiated any number of times. Initiating gathers [candidates](candidate) and tries them one after another; the
 //!   first whose handshakes are all done wins.
 //! - A [`Listener`](listener::Listener) yields connections from devices that attach.
+//! - A [`PathMonitor`](path::PathMonitor) tells when the network has changed.
 //! - A [stack] is a composition of protocols: `h2/tls/tcp/ip` upstream; framed serial, Unix or TCP downstream.
 //!
 //! `transport` knows no push, no subscription and no device. What runs above a secured stack is given to it as an
@@ -14,6 +15,7 @@
 pub mod candidate;
 pub mod endpoint;
 pub mod listener;
+pub mod path;
 pub mod preconnection;
 pub mod properties;
 pub mod stack;
