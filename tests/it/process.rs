@@ -30,9 +30,14 @@ impl Process {
         assert_eq!(status.code(), Some(0), "a process that is told to end ends well");
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// As `kill -s` does.
     pub fn signal(&self, name: &str) {
-        let number = self.0.id().to_string();
+        let number = self.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &number]).status().expect("kill runs");
         assert!(sent.success(), "{name} was sent");
     }
