@@ -5,6 +5,8 @@ use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use fieldgate::limits::KEEP_ALIVE_MS;
+use fieldgate::random::SystemRandom;
+use fieldgate::webpush::ece::{self, Keys};
 use fieldgate::webpush::headers::Ttl;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -194,7 +196,19 @@ pub async fn cpu(options: Options, table: &mut Table) {
         Row::new(format!("a message of {burst} that wait"), "us", ours_burst).peer(careful.map(|(_, burst)| burst));
     table.row(row.goal(Most(160.0)).goal(MostOfPeer(1.0)));
     table.row(Row::new("the same, a bridge and the relay", "us", ours_burst).peer(bridged.map(|(_, burst)| burst)));
-    table.note("ours decrypts each message (64 us of ECDH by estimate); the careful relay passes on what it gets");
+    table.row(Row::new("of which decrypting, in the bench's own process", "us", decode_us(options.count(2_000, 200))));
+    table.note("the careful relay passes on what it gets");
+}
+
+fn decode_us(count: usize) -> f64 {
+    let mut random = SystemRandom::default();
+    let keys = Keys::generate(&mut random);
+    let body = ece::encode(keys.public(), keys.auth(), &[b'x'; CONTENT], 0, &mut random).expect("it fits");
+    let before = cpu_us(std::process::id());
+    for _ in 0..count {
+        ece::decode(&keys, body.clone()).expect("the keys are its own");
+    }
+    (cpu_us(std::process::id()) - before) / count as f64
 }
 
 async fn ours_steady(ours: &mut Ours, count: usize) -> f64 {
