@@ -15,7 +15,9 @@ use crate::time::{Instant, UnixTime};
 use crate::webpush::headers::http_date;
 
 use super::clock::Clock;
-use super::retention::{ConnectionId, DeliveryId, Input, Kind, MonitorId, Output, Record, Reply, Request, Retention};
+use super::retention::{
+    ConnectionId, DeliveryId, Input, Kind, MonitorId, Output, Record, Reply, Request, Retention, Room,
+};
 use super::routes::{self, Route};
 use super::store::{NotStored, Store};
 use super::token::Token;
@@ -89,8 +91,8 @@ impl Hub {
         reply
     }
 
-    pub(super) fn poll_output(&self, connection: ConnectionId, has_room: bool) -> Option<Output> {
-        let output = self.retention.borrow_mut().poll_output(connection, has_room, self.clock.now());
+    pub(super) fn poll_output(&self, connection: ConnectionId, room: Room) -> Option<Output> {
+        let output = self.retention.borrow_mut().poll_output(connection, room, self.clock.now());
         self.settle();
         output
     }

@@ -36,7 +36,7 @@ use crate::webpush::headers::Ttl;
 use super::token::Token;
 pub use model::{
     ConnectionId, Content, DeliveryId, Ending, Input, Kind, Moment, MonitorId, Output, Push, Record, Reply, Request,
-    SetId, StoredMessage, SubscriptionId,
+    Room, SetId, StoredMessage, SubscriptionId,
 };
 use model::{Delivery, Message, Monitor, Set, Subscription, Timer};
 

@@ -11,9 +11,10 @@
 //!
 //! Rules that the HTTP/2 library leaves to its user: the handle of a monitoring request is kept until it is answered;
 //! nothing is promised on it afterwards; promises name their scheme and authority; no more promises are un-ended than
-//! the client allows, a client that states no limit included.
+//! the client allows, a client that states no limit included. Nothing is promised on one request while promises on
+//! another wait to be written: the library would mix them, and streams have to begin in the order of their numbers.
 //!
-//! Source: RFC 9113 §8.4, RFC 8030 §6.
+//! Source: RFC 9113 §5.1.1, §8.4, RFC 8030 §6.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -40,7 +41,7 @@ use crate::time::Duration;
 
 use super::hub::{BodyError, Hub};
 use super::parcel::{Parcel, Written};
-use super::retention::{ConnectionId, DeliveryId, Ending, Input, MonitorId, Output, Push};
+use super::retention::{ConnectionId, DeliveryId, Ending, Input, MonitorId, Output, Push, Room};
 use super::routes::{self, PushSupport, Route};
 use super::token::Token;
 use super::wire::{Sightings, Wire};
@@ -86,6 +87,10 @@ struct Session {
     /// The latest promises that are ended: their refusal may still come.
     ended: VecDeque<(u32, DeliveryId)>,
     requests: JoinSet<()>,
+    /// The last promise: the stream of the request it was made on, and its own.
+    promising: Option<(u32, u32)>,
+    /// Whether other requests wait until that promise is written.
+    is_narrow: bool,
     /// Since when no request is open, one that was answered at once included; none while there is one.
     idle_since: Option<Instant>,
     /// When the peer was last asked whether it is there, and did not answer since.
@@ -135,6 +140,8 @@ impl Session {
             sending: BTreeMap::new(),
             ended: VecDeque::new(),
             requests: JoinSet::new(),
+            promising: None,
+            is_narrow: false,
             idle_since: None,
             pinged: None,
             closing: None,
@@ -232,6 +239,7 @@ impl Session {
         poll_fn(|cx| {
             let mut has_news = self.sightings.has_resets() || !self.written.borrow().is_empty();
             has_news |= !self.poll_resets(cx).is_empty() || self.has_monitors_to_refuse();
+            has_news |= self.is_narrow && self.promising_on().is_none();
             for sending in self.sending.values_mut().filter(|sending| !sending.rest.is_empty()) {
                 // A stream that is over has no capacity at once and for ever; it is no news here.
                 has_news |= matches!(sending.stream.poll_capacity(cx), Poll::Ready(Some(Ok(_))));
@@ -286,12 +294,27 @@ impl Session {
         }
         let limit = connection.max_concurrent_send_streams().min(SERVICE_PROMISES_UNENDED_MAX);
         loop {
-            match self.hub.poll_output(self.id, self.sending.len() < limit) {
+            let room = self.room(limit);
+            self.is_narrow = matches!(room, Room::On(_));
+            match self.hub.poll_output(self.id, room) {
                 Some(Output::Push(push)) => self.push(*push)?,
                 Some(Output::End(monitor, ending)) => self.end(monitor, ending)?,
                 None => return Ok(()),
             }
         }
+    }
+
+    fn room(&self, limit: usize) -> Room {
+        match self.promising_on() {
+            _ if self.sending.len() >= limit => Room::None,
+            Some(monitor) => Room::On(monitor),
+            None => Room::Any,
+        }
+    }
+
+    /// The request with promises that are not yet written.
+    fn promising_on(&self) -> Option<u32> {
+        self.promising.filter(|(_, promised)| *promised > self.sightings.promised()).map(|(monitor, _)| monitor)
     }
 
     fn has_monitors_to_refuse(&self) -> bool {
@@ -314,6 +337,7 @@ impl Session {
         head.headers_mut().insert(http::header::DATE, self.hub.date());
 
         let stream = promise.stream_id().as_u32();
+        self.promising = Some((push.monitor.stream, stream));
         self.sightings.watch(stream);
         let rest = push.content.body;
         let mut body = promise.send_response(head, rest.is_empty()).map_err(|_| Broken)?;
@@ -375,6 +399,8 @@ impl Session {
                 self.hub.input(Input::Refused(delivery));
             }
         } else if self.monitors.remove(&stream).is_some() {
+            // Its promises that were not written never will be.
+            self.promising = self.promising.filter(|(monitor, _)| *monitor != stream);
             self.hub.input(Input::MonitorClosed(MonitorId { connection: self.id, stream }));
         }
     }

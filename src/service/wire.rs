@@ -5,15 +5,16 @@
 //!
 //! Incoming, it looks at frame headers for two facts the library keeps to itself: whether the client switched server
 //! push off, and which streams it reset, for a stream that we have ended is forgotten there although the client may
-//! still refuse it. The octets pass unchanged; a malformed frame is the library's to judge.
+//! still refuse it. Outgoing, it looks for a third one: how far promises have come. The octets pass unchanged; a
+//! malformed frame is the library's to judge.
 //!
 //! ```text
 //! +-----------------------------------------------+
-//! | length (24) | type (8) | flags (8) | stream (32) |   RST_STREAM: 4 octets follow, SETTINGS: 6 for each parameter
-//! +-----------------------------------------------+
+//! | length (24) | type (8) | flags (8) | stream (32) |   RST_STREAM: 4 octets follow, SETTINGS: 6 for each parameter,
+//! +-----------------------------------------------+    PUSH_PROMISE: the promised stream (32), for ours are not padded
 //! ```
 //!
-//! Source: RFC 9113 §3.4 (preface), §4.1 (frames), §6.4 (RST_STREAM), §6.5 (SETTINGS).
+//! Source: RFC 9113 §3.4 (preface), §4.1 (frames), §6.4 (RST_STREAM), §6.5 (SETTINGS), §6.6 (PUSH_PROMISE).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -32,6 +33,7 @@ const PREFACE_BYTES: usize = 24;
 const FRAME_HEADER_BYTES: usize = 9;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
 const ACK: u8 = 1;
 const ENABLE_PUSH: u16 = 2;
 
@@ -41,6 +43,8 @@ pub(super) struct Sightings {
     push_disabled: Cell<bool>,
     heard: Cell<Instant>,
     sent: Cell<Instant>,
+    /// The stream that was promised last.
+    promised: Cell<u32>,
     /// Streams whose reset is of interest. Whoever watches bounds this, and with it `reset`.
     watched: RefCell<BTreeSet<u32>>,
     reset: RefCell<Vec<u32>>,
@@ -52,6 +56,7 @@ impl Default for Sightings {
             push_disabled: Cell::new(false),
             heard: Cell::new(Instant::now()),
             sent: Cell::new(Instant::now()),
+            promised: Cell::new(0),
             watched: RefCell::default(),
             reset: RefCell::default(),
         }
@@ -72,6 +77,11 @@ impl Sightings {
     /// When octets last left for the client.
     pub(super) fn sent(&self) -> Instant {
         self.sent.get()
+    }
+
+    /// The stream whose promise was written last; those before it were written as well.
+    pub(super) fn promised(&self) -> u32 {
+        self.promised.get()
     }
 
     pub(super) fn watch(&self, stream: u32) {
@@ -101,14 +111,15 @@ impl Sightings {
 /// A byte stream that gathers writes and takes note of incoming frames.
 pub(super) struct Wire<T> {
     inner: T,
-    frames: Frames,
+    incoming: Frames,
+    outgoing: Frames,
     sightings: Rc<Sightings>,
     out: BytesMut,
 }
 
 impl<T> Wire<T> {
     pub(super) fn new(inner: T, sightings: Rc<Sightings>) -> Self {
-        Self { inner, frames: Frames::default(), sightings, out: BytesMut::new() }
+        Self { inner, incoming: Frames::of_client(), outgoing: Frames::of_server(), sightings, out: BytesMut::new() }
     }
 }
 
@@ -135,7 +146,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
         let new = &buffer.filled()[before..];
         if !new.is_empty() {
             this.sightings.heard.set(Instant::now());
-            this.frames.read(new, &this.sightings);
+            this.incoming.read(new, &this.sightings);
         }
         Poll::Ready(Ok(()))
     }
@@ -149,6 +160,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
         }
         let taken = octets.len().min(SERVICE_WRITE_BYTES - this.out.len());
         this.out.extend_from_slice(&octets[..taken]);
+        this.outgoing.read(&octets[..taken], &this.sightings);
         Poll::Ready(Ok(taken))
     }
 
@@ -165,9 +177,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
     }
 }
 
-/// Where in the incoming frames the reader is. It holds a frame header or less, never a payload.
+/// Where in the frames of one side the reader is. It holds a frame header or less, never a payload.
 #[derive(Debug)]
 struct Frames {
+    /// Whether they are ours: what a client promises is no fact.
+    is_ours: bool,
     state: State,
     /// Octets gathered for the current header or parameter.
     gathered: [u8; FRAME_HEADER_BYTES],
@@ -179,16 +193,23 @@ enum State {
     Preface { rest: usize },
     Header,
     Settings { rest: usize },
+    Promise { rest: usize },
     Skip { rest: usize },
 }
 
-impl Default for Frames {
-    fn default() -> Self {
-        Self { state: State::Preface { rest: PREFACE_BYTES }, gathered: [0; FRAME_HEADER_BYTES], gathered_bytes: 0 }
-    }
-}
-
 impl Frames {
+    fn of_client() -> Self {
+        Self::new(false, State::Preface { rest: PREFACE_BYTES })
+    }
+
+    fn of_server() -> Self {
+        Self::new(true, State::Header)
+    }
+
+    fn new(is_ours: bool, state: State) -> Self {
+        Self { is_ours, state, gathered: [0; FRAME_HEADER_BYTES], gathered_bytes: 0 }
+    }
+
     fn read(&mut self, mut octets: &[u8], sightings: &Sightings) {
         while !octets.is_empty() {
             match self.state {
@@ -212,6 +233,13 @@ impl Frames {
                         self.state = after_parameter(rest - 6);
                     }
                 }
+                State::Promise { rest } => {
+                    if self.gather(&mut octets, 4) {
+                        let [s0, s1, s2, s3, ..] = self.gathered;
+                        sightings.promised.set(stream_of([s0, s1, s2, s3]));
+                        self.state = skip(rest - 4);
+                    }
+                }
             }
         }
     }
@@ -232,11 +260,13 @@ impl Frames {
     fn header(&self, sightings: &Sightings) -> State {
         let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = self.gathered;
         let bytes = usize::try_from(u32::from_be_bytes([0, l0, l1, l2])).expect("24 bits fit");
-        let stream = u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff;
-        if kind == RST_STREAM {
-            sightings.saw_reset(stream);
+        match (kind, self.is_ours) {
+            (PUSH_PROMISE, true) => return State::Promise { rest: bytes },
+            (SETTINGS, false) if flags & ACK == 0 => return after_parameter(bytes),
+            (RST_STREAM, false) => sightings.saw_reset(stream_of([s0, s1, s2, s3])),
+            _ => {}
         }
-        if kind == SETTINGS && flags & ACK == 0 { after_parameter(bytes) } else { skip(bytes) }
+        skip(bytes)
     }
 
     fn parameter(&self, sightings: &Sightings) {
@@ -245,6 +275,10 @@ impl Frames {
             sightings.push_disabled.set(u32::from_be_bytes([v0, v1, v2, v3]) == 0);
         }
     }
+}
+
+fn stream_of(octets: [u8; 4]) -> u32 {
+    u32::from_be_bytes(octets) & 0x7fff_ffff
 }
 
 fn after_parameter(rest: usize) -> State {
@@ -287,7 +321,7 @@ mod tests {
         for piece in [1, 2, 7, 9, 100, all.len()] {
             let sightings = Rc::new(Sightings::default());
             (2..=4).for_each(|stream| sightings.watch(stream));
-            let mut frames = Frames::default();
+            let mut frames = Frames::of_client();
             all.chunks(piece).for_each(|octets| frames.read(octets, &sightings));
             assert!(sightings.push_disabled());
             assert_eq!(sightings.take_resets(), [4, 2], "pieces of {piece}");
@@ -296,9 +330,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn promises_are_seen_however_the_octets_are_cut_and_only_ours() {
+        let mut all = frame(SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 0]);
+        all.extend(frame(PUSH_PROMISE, 4, 1, &[0x80, 0, 1, 2, 0x82]));
+        all.extend(frame(RST_STREAM, 0, 2, &8_u32.to_be_bytes()));
+        for piece in [1, 3, 10, all.len()] {
+            let sightings = Rc::new(Sightings::default());
+            sightings.watch(2);
+            let mut frames = Frames::of_server();
+            all.chunks(piece).for_each(|octets| frames.read(octets, &sightings));
+            assert_eq!(sightings.promised(), 0x102, "pieces of {piece}");
+            assert!(!sightings.push_disabled() && !sightings.has_resets());
+        }
+        let sightings = Rc::new(Sightings::default());
+        Frames { state: State::Header, ..Frames::of_client() }.read(&all, &sightings);
+        assert_eq!(sightings.promised(), 0);
+    }
+
+    #[tokio::test]
     async fn push_is_on_until_it_is_switched_off_and_may_be_switched_on_again() {
         let sightings = Rc::new(Sightings::default());
-        let mut frames = Frames { state: State::Header, ..Frames::default() };
+        let mut frames = Frames { state: State::Header, ..Frames::of_client() };
         assert!(!sightings.push_disabled());
         frames.read(&frame(SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 0]), &sightings);
         assert!(sightings.push_disabled());

@@ -9,7 +9,9 @@ use crate::time::{Duration, Instant};
 
 use super::super::token::Token;
 use super::model::{Delivery, Mode, Monitor, Monitored, Timer};
-use super::{ConnectionId, DeliveryId, Ending, Input, Moment, MonitorId, Output, Push, Reply, Resource, Retention};
+use super::{
+    ConnectionId, DeliveryId, Ending, Input, Moment, MonitorId, Output, Push, Reply, Resource, Retention, Room,
+};
 use super::{Record, SubscriptionId};
 
 impl Retention {
@@ -36,10 +38,12 @@ impl Retention {
         }
     }
 
-    /// The next thing a connection has to do; a push only if it has room for one.
-    pub fn poll_output(&mut self, connection: ConnectionId, has_room: bool, now: Moment) -> Option<Output> {
+    /// The next thing a connection has to do; a push only where it has room for one.
+    pub fn poll_output(&mut self, connection: ConnectionId, room: Room, now: Moment) -> Option<Output> {
         for monitor in self.monitors_of(connection) {
-            if has_room && let Some(push) = self.next_push(monitor, now) {
+            if room.is_for(monitor)
+                && let Some(push) = self.next_push(monitor, now)
+            {
                 return Some(Output::Push(Box::new(push)));
             }
             if let Some(ending) = self.due_ending(monitor, now) {

@@ -187,6 +187,27 @@ pub enum Input {
     Stop,
 }
 
+/// Where a connection has room for a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Nowhere.
+    None,
+    /// On the request that monitors on this stream.
+    On(u32),
+    /// On any request.
+    Any,
+}
+
+impl Room {
+    pub(super) fn is_for(self, monitor: MonitorId) -> bool {
+        match self {
+            Self::None => false,
+            Self::On(stream) => monitor.stream == stream,
+            Self::Any => true,
+        }
+    }
+}
+
 /// What a connection has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {

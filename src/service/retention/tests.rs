@@ -73,7 +73,7 @@ impl World {
     }
 
     fn outputs(&mut self, connection: ConnectionId) -> Vec<Output> {
-        std::iter::from_fn(|| self.retention.poll_output(connection, true, self.now)).collect()
+        std::iter::from_fn(|| self.retention.poll_output(connection, Room::Any, self.now)).collect()
     }
 
     /// The pushes a connection has to make; there must be nothing else.

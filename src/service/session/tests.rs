@@ -46,7 +46,7 @@ struct Rig {
     writes: Rc<Cell<usize>>,
     session: JoinHandle<()>,
     io: Option<DuplexStream>,
-    subscription: String,
+    subscriptions: Vec<String>,
     push: String,
     _stop: watch::Sender<bool>,
     _folder: tempfile::TempDir,
@@ -59,14 +59,23 @@ fn rig() -> Rig {
 
 /// A session with one subscription, for which messages wait, and a pipe that holds `pipe_bytes`.
 fn rig_with(message_count: usize, message_bytes: usize, pipe_bytes: usize) -> Rig {
+    rig_of(1, message_count, message_bytes, pipe_bytes)
+}
+
+/// The same with several subscriptions, for each of which so many messages wait.
+fn rig_of(subscription_count: usize, message_count: usize, message_bytes: usize, pipe_bytes: usize) -> Rig {
     let folder = tempfile::tempdir().expect("a folder");
     let mut random = SeededRandom::new(3);
     let mut retention = Retention::new(Ttl::from_secs(TTL_S_MAX));
     let mut ask = |asked| retention.handle_request(asked, Moment::default(), &mut random as &mut dyn Random);
-    let Reply::Subscribed { subscription, push, .. } = ask(Asked::Subscribe { set: None }) else { panic!("made") };
-    for _ in 0..message_count {
-        let content = Content { body: vec![1; message_bytes].into(), ..Content::default() };
-        ask(Asked::Send { push, ttl: Ttl::from_secs(TTL_S_MAX), content });
+    let mut made = Vec::new();
+    for _ in 0..subscription_count {
+        let Reply::Subscribed { subscription, push, .. } = ask(Asked::Subscribe { set: None }) else { panic!("made") };
+        for _ in 0..message_count {
+            let content = Content { body: vec![1; message_bytes].into(), ..Content::default() };
+            ask(Asked::Send { push, ttl: Ttl::from_secs(TTL_S_MAX), content });
+        }
+        made.push((subscription.path(), push.path()));
     }
     let (store, _closed) = Store::open(&folder.path().join("s.redb"), |_| {}).expect("a store");
     let hub = Rc::new(Hub::new(retention, Box::new(random), Rc::new(Clock::default()), store));
@@ -78,8 +87,8 @@ fn rig_with(message_count: usize, message_bytes: usize, pipe_bytes: usize) -> Ri
         writes,
         session,
         io: Some(far),
-        subscription: subscription.path(),
-        push: push.path(),
+        push: made[0].1.clone(),
+        subscriptions: made.into_iter().map(|(subscription, _)| subscription).collect(),
         _stop: stop,
         _folder: folder,
     }
@@ -142,7 +151,7 @@ async fn a_peer_that_takes_nothing_is_dropped_with_what_is_promised() {
     // Eight messages are promised; the session's own buffer and the pipe hold about half of them.
     let mut rig = rig_with(8, 4_096, 1_024);
     let mut io = rig.io.take().expect("connected once");
-    request_monitor(&mut io, &rig.subscription).await;
+    request_monitor(&mut io, &rig.subscriptions[0]).await;
     ends_after(rig, SERVICE_PUSH_MS_MAX).await;
 }
 
@@ -150,7 +159,7 @@ async fn a_peer_that_takes_nothing_is_dropped_with_what_is_promised() {
 async fn a_peer_that_takes_little_at_a_time_is_kept() {
     let mut rig = rig_with(8, 4_096, 1_024);
     let mut io = rig.io.take().expect("connected once");
-    request_monitor(&mut io, &rig.subscription).await;
+    request_monitor(&mut io, &rig.subscriptions[0]).await;
     let mut bytes = 0;
     while bytes < 8 * 4_096 {
         tokio::time::sleep(Duration::from_millis(SERVICE_PUSH_MS_MAX / 4)).await;
@@ -163,6 +172,14 @@ async fn a_peer_that_takes_little_at_a_time_is_kept() {
 /// Asks for messages by hand, and reads nothing.
 async fn request_monitor(io: &mut DuplexStream, path: &str) {
     use tokio::io::AsyncWriteExt as _;
+    let mut octets = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    octets.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    octets.extend(monitor_request(1, path));
+    io.write_all(&octets).await.expect("written");
+}
+
+/// The frame of a monitoring request.
+fn monitor_request(stream: u8, path: &str) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in [(":method", "GET"), (":scheme", "https"), (":authority", "push.example"), (":path", path)] {
         for text in [name, value] {
@@ -172,11 +189,31 @@ async fn request_monitor(io: &mut DuplexStream, path: &str) {
             block.extend(text.bytes());
         }
     }
-    let mut octets = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    octets.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
-    octets.extend([0, 0, u8::try_from(block.len()).expect("short"), 1, 5, 0, 0, 0, 1]);
-    octets.extend(block);
-    io.write_all(&octets).await.expect("written");
+    let head = [0, 0, u8::try_from(block.len()).expect("short"), 1, 5, 0, 0, 0, stream];
+    [&head[..], &block].concat()
+}
+
+/// What was promised on a request that was reset before it could be written holds up no other request.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn promises_that_are_never_written_hold_up_nothing() {
+    use tokio::io::AsyncWriteExt as _;
+    let mut rig = rig_of(2, 8, 4_000, 256);
+    let mut io = rig.io.take().expect("connected once");
+    request_monitor(&mut io, &rig.subscriptions[0]).await;
+    // Eight messages are promised; the session's own buffer and the pipe hold about half of them.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let reset = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
+    io.write_all(&[&reset[..], &monitor_request(3, &rig.subscriptions[1])].concat()).await.expect("written");
+    let mut promised = [0, 0];
+    while promised[1] < 8 {
+        let mut head = [0; 9];
+        let read = timeout(Duration::from_secs(1), io.read_exact(&mut head)).await;
+        read.expect("no stop").expect("open");
+        let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+        io.read_exact(&mut payload).await.expect("open");
+        promised[usize::from(head[8] == 3)] += usize::from(head[3] == 5);
+    }
+    assert!(promised[0] < 8, "there was something that was not written: {promised:?}");
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
@@ -184,7 +221,7 @@ async fn an_open_monitor_keeps_its_connection_and_silence_is_asked_about() {
     let mut rig = rig();
     let (mut client, connection) = connect(&mut rig, 65_535).await;
     let connection = spawn_local(connection);
-    let (_response, _) = client.send_request(request("GET", &rig.subscription), true).expect("sent");
+    let (_response, _) = client.send_request(request("GET", &rig.subscriptions[0]), true).expect("sent");
     tokio::time::sleep(Duration::from_millis(10 * SERVICE_PING_MS)).await;
     assert!(!rig.session.is_finished());
     connection.abort();
@@ -197,7 +234,7 @@ async fn a_monitoring_peer_that_does_not_answer_is_dropped() {
     let mut rig = rig();
     let (mut client, connection) = connect(&mut rig, 65_535).await;
     let mut connection = Box::pin(connection);
-    let (_response, _) = client.send_request(request("GET", &rig.subscription), true).expect("sent");
+    let (_response, _) = client.send_request(request("GET", &rig.subscriptions[0]), true).expect("sent");
     // Long enough to send the request; afterwards nobody reads.
     timeout(Duration::from_millis(10), connection.as_mut()).await.expect_err("it goes on");
     ends_after(rig, SERVICE_PING_MS + SERVICE_PONG_MS - 10).await;
@@ -222,7 +259,7 @@ async fn promise_head_and_message_leave_in_one_write() {
     spawn_local(connection);
     tokio::time::sleep(Duration::from_millis(1)).await;
     let before = rig.writes.get();
-    let (mut response, _) = client.send_request(request("GET", &rig.subscription), true).expect("sent");
+    let (mut response, _) = client.send_request(request("GET", &rig.subscriptions[0]), true).expect("sent");
     let promise = response.push_promises().push_promise().await.expect("open").expect("a promise");
     let mut body = promise.into_parts().1.await.expect("a head").into_body();
     assert_eq!(body.data().await.expect("a message").expect("whole").len(), 100);
@@ -230,12 +267,42 @@ async fn promise_head_and_message_leave_in_one_write() {
     assert_eq!(rig.writes.get() - before, 1);
 }
 
+/// RFC 9113 §5.1.1: streams begin in the order of their numbers, whichever requests they are promised on.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn promises_on_several_requests_come_in_the_order_of_their_streams() {
+    // More than the session's own buffer and the pipe hold: promises wait for their way out.
+    let mut rig = rig_of(3, 8, 4_000, 256);
+    let (mut client, connection) = connect(&mut rig, 65_535).await;
+    let mut connection = spawn_local(connection);
+    let mut receiving = JoinSet::new();
+    for subscription in &rig.subscriptions {
+        let (mut response, _) = client.send_request(request("GET", subscription), true).expect("sent");
+        receiving.spawn_local(async move {
+            let mut promises = response.push_promises();
+            for _ in 0..8 {
+                let promise = promises.push_promise().await.expect("open").expect("a promise");
+                let mut body = promise.into_parts().1.await.expect("a head").into_body();
+                while let Some(octets) = body.data().await {
+                    let bytes = octets.expect("a message").len();
+                    body.flow_control().release_capacity(bytes).expect("it was received");
+                }
+            }
+        });
+    }
+    while !receiving.is_empty() {
+        tokio::select! {
+            ended = &mut connection => panic!("the connection ended: {ended:?}"),
+            Some(received) = receiving.join_next() => received.expect("all messages"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_message_that_finds_no_window_is_given_up() {
     let mut rig = rig();
     let (mut client, connection) = connect(&mut rig, 0).await;
     spawn_local(connection);
-    let (mut response, _) = client.send_request(request("GET", &rig.subscription), true).expect("sent");
+    let (mut response, _) = client.send_request(request("GET", &rig.subscriptions[0]), true).expect("sent");
     let promise = response.push_promises().push_promise().await.expect("open").expect("a promise");
     let start = Instant::now();
     let mut body = promise.into_parts().1.await.expect("a head").into_body();

@@ -174,7 +174,7 @@ impl Trial {
 
     fn poll(&mut self, connection: ConnectionId, count: usize) {
         for _ in 0..count {
-            match self.world.retention.poll_output(connection, true, self.world.now) {
+            match self.world.retention.poll_output(connection, Room::Any, self.world.now) {
                 Some(Output::Push(push)) => {
                     assert_eq!(push.monitor.connection, connection);
                     let known = self.reference.messages.iter().find(|known| known.token == push.message);
