@@ -18,6 +18,7 @@
 //! mtu = 256                                   # default: 256 octets
 //! ```
 
+pub mod change;
 mod error;
 mod reader;
 

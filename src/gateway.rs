@@ -3,9 +3,12 @@
 //! One input, then all outputs, then the next input. Decrypting, the one long computation, happens at most once a
 //! round, and the loop yields after it: one thread serves every device.
 
+mod reload;
+mod report;
+pub mod supervisor;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +17,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant as TokioInstant, sleep_until};
 use tracing::{debug, error, info, warn};
 
+use self::reload::Reloaded;
+use self::report::{Report, status_line};
+use self::supervisor::{News, Order, Supervisor};
 use crate::config::{self, Config};
 use crate::control::{Answer, Asked, Control, Request};
 use crate::downstream::{self, Downstream, SendError};
@@ -59,11 +65,16 @@ enum Origin {
 struct Known {
     device: config::Device,
     origin: Origin,
+    /// The number of its session, while one is open.
+    session: Option<u32>,
     /// What its link does, for a person.
     link: String,
 }
 
 struct Shell {
+    /// What is in effect.
+    config: Config,
+    reloaded: Reloaded,
     core: Gateway,
     upstream: Upstream,
     downstream: Downstream,
@@ -77,17 +88,20 @@ struct Shell {
     fingerprints: Fingerprints,
 }
 
-/// Runs the gateway until `shutdown` is done. `ready` is called once the state is read and links are served.
+/// Runs the gateway until its supervisor ends it, who hears that it is ready once the state is read and links are
+/// served: whether the push service can be reached or not.
 ///
 /// # Errors
 /// [`StartError`]; once it serves, it goes on whatever happens.
-pub async fn run(config: Config, ready: impl FnOnce(), shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+pub async fn run(config: Config, mut supervisor: impl Supervisor) -> Result<(), StartError> {
     let (mut shell, mut control) = Shell::start(config)?;
     let mut path = path_monitor();
-    ready();
-    tokio::pin!(shutdown);
+    let mut report = Report::new(&supervisor, shell.start);
+    info!(devices = shell.devices.len(), service = %shell.upstream.service().authority(), "ready");
+    supervisor.tell(News::Ready);
     loop {
         shell.drain();
+        report.round(&shell, &mut supervisor);
         let wake = shell.core.poll_timeout().map(|(at, _)| shell.start + Duration::from_millis(at.as_millis()));
         if let Some(input) = shell.decoded.take() {
             tokio::task::yield_now().await;
@@ -95,16 +109,24 @@ pub async fn run(config: Config, ready: impl FnOnce(), shutdown: impl Future<Out
             continue;
         }
         tokio::select! {
-            () = &mut shutdown => break,
+            order = supervisor.order() => match order {
+                Order::Stop => break,
+                Order::Reload(config) => {
+                    shell.reload(config);
+                    report.reloaded(&mut supervisor);
+                }
+            },
             input = shell.upstream.next() => shell.feed(input),
             event = shell.downstream.next() => shell.heard(event),
             persisted = shell.store.next() => shell.persisted(persisted),
             asked = control.next() => shell.asked(asked),
             () = path_changed(&mut path) => shell.feed(Input::PathChanged),
             () = sleep_until(wake.unwrap_or(shell.start)), if wake.is_some() => shell.core.handle_timeout(shell.now()),
+            () = report.due() => {}
         }
     }
     info!("stopping");
+    supervisor.tell(News::Stopping);
     shell.stop().await;
     Ok(())
 }
@@ -132,10 +154,14 @@ impl Shell {
         let clock = WallClock::default();
         let upstream = upstream(&config, &service, &clock)?;
         let (store, replay) = Store::open(&config.state).map_err(StartError::Store)?;
-        let control = Control::listen(&config.control).map_err(|error| StartError::Control(config.control, error))?;
+        let control =
+            Control::listen(&config.control).map_err(|error| StartError::Control(config.control.clone(), error))?;
         let core = Gateway::new(service, Box::new(SystemRandom::default()), Instant::ZERO);
         let start = TokioInstant::now();
+        let devices = config.devices.clone();
         let mut shell = Self {
+            config,
+            reloaded: Reloaded::default(),
             core,
             upstream,
             downstream: Downstream::new(start),
@@ -148,7 +174,7 @@ impl Shell {
             fingerprints: Fingerprints::new(&mut SystemRandom::default()),
         };
         let added = shell.restore(replay);
-        for device in config.devices {
+        for device in devices {
             shell.take_up(device, Origin::Configured);
         }
         for record in added {
@@ -195,15 +221,26 @@ impl Shell {
 
     /// Serves a device; one that is added by command is stored.
     fn take_up(&mut self, device: config::Device, origin: Origin) {
+        self.feed(Input::DeviceAdded { device: record(&device), lasting: origin == Origin::Command });
+        self.attach(&device);
+        let known = Known { device, origin, session: None, link: "closed".to_owned() };
+        self.devices.insert(known.device.id.clone(), known);
+    }
+
+    /// Goes on serving a device that is configured differently.
+    fn update(&mut self, device: config::Device, relink: bool) {
+        self.feed(Input::DeviceAdded { device: record(&device), lasting: false });
+        if relink {
+            self.attach(&device);
+            self.note_link(&device.id, "closed".to_owned());
+        }
+        if let Some(known) = self.devices.get_mut(&device.id) {
+            known.device = device;
+        }
+    }
+
+    fn attach(&mut self, device: &config::Device) {
         let entry = downstream::Entry { device: device.id.clone(), endpoint: device.link.clone(), mtu: device.mtu };
-        let record = DeviceRecord {
-            id: device.id.clone(),
-            link: device.link.to_string(),
-            channels: device.channels.clone(),
-            mtu: device.mtu,
-        };
-        self.devices.insert(device.id.clone(), Known { device, origin, link: "closed".to_owned() });
-        self.feed(Input::DeviceAdded { device: record, lasting: origin == Origin::Command });
         let attached = self.downstream.attach(entry);
         debug_assert!(attached.is_ok(), "both tables hold the same number of devices");
     }
@@ -299,16 +336,19 @@ impl Shell {
             Event::Up { device, session, boot_id, message_bytes_max } => {
                 info!(%device, boot_id, "device attached");
                 self.note_link(&device, "open".to_owned());
+                self.note_session(&device, None, Some(session));
                 Input::DeviceUp { device, session, message_bytes_max }
             }
             Event::Down { device, session, reason } => {
                 info!(%device, "device gone: {reason}");
                 self.note_link(&device, reason.to_string());
+                self.note_session(&device, Some(session), None);
                 Input::DeviceDown { device, session }
             }
             Event::Silent { device, session } => {
                 warn!(%device, "device no longer answers");
                 self.note_link(&device, "silent".to_owned());
+                self.note_session(&device, Some(session), None);
                 Input::DeviceSilent { device, session }
             }
             Event::AttachRefused { device, claimed } => {
@@ -338,6 +378,13 @@ impl Shell {
     fn note_link(&mut self, device: &DeviceId, link: String) {
         if let Some(known) = self.devices.get_mut(device) {
             known.link = link;
+        }
+    }
+
+    /// Notes the session that is open; the end of another one than that changes nothing.
+    fn note_session(&mut self, device: &DeviceId, ended: Option<u32>, open: Option<u32>) {
+        if let Some(known) = self.devices.get_mut(device).filter(|known| ended.is_none() || known.session == ended) {
+            known.session = open;
         }
     }
 
@@ -379,7 +426,7 @@ impl Shell {
             Request::DeviceRemove { id } => {
                 let id = self.known(&id)?;
                 if self.devices[&id].origin == Origin::Configured {
-                    return Err(format!("{id} is part of the configuration: remove it there and restart"));
+                    return Err(format!("{id} is part of the configuration: remove it there and reload it"));
                 }
                 self.forget(&id);
                 Ok(Value::Null)
@@ -419,8 +466,18 @@ impl Shell {
         status["last_error"] = json!(self.upstream.last_error());
         status["octets"] = json!(self.upstream.octets());
         status["state_warning"] = json!(self.state_warning);
+        status["configuration"] = json!(self.reloaded.note());
         status["uptime_s"] = json!(self.start.elapsed().as_secs());
         status
+    }
+
+    /// What the gateway does, in a line for a person.
+    fn status_line(&self) -> String {
+        let state = self.state_warning.iter().map(|warning| format!("state: {warning}"));
+        let configuration = self.reloaded.note().map(|note| format!("configuration {note}"));
+        let notes: Vec<String> = state.chain(configuration).collect();
+        let service = self.upstream.service().authority();
+        status_line(service, self.core.uplink_state(), self.upstream.last_error(), &notes)
     }
 
     fn connections(&self) -> Value {
@@ -481,6 +538,11 @@ fn upstream(config: &Config, service: &PushServiceUri, clock: &WallClock) -> Res
     let stack = TcpTls::new(&security, clock.clone()).map_err(StartError::Trust)?;
     RemoteEndpoint::of_authority(service.authority()).ok_or(StartError::Service(InvalidResource::Authority))?;
     Ok(Upstream::new(stack, service.clone(), clock.clone()))
+}
+
+fn record(device: &config::Device) -> DeviceRecord {
+    let config::Device { id, link, channels, mtu } = device;
+    DeviceRecord { id: id.clone(), link: link.to_string(), channels: channels.clone(), mtu: *mtu }
 }
 
 fn stored(change: Change) -> store::Change {

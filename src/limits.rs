@@ -207,6 +207,9 @@ pub const CONTROL_WAIT_MS_MAX: u64 = 5_000;
 /// Octets of one answer on the control socket that a command reads.
 pub const CONTROL_ANSWER_BYTES_MAX: usize = 1 << 20;
 
+/// Octets of the line in which the service manager shows what the gateway does: it takes 4096 in one notification.
+pub const STATUS_BYTES_MAX: usize = 1_024;
+
 // Links.
 
 /// DATA frames one side may have sent and not yet seen acknowledged.

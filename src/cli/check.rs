@@ -14,15 +14,23 @@ use crate::limits::{CA_FILE_BYTES_MAX, CONFIG_BYTES_MAX};
 use crate::store::file;
 use crate::transport::endpoint::LinkEndpoint;
 
-/// The configuration file when none is named.
+/// The configuration file in the working folder, which comes first when none is named.
 pub const CONFIG_FILE: &str = "fieldgate.toml";
+/// The configuration file of the system, which comes next.
+pub const SYSTEM_CONFIG_FILE: &str = "/etc/fieldgate/fieldgate.toml";
 
 /// Arguments of `fieldgate check`.
 #[derive(clap::Args)]
 pub struct Args {
     /// Configuration file
-    #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
+    #[arg(long, value_name = "FILE", default_value_os_t = config_file())]
     config: PathBuf,
+}
+
+/// The configuration file when none is named.
+pub fn config_file() -> PathBuf {
+    let is_installed = !Path::new(CONFIG_FILE).exists() && Path::new(SYSTEM_CONFIG_FILE).exists();
+    PathBuf::from(if is_installed { SYSTEM_CONFIG_FILE } else { CONFIG_FILE })
 }
 
 /// Runs the command.

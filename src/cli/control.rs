@@ -16,7 +16,7 @@ const ASK_INTERVAL: Duration = Duration::from_millis(200);
 #[derive(clap::Args)]
 pub struct Socket {
     /// Configuration file of the running gateway
-    #[arg(long, global = true, value_name = "FILE", default_value = check::CONFIG_FILE)]
+    #[arg(long, global = true, value_name = "FILE", default_value_os_t = check::config_file())]
     config: PathBuf,
     /// Its control socket, instead of the one that the configuration names
     #[arg(long, global = true, value_name = "PATH")]

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tracing::level_filters::LevelFilter;
 
 use crate::telemetry;
@@ -18,6 +18,7 @@ pub mod control;
 pub mod demo;
 pub mod device;
 pub mod init;
+pub mod manager;
 pub mod run;
 #[cfg(feature = "service")]
 pub mod send;
@@ -133,8 +134,8 @@ fn run(command: Command) -> Outcome {
 /// # Errors
 /// The operating system refused the handlers.
 pub fn terminated() -> Result<impl Future<Output = ()>, Failure> {
-    let signal = |kind| signal(kind).map_err(|error| Failure::failed(format_args!("cannot handle signals: {error}")));
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut terminate = manager::handle(SignalKind::terminate())?;
+    let mut interrupt = manager::handle(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, Outcome, block_on, check, terminated};
+use super::manager::Manager;
+use super::{Failure, Outcome, block_on, check};
 use crate::gateway::{self, StartError};
 
 /// Arguments of `fieldgate run`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  fieldgate run --config /etc/fieldgate/fieldgate.toml")]
+#[command(after_help = "SIGHUP makes it read its configuration again.\n\n\
+    Examples:\n  fieldgate run --config /etc/fieldgate/fieldgate.toml")]
 pub struct Args {
     /// Configuration file
-    #[arg(long, value_name = "FILE", default_value = check::CONFIG_FILE)]
+    #[arg(long, value_name = "FILE", default_value_os_t = check::config_file())]
     config: PathBuf,
 }
 
@@ -20,16 +22,8 @@ pub struct Args {
 /// The configuration is wrong, or something it names cannot be used.
 pub fn run(args: Args) -> Outcome {
     let config = check::load(&args.config)?;
-    let devices = config.devices.len();
-    let service = config.push_service.url.authority().map(ToString::to_string).unwrap_or_default();
     block_on(async move {
-        let ready = || {
-            tracing::info!(devices, %service, "ready");
-            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-                tracing::debug!("the service manager was not told: {error}");
-            }
-        };
-        gateway::run(config, ready, terminated()?).await.map_err(|error| match error {
+        gateway::run(config, Manager::new(args.config)?).await.map_err(|error| match error {
             StartError::Service(_) | StartError::Trust(_) => Failure::usage(error),
             StartError::Store(_) | StartError::Control(..) => Failure::failed(error),
         })

@@ -4,6 +4,9 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use sd_notify::NotifyState;
+
+use super::manager::notify;
 use super::{Failure, Outcome, block_on, terminated};
 use crate::service::{PORT, Service, ServiceOptions};
 
@@ -31,6 +34,7 @@ pub fn run(args: Args) -> Outcome {
         let options = ServiceOptions { name: args.name, ..ServiceOptions::new(args.listen, args.state) };
         let mut running = Service::start(options).await.map_err(Failure::failed)?;
         announce(&format!("listening {} ca={}", running.url, running.ca_file.display()))?;
+        notify(&[NotifyState::Ready]);
         tokio::select! {
             () = terminated => running.stop().await,
             () = running.failed() => {

@@ -31,7 +31,7 @@ pub fn run(args: Args) -> Outcome {
     if status["needs_person"] == true {
         println!("attention     {} trouble: waiting will not mend it", text(&status["trouble"]));
     }
-    for (key, label) in [("last_error", "last error"), ("state_warning", "state")] {
+    for (key, label) in [("last_error", "last error"), ("state_warning", "state"), ("configuration", "configuration")] {
         if let Some(reason) = status[key].as_str() {
             println!("{label:<13} {reason}");
         }

@@ -144,6 +144,8 @@ pub struct Downstream {
 struct Link {
     queue: mpsc::Sender<Queued>,
     session: Rc<Cell<Option<Open>>>,
+    /// Sessions up to this number are not of this pump.
+    sessions_before: u32,
     task: JoinHandle<()>,
 }
 
@@ -180,6 +182,7 @@ impl Downstream {
         }
         let (queue, queued) = mpsc::channel(LINK_QUEUE_COUNT);
         let session = Rc::default();
+        let sessions_before = self.session_count.get();
         let pump = Pump {
             device: device.clone(),
             mtu,
@@ -191,11 +194,11 @@ impl Downstream {
             start: self.start,
         };
         let task = tokio::task::spawn_local(pump.run());
-        self.links.insert(device, Link { queue, session, task });
+        self.links.insert(device, Link { queue, session, sessions_before, task });
         Ok(())
     }
 
-    /// Stops the pump of a device. Events it reported before may still come.
+    /// Stops the pump of a device. Events it reported before may still come, but no [`Event::Up`].
     pub fn detach(&mut self, device: &DeviceId) {
         self.links.remove(device);
     }
@@ -236,7 +239,18 @@ impl Downstream {
 
     /// Waits for the next event. Cancel safe.
     pub async fn next(&mut self) -> Event {
-        self.events.recv().await.expect("a sender is kept here, so the channel does not close")
+        loop {
+            let event = self.events.recv().await.expect("a sender is kept here, so the channel does not close");
+            if !self.is_over(&event) {
+                return event;
+            }
+        }
+    }
+
+    /// Whether an event opens a session whose pump was stopped meanwhile: its end would never be reported.
+    fn is_over(&self, event: &Event) -> bool {
+        let Event::Up { device, session, .. } = event else { return false };
+        self.links.get(device).is_none_or(|link| *session <= link.sessions_before)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Counters, Gateway};
 /// The gateway at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// `connected` while messages can arrive, else what is being done about it.
+    /// See [`Gateway::uplink_state`].
     pub uplink: &'static str,
     /// Why there is no connection, or was none a moment ago.
     pub trouble: Option<Trouble>,
@@ -88,7 +88,7 @@ impl Gateway {
         });
         let home = self.upstreams.home();
         Status {
-            uplink: self.uplink_state(home),
+            uplink: self.uplink_state(),
             trouble: home.uplink.trouble(),
             needs_person: home.uplink.trouble().is_some_and(Trouble::needs_person),
             keep_alive_s: home.uplink.keep_alive_interval().as_secs(),
@@ -101,10 +101,13 @@ impl Gateway {
             counters: self.counters,
         }
     }
-}
 
-impl Gateway {
-    fn uplink_state(&self, upstream: &Upstream) -> &'static str {
+    /// `connected` while messages can arrive, else what is being done about it.
+    pub fn uplink_state(&self) -> &'static str {
+        self.state_of(self.upstreams.home())
+    }
+
+    fn state_of(&self, upstream: &Upstream) -> &'static str {
         match &upstream.uplink {
             uplink if uplink.is_up() && upstream.monitors.open_count() > 0 => "connected",
             uplink if uplink.is_up() => "subscribing",
@@ -116,7 +119,7 @@ impl Gateway {
 
     fn moved_status(&self, upstream: &Upstream) -> MovedStatus {
         let service = upstream.service.authority().to_owned();
-        MovedStatus { service, uplink: self.uplink_state(upstream), trouble: upstream.uplink.trouble() }
+        MovedStatus { service, uplink: self.state_of(upstream), trouble: upstream.uplink.trouble() }
     }
 }
 

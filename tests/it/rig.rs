@@ -89,7 +89,7 @@ impl Rig {
     pub fn start_gateway(&mut self) {
         let (stop, stopped) = oneshot::channel();
         let shutdown = async { stopped.await.unwrap_or_default() };
-        let task = tokio::task::spawn_local(gateway::run(self.config.clone(), || (), shutdown));
+        let task = tokio::task::spawn_local(gateway::run(self.config.clone(), Box::pin(shutdown)));
         self.gateway = Some((task, stop));
     }
 

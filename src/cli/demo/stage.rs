@@ -152,7 +152,7 @@ impl Stage {
             devices: configured.clone(),
         };
         await_ports(&configured).await?;
-        let gateway = Part::spawn(|shutdown| gateway::run(config, || (), shutdown.wait()));
+        let gateway = Part::spawn(|shutdown| gateway::run(config, Box::pin(shutdown.wait())));
         let mut devices = Vec::new();
         for (number, device) in configured.into_iter().enumerate() {
             let subscription = await_subscription(&folder.path("control.sock"), &device.id).await?;
