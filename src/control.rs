@@ -1,10 +1,10 @@
 //! The local control socket: one JSON object a line, a request and its answer.
 //!
-//! Who may open the socket may command the gateway: the file has mode 0600, and the peer must be the gateway's own user
-//! or root. An answer of `device-show` holds capabilities; no other answer does.
+//! Who may open the socket may command the gateway: its file has mode 0660, so these are the gateway's own user, its
+//! group and root, as far as they get to the folder. An answer of `device-show` holds capabilities; no other does.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,9 @@ use tracing::debug;
 use crate::limits::{
     CONTROL_ANSWER_BYTES_MAX, CONTROL_CONNECTION_COUNT_MAX, CONTROL_REQUEST_BYTES_MAX, CONTROL_WAIT_MS_MAX,
 };
+
+/// For the owner and the group.
+const SOCKET_MODE: u32 = 0o660;
 
 /// What a person asks of a running gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,10 +91,9 @@ impl Control {
     pub fn listen(path: &Path) -> io::Result<Self> {
         remove_stale(path)?;
         let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        let owner = std::fs::metadata(path)?.uid();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
         let (sender, requests) = mpsc::channel(CONTROL_CONNECTION_COUNT_MAX);
-        tokio::task::spawn_local(accept(listener, owner, sender));
+        tokio::task::spawn_local(accept(listener, sender));
         Ok(Self { path: path.to_owned(), requests })
     }
 
@@ -124,7 +126,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn accept(listener: UnixListener, owner: u32, requests: mpsc::Sender<Asked>) {
+async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
     let places = Arc::new(Semaphore::new(CONTROL_CONNECTION_COUNT_MAX));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         tokio::select! {
@@ -133,7 +135,7 @@ async fn accept(listener: UnixListener, owner: u32, requests: mpsc::Sender<Asked
                 Ok((stream, _)) => {
                     let requests = requests.clone();
                     tokio::task::spawn_local(async move {
-                        let served = timeout(Duration::from_millis(CONTROL_WAIT_MS_MAX), serve(stream, owner, requests));
+                        let served = timeout(Duration::from_millis(CONTROL_WAIT_MS_MAX), serve(stream, requests));
                         if !matches!(served.await, Ok(Ok(()))) {
                             debug!("a control request was not served");
                         }
@@ -149,15 +151,9 @@ async fn accept(listener: UnixListener, owner: u32, requests: mpsc::Sender<Asked
     }
 }
 
-async fn serve(mut stream: UnixStream, owner: u32, requests: mpsc::Sender<Asked>) -> io::Result<()> {
-    let peer = stream.peer_cred()?.uid();
-    let answer = if peer == owner || peer == 0 {
-        let line = read_line(&mut stream, CONTROL_REQUEST_BYTES_MAX).await?;
-        ask_gateway(&line, requests).await
-    } else {
-        Err("only the gateway's own user and root may use this socket".to_owned())
-    };
-    let line = match answer {
+async fn serve(mut stream: UnixStream, requests: mpsc::Sender<Asked>) -> io::Result<()> {
+    let line = read_line(&mut stream, CONTROL_REQUEST_BYTES_MAX).await?;
+    let line = match ask_gateway(&line, requests).await {
         Ok(value) => json!({ "ok": value }),
         Err(reason) => json!({ "error": reason }),
     };
@@ -188,7 +184,7 @@ pub async fn ask(path: &Path, request: &Request) -> Answer {
     let answer = asked.map_err(|_| "the gateway does not answer".to_owned())?.map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "; is the gateway running?",
-            io::ErrorKind::PermissionDenied => "; only the gateway's own user and root may use it",
+            io::ErrorKind::PermissionDenied => "; only the gateway's own user, its group and root may use it",
             _ => "",
         };
         format!("control socket {}: {error}{hint}", path.display())

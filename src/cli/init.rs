@@ -78,48 +78,26 @@ fn write(path: &Path, text: &str, replace: bool) -> Outcome {
     if replace { fs::rename(&target, path).map_err(failed) } else { Ok(()) }
 }
 
+/// The configuration of an installed gateway, with every key explained; values are put in its place.
+const TEMPLATE: &str = include_str!("../../boards/debian/fieldgate.toml");
+
 fn text(state: &str, url: Option<&str>, ca_file: Option<&Path>) -> Result<String, Failure> {
-    let url = match url {
-        Some(url) => format!("url = {}", toml_text(url)),
-        None => "# url = \"https://push.example.net/subscribe\"".to_owned(),
+    let url = url.map(toml_text);
+    let ca_file = ca_file.map(toml_path).transpose()?;
+    let line = |line: &str| match line.trim_start_matches("# ").split_once(" = ") {
+        Some(("state", _)) => format!("state = {state}\n"),
+        // Its default is in the state folder, which is there.
+        Some(("control", socket)) => format!("# control = {socket}\n"),
+        Some(("url", example)) => setting("url", url.as_deref(), example),
+        Some(("ca_file", example)) => setting("ca_file", ca_file.as_deref(), example),
+        _ => format!("{line}\n"),
     };
-    let ca_file = match ca_file {
-        Some(path) => format!("ca_file = {}", toml_path(path)?),
-        None => "# ca_file = \"/etc/fieldgate/ca.pem\"".to_owned(),
-    };
-    Ok(format!(
-        "\
-# Configuration of fieldgate. Check it with: fieldgate check
+    Ok(TEMPLATE.lines().map(line).collect())
+}
 
-# The folder that holds what outlives power: subscriptions and their keys. It is for this user alone (mode 0700).
-state = {state}
-
-# The socket on which commands such as `fieldgate status` reach a running gateway.
-# Default: control.sock in the state folder.
-# control = \"/run/fieldgate/control.sock\"
-
-[push_service]
-# Where subscriptions are made. Only https; without it nothing starts.
-{url}
-
-# Certificates in PEM to verify the push service with. Default: those of the system.
-{ca_file}
-
-# One of these for each device.
-# [[device]]
-# The name of the device, as it says it itself: 1 to 32 characters of A-Z a-z 0-9 . _ -
-# id = \"meter-7\"
-#
-# Where it is plugged in: serial:/dev/PORT?baud=N, unix:/PATH or tcp:127.0.0.1:PORT
-# link = \"serial:/dev/ttyUSB0?baud=115200\"
-#
-# Its channels, each a subscription of its own: 1 to 8 numbers from 1 to 65535. Default: [1]
-# channels = [1]
-#
-# The largest frame the link carries, in octets: 20 to 1024. Default: 256
-# mtu = 256
-"
-    ))
+/// A setting, or an example of it that is commented out.
+fn setting(key: &str, value: Option<&str>, example: &str) -> String {
+    value.map_or_else(|| format!("# {key} = {example}\n"), |value| format!("{key} = {value}\n"))
 }
 
 fn toml_path(path: &Path) -> Result<String, Failure> {
