@@ -7,6 +7,7 @@ mod flash;
 #[path = "../common/push_service.rs"]
 mod push_service;
 
+mod board_files;
 mod config_commands;
 mod config_text;
 
@@ -17,7 +18,9 @@ mod kill_matrix;
 mod link_ports;
 mod link_pump;
 mod process;
+mod reload;
 mod rig;
+mod service_manager;
 mod simulate_process;
 mod simulation;
 mod store_log;

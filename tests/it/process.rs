@@ -106,7 +106,12 @@ impl Site {
 
     /// Starts the gateway.
     pub fn start_gateway(&self) -> Process {
-        self.spawn("gateway", &["run", "--config", &self.path("fieldgate.toml")])
+        self.start_gateway_with(&[])
+    }
+
+    /// Starts the gateway with more in its environment.
+    pub fn start_gateway_with(&self, environment: &[(&str, &str)]) -> Process {
+        self.spawn_with("gateway", &["run", "--config", &self.path("fieldgate.toml")], environment)
     }
 
     /// Starts a device on a pseudo-terminal that keeps its path.
@@ -172,10 +177,14 @@ impl Site {
     }
 
     fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
+        self.spawn_with(name, arguments, &[])
+    }
+
+    fn spawn_with(&self, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let open = |path: String| File::options().create(true).append(true).open(Path::new(&path)).expect("a file");
         let (out, err) = (open(self.path(&format!("{name}.out"))), open(self.path(&format!("{name}.err"))));
         let mut command = Command::new(BINARY);
-        command.args(arguments).stdin(Stdio::null()).stdout(out).stderr(err);
+        command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null()).stdout(out).stderr(err);
         Process(command.spawn().expect("it starts"))
     }
 }

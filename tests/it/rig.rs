@@ -1,10 +1,13 @@
 //! Service, gateway and sender in this process, over real sockets and TLS; devices are scripted.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use fieldgate::config::{self, Config};
 use fieldgate::control::{self, Request};
 use fieldgate::gateway;
+use fieldgate::gateway::supervisor::{News, Order, Supervisor};
 use fieldgate::sender::Sender;
 use fieldgate::service::{Running, Service, ServiceOptions};
 use fieldgate::transport::endpoint::LinkEndpoint;
@@ -15,7 +18,7 @@ use fieldgate::webpush::subscription::PushSubscription;
 use fieldgate::wire::ChannelId;
 use serde_json::Value;
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -37,14 +40,39 @@ pub async fn await_true(condition: impl Fn() -> bool) {
     timeout(PATIENCE, wait).await.expect("it comes true");
 }
 
+/// Passes orders on, and writes down what it is told.
+struct Orders {
+    orders: mpsc::Receiver<Order>,
+    told: Rc<RefCell<Vec<String>>>,
+}
+
+impl Supervisor for Orders {
+    async fn order(&mut self) -> Order {
+        self.orders.recv().await.unwrap_or(Order::Stop)
+    }
+
+    fn tell(&mut self, news: News<'_>) {
+        self.told.borrow_mut().push(match news {
+            News::Status(line) => line.to_owned(),
+            other => format!("{other:?}"),
+        });
+    }
+
+    fn alive_interval(&self) -> Option<Duration> {
+        None
+    }
+}
+
 /// One of everything.
 pub struct Rig {
     folder: tempfile::TempDir,
     /// Ours, unless it is a foreign one.
     service: Option<Running>,
     url: http::Uri,
-    gateway: Option<(GatewayTask, oneshot::Sender<()>)>,
-    config: Config,
+    gateway: Option<(GatewayTask, mpsc::Sender<Order>)>,
+    /// What a gateway that starts is configured with.
+    pub config: Config,
+    told: Rc<RefCell<Vec<String>>>,
     sender: Option<Sender>,
 }
 
@@ -73,12 +101,11 @@ impl Rig {
     }
 
     fn configured(folder: tempfile::TempDir, url: http::Uri, ca: std::path::PathBuf, service: Option<Running>) -> Self {
-        let link = LinkEndpoint::Unix { path: folder.path().join("d1.sock") };
-        let device = config::Device { id: "d1".parse().expect("an id"), link, channels: vec![ChannelId(1)], mtu: 256 };
+        let device = device(&folder, "d1");
         let push_service = config::PushService { url: url.clone(), ca_file: Some(ca) };
         let (state, control) = (folder.path().join("gateway"), folder.path().join("control.sock"));
         let config = Config { state, control, push_service, devices: vec![device] };
-        Self { folder, service, url, gateway: None, config, sender: None }
+        Self { folder, service, url, gateway: None, config, told: Rc::default(), sender: None }
     }
 
     /// The certification authority of the service.
@@ -87,15 +114,35 @@ impl Rig {
     }
 
     pub fn start_gateway(&mut self) {
-        let (stop, stopped) = oneshot::channel();
-        let shutdown = async { stopped.await.unwrap_or_default() };
-        let task = tokio::task::spawn_local(gateway::run(self.config.clone(), Box::pin(shutdown)));
-        self.gateway = Some((task, stop));
+        let (order, orders) = mpsc::channel(1);
+        let supervisor = Orders { orders, told: Rc::clone(&self.told) };
+        let task = tokio::task::spawn_local(gateway::run(self.config.clone(), supervisor));
+        self.gateway = Some((task, order));
+    }
+
+    /// Has the gateway take up a configuration, and waits until it has, or has not.
+    pub async fn reload(&self, config: Result<Config, String>) {
+        let ready_count = || self.told.borrow().iter().filter(|told| *told == "Ready").count();
+        await_true(|| ready_count() > 0).await;
+        let before = ready_count();
+        let (_, order) = self.gateway.as_ref().expect("it runs");
+        order.send(Order::Reload(config)).await.expect("it runs");
+        await_true(|| ready_count() > before).await;
+    }
+
+    /// What the gateway told its supervisor.
+    pub fn told(&self) -> Vec<String> {
+        self.told.borrow().clone()
+    }
+
+    /// A device of the gateway, on a Unix socket of its own.
+    pub fn device(&self, id: &str) -> config::Device {
+        device(&self.folder, id)
     }
 
     pub async fn stop_gateway(&mut self) {
-        let (task, stop) = self.gateway.take().expect("it runs");
-        stop.send(()).expect("it runs");
+        let (task, order) = self.gateway.take().expect("it runs");
+        order.send(Order::Stop).await.expect("it runs");
         task.await.expect("no panic").expect("it ran");
     }
 
@@ -109,7 +156,12 @@ impl Rig {
 
     /// A device on the link of `d1`.
     pub async fn attach(&self, boot_id: u32) -> ScriptedDevice<UnixStream> {
-        let path = self.folder.path().join("d1.sock");
+        self.attach_at("d1", "d1", boot_id).await
+    }
+
+    /// A device on the link that [`device`](Self::device) gives to `place`.
+    pub async fn attach_at(&self, place: &str, id: &str, boot_id: u32) -> ScriptedDevice<UnixStream> {
+        let path = socket(&self.folder, place);
         let connect = async {
             loop {
                 match UnixStream::connect(&path).await {
@@ -119,16 +171,21 @@ impl Rig {
             }
         };
         let stream = timeout(PATIENCE, connect).await.expect("the gateway listens");
-        ScriptedDevice::attached(stream, boot_id, "d1").await
+        ScriptedDevice::attached(stream, boot_id, id).await
     }
 
     pub async fn ask(&self, request: &Request) -> Result<Value, String> {
         control::ask(&self.config.control, request).await
     }
 
-    /// The subscription of a channel, as soon as there is one.
+    /// The subscription of a channel of `d1`, as soon as there is one.
     pub async fn subscription(&self, channel: u16) -> PushSubscription {
-        let request = Request::DeviceShow { id: "d1".to_owned(), channel: Some(channel) };
+        self.subscription_of("d1", channel).await
+    }
+
+    /// The subscription of a device's channel, as soon as there is one.
+    pub async fn subscription_of(&self, id: &str, channel: u16) -> PushSubscription {
+        let request = Request::DeviceShow { id: id.to_owned(), channel: Some(channel) };
         let wait = async {
             loop {
                 let shown = self.ask(&request).await.unwrap_or(Value::Null);
@@ -179,4 +236,13 @@ impl Rig {
         let ca = self.ca_file();
         self.sender.get_or_insert_with(|| Sender::new(subscription, Trust::File(ca)).expect("the authority is there"))
     }
+}
+
+fn device(folder: &tempfile::TempDir, id: &str) -> config::Device {
+    let link = LinkEndpoint::Unix { path: socket(folder, id) };
+    config::Device { id: id.parse().expect("an id"), link, channels: vec![ChannelId(1)], mtu: 256 }
+}
+
+fn socket(folder: &tempfile::TempDir, place: &str) -> std::path::PathBuf {
+    folder.path().join(format!("{place}.sock"))
 }
