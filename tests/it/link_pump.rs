@@ -221,6 +221,18 @@ async fn a_detached_device_is_let_go_and_its_place_is_free() {
     links.attach_listener(id("one-more"), 256, Listener::memory(socket)).expect("room");
 }
 
+/// The end of a session whose pump is stopped is never reported: so its begin must not be either.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_session_is_not_reported_once_its_pump_is_stopped() {
+    let (mut links, old) = links("a");
+    let mut device = ScriptedDevice::attached(old.connect(PIPE_BYTES).expect("plugged"), 7, "a").await;
+    device.idle(Duration::from_secs(1)).await;
+    let (plug, socket) = memory::pair();
+    links.attach_listener(id("a"), 256, Listener::memory(socket)).expect("room");
+    let _device = ScriptedDevice::attached(plug.connect(PIPE_BYTES).expect("plugged"), 8, "a").await;
+    assert!(matches!(links.next().await, Event::Up { boot_id: 8, .. }));
+}
+
 fn links(device: &str) -> (Downstream, Plug) {
     let mut links = Downstream::new(Instant::now());
     let (plug, socket) = memory::pair();
