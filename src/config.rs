@@ -145,7 +145,11 @@ fn read_root(reader: &mut Reader, root: &Section) -> Option<Config> {
 
 fn default_control(reader: &mut Reader, root: &Section, state: &Path) -> Option<PathBuf> {
     let control = state.join(CONTROL_FILE);
-    checked_socket_path(control).map_err(|problem| reader.refuse_in(root, "state", problem)).ok()
+    if control.as_os_str().as_bytes().len() > UNIX_PATH_BYTES_MAX {
+        reader.refuse_in(root, "state", Problem::ControlPathTooLong { bytes_max: UNIX_PATH_BYTES_MAX });
+        return None;
+    }
+    Some(control)
 }
 
 fn read_push_service(reader: &mut Reader, root: &Section) -> Option<PushService> {
@@ -283,7 +287,7 @@ fn socket_path(text: &str) -> Result<PathBuf, Problem> {
 
 fn checked_socket_path(path: PathBuf) -> Result<PathBuf, Problem> {
     if path.as_os_str().as_bytes().len() > UNIX_PATH_BYTES_MAX {
-        return Err(Problem::SocketPathTooLong { bytes_max: UNIX_PATH_BYTES_MAX });
+        return Err(Problem::PathTooLong { bytes_max: UNIX_PATH_BYTES_MAX });
     }
     Ok(path)
 }
@@ -293,7 +297,7 @@ fn link_endpoint(text: &str) -> Result<LinkEndpoint, Problem> {
     match &link {
         LinkEndpoint::Unix { path } => drop(checked_socket_path(path.clone())?),
         LinkEndpoint::Serial { path, .. } if path.as_os_str().as_bytes().len() > LINK_PATH_BYTES_MAX => {
-            return Err(Problem::SocketPathTooLong { bytes_max: LINK_PATH_BYTES_MAX });
+            return Err(Problem::PathTooLong { bytes_max: LINK_PATH_BYTES_MAX });
         }
         LinkEndpoint::Serial { .. } | LinkEndpoint::Tcp(_) => {}
     }

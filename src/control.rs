@@ -183,7 +183,9 @@ pub async fn ask(path: &Path, request: &Request) -> Answer {
     let asked = timeout(Duration::from_millis(2 * CONTROL_WAIT_MS_MAX), exchange(path, request)).await;
     let answer = asked.map_err(|_| "the gateway does not answer".to_owned())?.map_err(|error| {
         let hint = match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "; is the gateway running?",
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                "; start the gateway with fieldgate run, or name the socket of a running one with --control"
+            }
             io::ErrorKind::PermissionDenied => "; only the gateway's own user, its group and root may use it",
             _ => "",
         };

@@ -84,7 +84,10 @@ struct Shell {
     devices: BTreeMap<DeviceId, Known>,
     /// What was decrypted in the last round.
     decoded: Option<Input>,
-    state_warning: Option<String>,
+    /// What was lost of the state, found when it was read.
+    damage: Option<String>,
+    /// Why the last change of the state is not on flash.
+    write_failure: Option<String>,
     fingerprints: Fingerprints,
 }
 
@@ -170,7 +173,8 @@ impl Shell {
             start,
             devices: BTreeMap::new(),
             decoded: None,
-            state_warning: replay.damage.as_ref().map(ToString::to_string),
+            damage: replay.damage.as_ref().map(ToString::to_string),
+            write_failure: None,
             fingerprints: Fingerprints::new(&mut SystemRandom::default()),
         };
         let added = shell.restore(replay);
@@ -390,10 +394,19 @@ impl Shell {
 
     fn persisted(&mut self, persisted: store::Persisted) {
         let stored = match persisted.result {
-            Ok(()) => true,
+            Ok(()) => {
+                if self.write_failure.take().is_some() {
+                    info!("the state is written again");
+                }
+                true
+            }
             Err(failure) => {
-                error!("the state could not be written: {failure}");
-                self.state_warning = Some(failure.to_string());
+                let failure = format!("not written: {failure}");
+                // It is tried again and again, and said once.
+                if self.write_failure.as_ref() != Some(&failure) {
+                    error!("the state is {failure}");
+                }
+                self.write_failure = Some(failure);
                 false
             }
         };
@@ -465,7 +478,7 @@ impl Shell {
         status["service"] = json!(self.upstream.service().authority());
         status["last_error"] = json!(self.upstream.last_error());
         status["octets"] = json!(self.upstream.octets());
-        status["state_warning"] = json!(self.state_warning);
+        status["state_warning"] = json!(self.write_failure.as_ref().or(self.damage.as_ref()));
         status["configuration"] = json!(self.reloaded.note());
         status["uptime_s"] = json!(self.start.elapsed().as_secs());
         status
@@ -473,7 +486,8 @@ impl Shell {
 
     /// What the gateway does, in a line for a person.
     fn status_line(&self) -> String {
-        let state = self.state_warning.iter().map(|warning| format!("state: {warning}"));
+        let state =
+            self.write_failure.as_ref().or(self.damage.as_ref()).into_iter().map(|warning| format!("state: {warning}"));
         let configuration = self.reloaded.note().map(|note| format!("configuration {note}"));
         let notes: Vec<String> = state.chain(configuration).collect();
         let service = self.upstream.service().authority();
@@ -555,20 +569,32 @@ fn stored(change: Change) -> store::Change {
     }
 }
 
+impl StartError {
+    /// The setting that it is about.
+    pub const fn key(&self) -> &'static str {
+        match self {
+            Self::Service(_) => "push_service.url",
+            Self::Trust(_) => "push_service.ca_file",
+            Self::Store(_) => "state",
+            Self::Control(..) => "control",
+        }
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Service(error) => write!(f, "push_service.url: {error}"),
-            Self::Trust(error) => write!(f, "push_service.ca_file: {error}"),
+            Self::Service(error) => error.fmt(f),
+            Self::Trust(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::Control(path, error) => {
                 let hint = match error.kind() {
-                    io::ErrorKind::AddrInUse => "another gateway listens there",
-                    io::ErrorKind::AlreadyExists => "there is a file that is no socket",
-                    io::ErrorKind::NotFound => "its folder does not exist",
-                    _ => "it cannot be made",
+                    io::ErrorKind::AddrInUse => "another gateway listens there; stop it, or name another path",
+                    io::ErrorKind::AlreadyExists => "there is a file that is no socket; name another path",
+                    io::ErrorKind::NotFound => "its folder does not exist; make it, or name another path",
+                    _ => "name a path where this user may make it",
                 };
-                write!(f, "control socket {}: {hint}: {error}", path.display())
+                write!(f, "the control socket {} cannot be made: {error}; {hint}", path.display())
             }
         }
     }

@@ -334,6 +334,8 @@ pub const SERVICE_RETRY_AFTER_S: u64 = 10;
 
 /// Writes to the service's store that wait for a commit at once; requests beyond them wait.
 pub const SERVICE_STORE_QUEUE_COUNT: usize = 1_024;
+/// How long the service's store waits before it tries a disk again that refused, in milliseconds.
+pub const SERVICE_STORE_RETRY_MS: u64 = 1_000;
 /// Octets of memory the service's store may use for pages.
 pub const SERVICE_STORE_CACHE_BYTES: usize = 4 << 20;
 

@@ -8,7 +8,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, complain, say};
 use crate::config::{self, Config, ConfigError, Problem};
 use crate::limits::{CA_FILE_BYTES_MAX, CONFIG_BYTES_MAX};
 use crate::store::file;
@@ -38,19 +38,17 @@ pub fn config_file() -> PathBuf {
 /// # Errors
 /// The configuration or a file that it names cannot be used.
 pub fn run(args: Args) -> Outcome {
-    let text = read_text(&args.config)?;
-    let config = parse(&args.config, &text)?;
-    let place = |key: &str| format!("{}:{}: {key}", args.config.display(), config::line_of(&text, key));
+    let config = load(&args.config)?;
+    let place = |key: &str| place(&args.config, key);
     for (key, warning) in warnings(&config) {
-        eprintln!("warning: {}: {warning}", place(&key));
+        complain(format_args!("warning: {}: {warning}", place(&key)));
     }
     let errors: Vec<String> =
         file_errors(&config).into_iter().map(|(key, error)| format!("{}: {error}", place(key))).collect();
     if !errors.is_empty() {
         return Err(unusable(&errors));
     }
-    println!("ok");
-    Ok(())
+    say("ok")
 }
 
 /// Reads and checks a configuration file.
@@ -59,6 +57,13 @@ pub fn run(args: Args) -> Outcome {
 /// It cannot be read, or something in it is wrong; everything that is, with its line.
 pub fn load(path: &Path) -> Result<Config, Failure> {
     parse(path, &read_text(path)?)
+}
+
+/// Where a setting is, as errors name it: file, line and key.
+pub fn place(path: &Path, key: &str) -> String {
+    // The file was readable a moment ago; without it the key alone has to do.
+    let line = read_text(path).map_or(1, |text| config::line_of(&text, key));
+    format!("{}:{line}: {key}", path.display())
 }
 
 fn parse(path: &Path, text: &str) -> Result<Config, Failure> {

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::control::Socket;
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, say};
 use crate::config::{self, MTU_DEFAULT};
 use crate::control::Request;
 use crate::wire::ChannelId;
@@ -83,30 +83,40 @@ pub fn run(args: Args) -> Outcome {
         Action::Add { id, link, channel, mtu } => {
             let channels = channel.iter().copied().map(ChannelId).collect();
             config::device(&id, &link, channels, mtu)
-                .map_err(|(key, problem)| Failure::usage(format_args!("{key}: {problem}")))?;
+                .map_err(|(key, problem)| Failure::usage(format_args!("{}: {problem}", argument(key))))?;
             socket.ask(&Request::DeviceAdd { id: id.clone(), link, channels: channel, mtu })?;
-            println!("added {id}");
+            say(format_args!("added {id}"))?;
         }
-        Action::List { json } => list(&socket.ask(&Request::DeviceList)?, json),
+        Action::List { json } => list(&socket.ask(&Request::DeviceList)?, json)?,
         Action::Show { id, channel, json, wait } => {
             let subscription = show(&socket, &id, channel, Duration::from_secs(wait))?;
             if json {
-                println!("{subscription}");
+                say(subscription)?;
             } else {
-                println!("endpoint  {}", text(&subscription["endpoint"]));
-                println!("p256dh    {}", text(&subscription["keys"]["p256dh"]));
-                println!("auth      {}", text(&subscription["keys"]["auth"]));
+                say(format_args!("endpoint  {}", text(&subscription["endpoint"])))?;
+                say(format_args!("p256dh    {}", text(&subscription["keys"]["p256dh"])))?;
+                say(format_args!("auth      {}", text(&subscription["keys"]["auth"])))?;
             }
         }
         Action::Remove { id } => {
             socket.ask(&Request::DeviceRemove { id: id.clone() })?;
-            println!("removed {id}");
+            say(format_args!("removed {id}"))?;
         }
         Action::Fetch { id } => {
             socket.ask(&Request::DeviceFetch { id })?;
         }
     }
     Ok(())
+}
+
+/// How the command line names a setting of a device.
+fn argument(key: &'static str) -> &'static str {
+    match key {
+        "link" => "--link",
+        "channels" => "--channel",
+        "mtu" => "--mtu",
+        other => other,
+    }
 }
 
 fn show(socket: &Socket, id: &str, channel: Option<u16>, wait: Duration) -> Result<Value, Failure> {
@@ -118,9 +128,9 @@ fn show(socket: &Socket, id: &str, channel: Option<u16>, wait: Duration) -> Resu
     Ok(subscription)
 }
 
-fn list(devices: &Value, json: bool) {
+fn list(devices: &Value, json: bool) -> Outcome {
     if json {
-        return println!("{devices}");
+        return say(devices);
     }
     for device in devices.as_array().into_iter().flatten() {
         let channels: Vec<String> = device["channels"]
@@ -133,8 +143,9 @@ fn list(devices: &Value, json: bool) {
             })
             .collect();
         let (id, presence, link) = (text(&device["id"]), text(&device["presence"]), text(&device["link"]));
-        println!("{id:<16} {presence:<8} {link:<40} {}", channels.join(", "));
+        say(format_args!("{id:<16} {presence:<8} {link:<40} {}", channels.join(", ")))?;
     }
+    Ok(())
 }
 
 fn text(value: &Value) -> &str {

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::check::CONFIG_FILE;
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, say};
 use crate::config::{Config, push_service_url};
 use crate::store::file::create_folder;
 
@@ -49,12 +49,11 @@ pub fn run(args: Args) -> Outcome {
     })?;
     write(&args.config, &text, args.force)?;
     let file = args.config.display();
-    println!("wrote {file}");
+    say(format_args!("wrote {file}"))?;
     match Config::parse(&text) {
-        Ok(_) => println!("next: add devices to it, then run: fieldgate check --config {file}"),
-        Err(_) => println!("next: set the url of the push service in it, and add devices"),
+        Ok(_) => say(format_args!("next: add devices to it, then run: fieldgate check --config {file}")),
+        Err(_) => say("next: set the url of the push service in it, and add devices"),
     }
-    Ok(())
 }
 
 fn exists(path: &Path) -> Failure {
@@ -65,7 +64,10 @@ fn exists(path: &Path) -> Failure {
 fn write(path: &Path, text: &str, replace: bool) -> Outcome {
     let failed = |error: io::Error| match error.kind() {
         ErrorKind::AlreadyExists if !replace => exists(path),
-        _ => Failure::failed(format_args!("cannot write {}: {error}", path.display())),
+        _ => {
+            let file = path.display();
+            Failure::failed(format_args!("cannot write {file}: {error}; name another file with --config"))
+        }
     };
     let mut target = path.to_owned();
     if replace {

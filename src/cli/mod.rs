@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -93,10 +94,33 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("fieldgate: {}", failure.message);
+            complain(format_args!("fieldgate: {}", failure.message));
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Prints a line on standard output.
+///
+/// # Errors
+/// Standard output is closed or full: whoever reads it must not take a part for the whole.
+pub fn say(line: impl fmt::Display) -> Outcome {
+    write_out(&format!("{line}\n")).map_err(|error| Failure::failed(format_args!("standard output: {error}")))
+}
+
+/// Writes a text to standard output and has it leave the process.
+///
+/// # Errors
+/// Standard output is closed or full.
+fn write_out(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes())?;
+    output.flush()
+}
+
+/// Prints a line on standard error. Where that is closed or full, there is nowhere left to say so.
+fn complain(line: impl fmt::Display) {
+    io::stderr().write_all(format!("{line}\n").as_bytes()).ok();
 }
 
 impl Command {

@@ -23,9 +23,13 @@ pub struct Args {
 pub fn run(args: Args) -> Outcome {
     let config = check::load(&args.config)?;
     block_on(async move {
-        gateway::run(config, Manager::new(args.config)?).await.map_err(|error| match error {
-            StartError::Service(_) | StartError::Trust(_) => Failure::usage(error),
-            StartError::Store(_) | StartError::Control(..) => Failure::failed(error),
+        let place = |key| check::place(&args.config, key);
+        gateway::run(config, Manager::new(args.config.clone())?).await.map_err(|error| {
+            let message = format!("{}: {error}", place(error.key()));
+            match error {
+                StartError::Service(_) | StartError::Trust(_) => Failure::usage(message),
+                StartError::Store(_) | StartError::Control(..) => Failure::failed(message),
+            }
         })
     })
 }

@@ -1,9 +1,11 @@
 //! `fieldgate send`: sends one message as an application server does.
 
-use std::io::{Read as _, stdin};
-use std::path::PathBuf;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _, stdin};
+use std::path::{Path, PathBuf};
 
-use super::{Failure, Outcome, block_on};
+use super::{Failure, Outcome, block_on, say};
 use crate::limits::{PLAINTEXT_BYTES_MAX, SUBSCRIPTION_FILE_BYTES_MAX};
 use crate::sender::Sender;
 use crate::transport::properties::Trust;
@@ -20,7 +22,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
     /// Seconds for which the push service keeps the message for a device that is away
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = ttl)]
     ttl: u64,
     /// Certification authority of the push service, in PEM; the system's if none is named
     #[arg(long, value_name = "FILE")]
@@ -41,15 +43,8 @@ pub fn run(args: Args) -> Outcome {
     if args.to.as_os_str() == "-" && args.message == "-" {
         return Err(Failure::usage("--to and the message cannot both come from standard input"));
     }
-    let to = read(&args.to.to_string_lossy(), SUBSCRIPTION_FILE_BYTES_MAX)?;
-    let to = String::from_utf8(to).map_err(|_| Failure::usage("--to: not text"))?;
-    let subscription =
-        PushSubscription::from_json(&to).map_err(|error| Failure::usage(format_args!("--to: {error}")))?;
-    let message = match args.message.strip_prefix('@') {
-        Some(file) => read(file, PLAINTEXT_BYTES_MAX)?,
-        None if args.message == "-" => read("-", PLAINTEXT_BYTES_MAX)?,
-        None => args.message.into_bytes(),
-    };
+    let subscription = subscription(&args.to)?;
+    let message = message(args.message)?;
     let trust = args.ca.map_or(Trust::System, Trust::File);
     block_on(async {
         let mut sender = Sender::new(&subscription, trust).map_err(Failure::usage)?;
@@ -63,26 +58,52 @@ pub fn run(args: Args) -> Outcome {
         })?;
         let keeps_for = sent.accepted.keeps_for.map_or(args.ttl, |keeps_for| keeps_for.as_secs());
         if args.json {
-            println!("{}", serde_json::json!({ "accepted": true, "octets": message.len(), "keeps_for_s": keeps_for }));
+            say(serde_json::json!({ "accepted": true, "octets": message.len(), "keeps_for_s": keeps_for }))
         } else {
-            println!("accepted {} octets, kept for up to {keeps_for} s", message.len());
+            say(format_args!("accepted {} octets, kept for up to {keeps_for} s", message.len()))
         }
-        Ok(())
+    })
+}
+
+fn ttl(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a TTL is a whole number of seconds, such as 3600".to_owned())
+}
+
+/// Reads the subscription to send to.
+fn subscription(file: &Path) -> Result<PushSubscription, Failure> {
+    const ADVICE: &str = "write the file with: fieldgate device show ID --json";
+    // Whoever gives the subscription itself for the file must not see it again in a log.
+    let name = file.to_string_lossy();
+    let shown = if name.contains(['{', '"']) || name.contains("://") { "the argument" } else { &*name };
+    let wrong = |error: &dyn fmt::Display| Failure::usage(format_args!("--to: {shown}: {error}; {ADVICE}"));
+    let octets = read(&name, SUBSCRIPTION_FILE_BYTES_MAX).map_err(|error| wrong(&error))?;
+    let text = String::from_utf8(octets).map_err(|_| wrong(&"not text"))?;
+    PushSubscription::from_json(&text).map_err(|error| wrong(&error))
+}
+
+/// The message that an argument stands for: itself, a file or standard input.
+fn message(argument: String) -> Result<Vec<u8>, Failure> {
+    let name = match argument.strip_prefix('@') {
+        Some(file) => file,
+        None if argument == "-" => "-",
+        None => return Ok(argument.into_bytes()),
+    };
+    read(name, PLAINTEXT_BYTES_MAX).map_err(|error| {
+        Failure::usage(format_args!("the message from {name}: {error}; it is TEXT, @FILE, or - for standard input"))
     })
 }
 
 /// Reads a file, or standard input for `-`, up to a bound.
-fn read(name: &str, bytes_max: usize) -> Result<Vec<u8>, Failure> {
-    let failed = |error| Failure::usage(format_args!("{name}: {error}"));
+fn read(name: &str, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut octets = Vec::new();
     let limit = bytes_max as u64 + 1;
     if name == "-" {
-        stdin().lock().take(limit).read_to_end(&mut octets).map_err(failed)?;
+        stdin().lock().take(limit).read_to_end(&mut octets)?;
     } else {
-        std::fs::File::open(name).map_err(failed)?.take(limit).read_to_end(&mut octets).map_err(failed)?;
+        File::open(name)?.take(limit).read_to_end(&mut octets)?;
     }
     if octets.len() > bytes_max {
-        return Err(Failure::usage(format_args!("{name}: more than {bytes_max} octets")));
+        return Err(io::Error::other(format!("more than {bytes_max} octets")));
     }
     Ok(octets)
 }

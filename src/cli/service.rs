@@ -1,13 +1,12 @@
 //! `fieldgate service`.
 
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use sd_notify::NotifyState;
 
 use super::manager::notify;
-use super::{Failure, Outcome, block_on, terminated};
+use super::{Failure, Outcome, block_on, say, terminated};
 use crate::service::{PORT, Service, ServiceOptions};
 
 /// Arguments of `fieldgate service`.
@@ -33,22 +32,16 @@ pub fn run(args: Args) -> Outcome {
         let terminated = terminated()?;
         let options = ServiceOptions { name: args.name, ..ServiceOptions::new(args.listen, args.state) };
         let mut running = Service::start(options).await.map_err(Failure::failed)?;
-        announce(&format!("listening {} ca={}", running.url, running.ca_file.display()))?;
+        say(format_args!("listening {} ca={}", running.url, running.ca_file.display()))?;
         notify(&[NotifyState::Ready]);
         tokio::select! {
             () = terminated => running.stop().await,
             () = running.failed() => {
-                return Err(Failure::failed("the store cannot be written; make room for it, then start the service again"));
+                return Err(Failure::failed("the store failed, see above; start the service again"));
             }
         }
         Ok(())
     })
-}
-
-/// Prints the one line that says the service is ready.
-fn announce(line: &str) -> Outcome {
-    let mut output = std::io::stdout();
-    writeln!(output, "{line}").and_then(|()| output.flush()).map_err(Failure::failed)
 }
 
 /// Reads a name that a certificate can carry: without port, scheme or path.

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::Outcome;
 use super::control::Socket;
+use super::{Outcome, say};
 use crate::control::Request;
 
 /// Arguments of `fieldgate status` and `fieldgate connections`.
@@ -24,21 +24,20 @@ pub struct Args {
 pub fn run(args: Args) -> Outcome {
     let status = args.socket.ask(&Request::Status)?;
     if args.json {
-        println!("{status}");
-        return Ok(());
+        return say(status);
     }
-    println!("push service  {} ({})", text(&status["service"]), text(&status["uplink"]));
+    say(format_args!("push service  {} ({})", text(&status["service"]), text(&status["uplink"])))?;
     if status["needs_person"] == true {
-        println!("attention     {} trouble: waiting will not mend it", text(&status["trouble"]));
+        say(format_args!("attention     {} trouble: waiting will not mend it", text(&status["trouble"])))?;
     }
     for (key, label) in [("last_error", "last error"), ("state_warning", "state"), ("configuration", "configuration")] {
         if let Some(reason) = status[key].as_str() {
-            println!("{label:<13} {reason}");
+            say(format_args!("{label:<13} {reason}"))?;
         }
     }
-    println!("running       {} s, {} messages in flight", status["uptime_s"], status["in_flight"]);
+    say(format_args!("running       {} s, {} messages in flight", status["uptime_s"], status["in_flight"]))?;
     for device in status["devices"].as_array().into_iter().flatten() {
-        println!("device        {:<16} {}", text(&device["id"]), text(&device["presence"]));
+        say(format_args!("device        {:<16} {}", text(&device["id"]), text(&device["presence"])))?;
     }
     let octets: Vec<String> = status["octets"]
         .as_object()
@@ -46,9 +45,9 @@ pub fn run(args: Args) -> Outcome {
         .flatten()
         .map(|(cause, octets)| format!("{octets} for {}", cause.replace('_', " ")))
         .collect();
-    println!("octets        {}", octets.join(", "));
+    say(format_args!("octets        {}", octets.join(", ")))?;
     for (name, count) in status["counters"].as_object().into_iter().flatten() {
-        println!("{name:<13} {count}");
+        say(format_args!("{name:<13} {count}"))?;
     }
     Ok(())
 }
@@ -60,20 +59,19 @@ pub fn run(args: Args) -> Outcome {
 pub fn connections(args: Args) -> Outcome {
     let connections = args.socket.ask(&Request::Connections)?;
     if args.json {
-        println!("{connections}");
-        return Ok(());
+        return say(connections);
     }
     let upstream = &connections["upstream"];
     let remotes: Vec<&str> = upstream["remotes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let remotes = if remotes.is_empty() { "-".to_owned() } else { remotes.join(", ") };
-    println!(
+    say(format_args!(
         "{:<40} {:<14} {:<12} {remotes}",
         text(&upstream["service"]),
         text(&upstream["stack"]),
         text(&upstream["state"])
-    );
+    ))?;
     for link in connections["links"].as_array().into_iter().flatten() {
-        println!("{:<40} {:<14} {}", text(&link["endpoint"]), text(&link["device"]), text(&link["state"]));
+        say(format_args!("{:<40} {:<14} {}", text(&link["endpoint"]), text(&link["device"]), text(&link["state"])))?;
     }
     Ok(())
 }

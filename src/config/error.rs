@@ -49,8 +49,13 @@ pub enum Problem {
     },
     /// A path that depends on the working directory.
     RelativePath,
-    /// The path of a socket that the operating system cannot hold.
-    SocketPathTooLong {
+    /// A path that is longer than what must hold it.
+    PathTooLong {
+        /// The bound in octets.
+        bytes_max: usize,
+    },
+    /// A state folder whose own control socket would have a path that is too long.
+    ControlPathTooLong {
         /// The bound in octets.
         bytes_max: usize,
     },
@@ -130,8 +135,9 @@ impl fmt::Display for Problem {
             Self::Missing { example } => write!(f, "not set; add, for example: {example}"),
             Self::WrongType { expected, found } => write!(f, "this is {found}; write {expected}"),
             Self::RelativePath => f.write_str("the path is relative; write it from / on"),
-            Self::SocketPathTooLong { bytes_max } => {
-                write!(f, "the path of a socket has at most {bytes_max} octets; set control to a shorter one")
+            Self::PathTooLong { bytes_max } => write!(f, "longer than {bytes_max} octets; name a shorter path"),
+            Self::ControlPathTooLong { bytes_max } => {
+                write!(f, "the control socket in it has a path of more than {bytes_max} octets; set control to another")
             }
             Self::Url(error) => error.fmt(f),
             Self::DeviceId(error) => write!(f, "{error}; choose another id"),

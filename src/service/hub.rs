@@ -137,6 +137,10 @@ impl Hub {
             return Ok(self.apply(request));
         }
         let permit = self.store.permit().await?;
+        // Only now: the disk may have refused while this waited for its turn.
+        if self.store.refuses() {
+            return Err(NotStored);
+        }
         let reply = self.apply(request);
         let records = self.take_records();
         self.settle();

@@ -170,8 +170,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits until the store has failed: nothing is accepted any more, and the service should be dropped and started
-    /// again.
+    /// Waits until the store has ended, which it does by itself only in a panic: nothing is accepted any more, and the
+    /// service should be dropped and started again.
     ///
     /// Cancel safety: it may be called again.
     pub async fn failed(&mut self) {
@@ -289,7 +289,7 @@ impl fmt::Display for StartError {
                 path.display()
             ),
             Self::Store(path, OpenError::Io(error)) => {
-                write!(f, "{}: {error}; check the disk and the owner of the file", path.display())
+                write!(f, "{}: {error}; check the disk, the room on it, and the owner of the file", path.display())
             }
             Self::Certificate(CertificateError::Io(path, error)) => {
                 write!(f, "{}: {error}; check the disk and the owner of the file", path.display())

@@ -3,6 +3,9 @@
 //! A write is a list of records. Writes that wait are committed together (group commit), in the order they were handed
 //! over, and each learns the outcome; so an answer that waits for its write promises what is on the disk.
 //!
+//! A disk that refuses (full, read-only, failing) stops no more than the writing: nothing new is accepted, what is stored
+//! is served on, and the file is opened anew until it takes a commit again. What ended in the meantime is committed then.
+//!
 //! Layout of `service.redb`, version 1 (integers little-endian, tokens 16 octets):
 //!
 //! ```text
@@ -21,12 +24,17 @@ mod record;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::limits::{SERVICE_STORE_CACHE_BYTES, SERVICE_STORE_QUEUE_COUNT};
+use crate::limits::{SERVICE_STORE_CACHE_BYTES, SERVICE_STORE_QUEUE_COUNT, SERVICE_STORE_RETRY_MS};
 
 use super::retention::{Record, SetId, SubscriptionId};
 
@@ -57,6 +65,7 @@ pub struct NotStored;
 #[derive(Debug)]
 pub(super) struct Store {
     writes: mpsc::Sender<Write>,
+    refuses: Arc<AtomicBool>,
 }
 
 /// Resolves when the store's file is closed.
@@ -78,24 +87,27 @@ impl Store {
     pub(super) fn open(path: &Path, restore: impl FnMut(Record)) -> Result<(Self, Closed), OpenError> {
         // Created by us so that only its owner may read it.
         OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(OpenError::Io)?;
-        let mut builder = Database::builder();
-        builder.set_cache_size(SERVICE_STORE_CACHE_BYTES);
-        let database = builder.create(path).map_err(open_error)?;
-        prepare(&database)?;
+        let database = open_database(path)?;
         load(&database, restore)?;
 
         let (writes, queue) = mpsc::channel(SERVICE_STORE_QUEUE_COUNT);
         let (closing, closed) = oneshot::channel();
-        std::thread::Builder::new()
+        let refuses = Arc::new(AtomicBool::new(false));
+        let writer = Writer { path: path.to_owned(), queue, refuses: Arc::clone(&refuses), owed: Vec::new() };
+        thread::Builder::new()
             .name("service-store".to_owned())
             .spawn(move || {
-                write_until_closed(&database, queue);
-                drop(database);
+                writer.run(database);
                 // Nobody may be waiting any more.
                 closing.send(()).ok();
             })
             .map_err(OpenError::Io)?;
-        Ok((Self { writes }, closed))
+        Ok((Self { writes, refuses }, closed))
+    }
+
+    /// Whether the disk refused the last commit: whoever asks for another had better be told to come back later.
+    pub(super) fn refuses(&self) -> bool {
+        self.refuses.load(Ordering::Relaxed)
     }
 
     /// Waits for a place in the queue.
@@ -115,23 +127,92 @@ impl Permit {
     }
 }
 
-/// Commits what waits, as much as there is, until every [`Store`] and [`Permit`] is gone, or a commit fails: from then
-/// on memory and disk no longer agree, and only a new start makes them.
-fn write_until_closed(database: &Database, mut queue: mpsc::Receiver<Write>) {
-    let mut batch = Vec::new();
-    while queue.blocking_recv_many(&mut batch, SERVICE_STORE_QUEUE_COUNT) > 0 {
-        let outcome = commit(database, batch.iter().flat_map(|write| &write.records)).map_err(|error| {
-            tracing::error!(%error, "the service's store cannot be written");
-            NotStored
-        });
-        for write in batch.drain(..) {
-            // Whoever asked may have gone away.
-            write.done.send(outcome).ok();
-        }
-        if outcome.is_err() {
-            return;
+/// The thread's side of the store.
+struct Writer {
+    path: PathBuf,
+    queue: mpsc::Receiver<Write>,
+    refuses: Arc<AtomicBool>,
+    /// What ended while the disk refused. Nothing new is accepted then, so it is never more than was there.
+    owed: Vec<Record>,
+}
+
+impl Writer {
+    /// Commits what waits, as much as there is, until every [`Store`] and [`Permit`] is gone.
+    fn run(mut self, mut database: Database) {
+        let mut batch = Vec::new();
+        while self.queue.blocking_recv_many(&mut batch, SERVICE_STORE_QUEUE_COUNT) > 0 {
+            let outcome = commit(&database, batch.iter().flat_map(|write| &write.records));
+            let stored = outcome.as_ref().map(drop).map_err(|_| NotStored);
+            if let Err(error) = outcome {
+                tracing::error!(%error, "the service's store cannot be written; nothing is accepted until it can be");
+                self.refuses.store(true, Ordering::Relaxed);
+            }
+            for write in batch.drain(..) {
+                self.answer(write, stored);
+            }
+            if stored.is_err() {
+                // After an error the database refuses everything; it has to be opened anew.
+                drop(database);
+                match self.recover() {
+                    Some(recovered) => database = recovered,
+                    None => return,
+                }
+            }
         }
     }
+
+    /// Tells how a write went. What ended is gone from memory whether that was stored or not.
+    fn answer(&mut self, write: Write, stored: Result<(), NotStored>) {
+        if stored.is_err() {
+            self.owed.extend(write.records.into_iter().filter(Record::is_end));
+        }
+        // Whoever asked may have gone away.
+        write.done.send(stored).ok();
+    }
+
+    /// Opens the database until it takes what is owed; none if everybody is gone before. Refuses writes meanwhile.
+    fn recover(&mut self) -> Option<Database> {
+        loop {
+            thread::park_timeout(Duration::from_millis(SERVICE_STORE_RETRY_MS));
+            let mut is_closed = false;
+            for _ in 0..SERVICE_STORE_QUEUE_COUNT {
+                match self.queue.try_recv() {
+                    Ok(write) => self.answer(write, Err(NotStored)),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => {
+                        is_closed = true;
+                        break;
+                    }
+                }
+            }
+            match self.try_recover() {
+                Ok(database) => return Some(database),
+                Err(error) if is_closed => {
+                    tracing::error!(?error, count = self.owed.len(), "what ended since the disk refused comes again");
+                    return None;
+                }
+                Err(error) => tracing::debug!(?error, "the service's store still cannot be written"),
+            }
+        }
+    }
+
+    fn try_recover(&mut self) -> Result<Database, OpenError> {
+        let database = open_database(&self.path)?;
+        commit(&database, self.owed.iter()).map_err(|error| unusable(*error))?;
+        self.owed.clear();
+        self.refuses.store(false, Ordering::Relaxed);
+        tracing::info!("the service's store is written again");
+        Ok(database)
+    }
+}
+
+/// Opens or creates the database and makes sure that it is of this version.
+fn open_database(path: &Path) -> Result<Database, OpenError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(SERVICE_STORE_CACHE_BYTES);
+    let database = builder.create(path).map_err(open_error)?;
+    prepare(&database)?;
+    Ok(database)
 }
 
 fn commit<'a>(database: &Database, records: impl Iterator<Item = &'a Record>) -> Result<(), Box<redb::Error>> {
@@ -169,37 +250,37 @@ fn commit<'a>(database: &Database, records: impl Iterator<Item = &'a Record>) ->
 
 /// Makes sure that the tables exist and are of this version.
 fn prepare(database: &Database) -> Result<(), OpenError> {
-    let transaction = database.begin_write().map_err(damaged)?;
+    let transaction = database.begin_write().map_err(unusable)?;
     let version = {
-        let mut meta = transaction.open_table(META).map_err(damaged)?;
-        let found = meta.get("version").map_err(damaged)?.map(|version| version.value());
+        let mut meta = transaction.open_table(META).map_err(unusable)?;
+        let found = meta.get("version").map_err(unusable)?.map(|version| version.value());
         if found.is_none() {
-            meta.insert("version", VERSION).map_err(damaged)?;
+            meta.insert("version", VERSION).map_err(unusable)?;
         }
         found.unwrap_or(VERSION)
     };
     if version != VERSION {
-        transaction.abort().map_err(damaged)?;
+        transaction.abort().map_err(unusable)?;
         return Err(OpenError::Version(version));
     }
-    transaction.open_table(SETS).map_err(damaged)?;
-    transaction.open_table(SUBSCRIPTIONS).map_err(damaged)?;
-    transaction.open_table(MESSAGES).map_err(damaged)?;
-    transaction.commit().map_err(damaged)
+    transaction.open_table(SETS).map_err(unusable)?;
+    transaction.open_table(SUBSCRIPTIONS).map_err(unusable)?;
+    transaction.open_table(MESSAGES).map_err(unusable)?;
+    transaction.commit().map_err(unusable)
 }
 
 fn load(database: &Database, mut restore: impl FnMut(Record)) -> Result<(), OpenError> {
-    let transaction = database.begin_read().map_err(damaged)?;
-    for entry in transaction.open_table(SETS).map_err(damaged)?.iter().map_err(damaged)? {
-        let (id, value) = entry.map_err(damaged)?;
+    let transaction = database.begin_read().map_err(unusable)?;
+    for entry in transaction.open_table(SETS).map_err(unusable)?.iter().map_err(unusable)? {
+        let (id, value) = entry.map_err(unusable)?;
         restore(record::read_set(SetId(id.value()), value.value()).ok_or_else(malformed)?);
     }
-    for entry in transaction.open_table(SUBSCRIPTIONS).map_err(damaged)?.iter().map_err(damaged)? {
-        let (id, value) = entry.map_err(damaged)?;
+    for entry in transaction.open_table(SUBSCRIPTIONS).map_err(unusable)?.iter().map_err(unusable)? {
+        let (id, value) = entry.map_err(unusable)?;
         restore(record::read_subscription(SubscriptionId(id.value()), value.value()).ok_or_else(malformed)?);
     }
-    for entry in transaction.open_table(MESSAGES).map_err(damaged)?.iter().map_err(damaged)? {
-        let (key, value) = entry.map_err(damaged)?;
+    for entry in transaction.open_table(MESSAGES).map_err(unusable)?.iter().map_err(unusable)? {
+        let (key, value) = entry.map_err(unusable)?;
         let (subscription, sequence) = key.value();
         restore(record::read_message(SubscriptionId(subscription), sequence, value.value()).ok_or_else(malformed)?);
     }
@@ -217,12 +298,16 @@ fn open_error(error: redb::DatabaseError) -> OpenError {
     }
 }
 
-fn damaged(error: impl std::fmt::Display) -> OpenError {
-    OpenError::Damaged(error.to_string())
+/// A disk that refuses is no damage: whoever moves the file away because of it loses everything in it.
+fn unusable(error: impl Into<redb::Error>) -> OpenError {
+    match error.into() {
+        redb::Error::Io(error) => OpenError::Io(error),
+        error => OpenError::Damaged(error.to_string()),
+    }
 }
 
 fn malformed() -> OpenError {
-    damaged("a record has the wrong length")
+    OpenError::Damaged("a record has the wrong length".to_owned())
 }
 
 fn boxed(error: impl Into<redb::Error>) -> Box<redb::Error> {

@@ -54,7 +54,7 @@ impl fmt::Display for FlashError {
         match self {
             Self::NoSpace => f.write_str("no space is left on the medium; free some"),
             Self::ReadOnly => f.write_str("the file system is read-only; remount it, and look for disk errors"),
-            Self::Io(kind) => write!(f, "the medium failed: {kind}"),
+            Self::Io(kind) => write!(f, "the medium failed: {kind}; look for disk errors"),
         }
     }
 }

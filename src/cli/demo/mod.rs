@@ -49,7 +49,7 @@ pub fn run(args: Args) -> Outcome {
         let outcome = play(&mut stage, &mut report, args.messages as usize).await;
         let counters = stage.counters().await;
         stage.stop().await;
-        report.finish(&counters, args.json);
+        report.finish(&counters, args.json)?;
         outcome.and_then(|()| report.verdict()).map_err(Failure::failed)
     })
 }

@@ -1,12 +1,12 @@
 //! What the demonstration shows: each message's hops, then a summary.
 
-use std::io::{Write as _, stdout};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::stage::{Posted, Received};
+use crate::cli::{Outcome, say, write_out};
 use crate::webpush::resource::PushMessageUri;
 
 /// How progress is shown.
@@ -50,7 +50,7 @@ impl Report {
     /// Shows a line.
     pub fn say(&self, line: &str) {
         self.clear();
-        println!("{line}");
+        show(&format!("{line}\n"));
     }
 
     /// A message was accepted by the push service.
@@ -122,39 +122,35 @@ impl Report {
     fn progress(&self) {
         if self.shown == Shown::Live {
             let (accepted, received, done) = (self.journeys.len(), self.received_count(), self.done());
-            print!("\r\x1b[Kaccepted {accepted}   at the device {received}   acknowledged {done}");
-            self.flush();
+            show(&format!("\r\x1b[Kaccepted {accepted}   at the device {received}   acknowledged {done}"));
         }
     }
 
     fn clear(&self) {
         if self.shown == Shown::Live {
-            print!("\r\x1b[K");
-        }
-    }
-
-    fn flush(&self) {
-        if let Err(error) = stdout().flush() {
-            tracing::debug!("standard output: {error}");
+            show("\r\x1b[K");
         }
     }
 
     /// Shows the summary; with `json` the last line is one object.
-    pub fn finish(&self, counters: &Value, json: bool) {
+    ///
+    /// # Errors
+    /// Standard output is closed or full.
+    pub fn finish(&self, counters: &Value, json: bool) -> Outcome {
         self.clear();
         let latencies = self.latencies();
         let (p50, p99) = (percentile(&latencies, 50), percentile(&latencies, 99));
         let doubled = self.journeys.iter().filter(|journey| journey.copies > 1).count();
         let lost = self.journeys.len() - self.received_count();
-        println!(
+        say(format_args!(
             "{} sent, {} at their devices, {} acknowledged and gone",
             self.journeys.len(),
             self.received_count(),
             self.done()
-        );
-        println!(
+        ))?;
+        say(format_args!(
             "{lost} lost, {doubled} doubled; from the sender's last octet to the application: p50 {p50:.1} ms, p99 {p99:.1} ms"
-        );
+        ))?;
         if json {
             let summary = json!({
                 "sent": self.journeys.len(),
@@ -166,8 +162,9 @@ impl Report {
                 "p50_ms": round(p50),
                 "p99_ms": round(p99),
             });
-            println!("{summary}");
+            say(summary)?;
         }
+        Ok(())
     }
 
     /// Whether every message came to its device once and is gone.
@@ -185,6 +182,13 @@ impl Report {
         let mut latencies: Vec<Duration> = self.journeys.iter().filter_map(latency).collect();
         latencies.sort_unstable();
         latencies
+    }
+}
+
+/// Shows progress. Without somebody to show it to, the messages go on all the same.
+fn show(text: &str) {
+    if let Err(error) = write_out(text) {
+        tracing::debug!("standard output: {error}");
     }
 }
 

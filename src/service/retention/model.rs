@@ -283,6 +283,16 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// Whether it says that something is no more.
+    pub const fn is_end(&self) -> bool {
+        match self {
+            Self::SetEnded(_) | Self::SubscriptionEnded(_) | Self::MessageEnded { .. } => true,
+            Self::Set { .. } | Self::Subscription { .. } | Self::Message(_) => false,
+        }
+    }
+}
+
 /// A message as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredMessage {
