@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::{self, Read as _, stdin};
 use std::path::{Path, PathBuf};
 
-use super::{Failure, Outcome, block_on, say};
+use super::{Failure, Outcome, block_on, complain, say};
 use crate::limits::{PLAINTEXT_BYTES_MAX, SUBSCRIPTION_FILE_BYTES_MAX};
 use crate::sender::Sender;
+use crate::store::file::{OTHERS, mode};
 use crate::transport::properties::Trust;
 use crate::webpush::headers::Ttl;
 use crate::webpush::subscription::PushSubscription;
@@ -47,11 +48,11 @@ pub fn run(args: Args) -> Outcome {
     let message = message(args.message)?;
     let trust = args.ca.map_or(Trust::System, Trust::File);
     block_on(async {
-        let mut sender = Sender::new(&subscription, trust).map_err(Failure::usage)?;
+        let mut sender =
+            Sender::new(&subscription, trust).map_err(|error| Failure::usage(format_args!("--ca: {error}")))?;
         let sent = sender.send(&subscription, &message, Ttl::from_secs(args.ttl)).await.map_err(|error| {
             let again = match &error {
-                _ if error.is_untrusted() => "; name the service's certification authority with --ca",
-                _ if error.is_retryable() => "; it may be sent again",
+                _ if error.is_retryable() && !error.is_untrusted() => "; it may be sent again",
                 _ => "",
             };
             Failure::failed(format_args!("not sent: {error}{again}"))
@@ -77,6 +78,9 @@ fn subscription(file: &Path) -> Result<PushSubscription, Failure> {
     let shown = if name.contains(['{', '"']) || name.contains("://") { "the argument" } else { &*name };
     let wrong = |error: &dyn fmt::Display| Failure::usage(format_args!("--to: {shown}: {error}; {ADVICE}"));
     let octets = read(&name, SUBSCRIPTION_FILE_BYTES_MAX).map_err(|error| wrong(&error))?;
+    if name != "-" && mode(file).is_ok_and(|mode| mode & OTHERS != 0) {
+        complain(format_args!("warning: --to: others may read {shown}, and it holds a secret; run: chmod 600 {shown}"));
+    }
     let text = String::from_utf8(octets).map_err(|_| wrong(&"not text"))?;
     PushSubscription::from_json(&text).map_err(|error| wrong(&error))
 }

@@ -10,7 +10,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -187,7 +187,10 @@ fn date(secs: u64) -> SystemTime {
 
 fn open_key(path: &Path) -> Result<KeyPair, CertificateError> {
     match std::fs::read_to_string(path) {
-        Ok(pem) => KeyPair::from_pem(&pem).map_err(|_| CertificateError::Damaged(path.to_owned())),
+        Ok(pem) => {
+            close_to_others(path).map_err(|error| CertificateError::Io(path.to_owned(), error))?;
+            KeyPair::from_pem(&pem).map_err(|_| CertificateError::Damaged(path.to_owned()))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = KeyPair::generate().expect("the operating system has randomness");
             write_new(path, key.serialize_pem().as_bytes(), 0o600)?;
@@ -196,6 +199,19 @@ fn open_key(path: &Path) -> Result<KeyPair, CertificateError> {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(CertificateError::Damaged(path.to_owned())),
         Err(error) => Err(CertificateError::Io(path.to_owned(), error)),
     }
+}
+
+/// Takes a key from everybody but its owner; they may have copied it, and a person should know.
+fn close_to_others(path: &Path) -> io::Result<()> {
+    let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        tracing::warn!(
+            "{} had mode {mode:04o} and is closed to others now; if they read it, found a new authority",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 /// Writes a file that is whole or not there, whenever the power fails.

@@ -21,9 +21,9 @@
 
 mod record;
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,7 +86,8 @@ impl Store {
     /// [`OpenError`] says why it cannot be used; nothing in it was changed then.
     pub(super) fn open(path: &Path, restore: impl FnMut(Record)) -> Result<(Self, Closed), OpenError> {
         // Created by us so that only its owner may read it.
-        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(OpenError::Io)?;
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(OpenError::Io)?;
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(OpenError::Io)?;
         let database = open_database(path)?;
         load(&database, restore)?;
 

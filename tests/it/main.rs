@@ -11,6 +11,7 @@ mod board_files;
 mod config_commands;
 mod config_text;
 
+mod disk_faults;
 mod foreign_service;
 mod fuzz_corpus;
 mod kill;

@@ -1,6 +1,7 @@
 //! The real binary as processes: a service, a gateway and devices in one temporary folder.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -40,6 +41,28 @@ impl Process {
         let number = self.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &number]).status().expect("kill runs");
         assert!(sent.success(), "{name} was sent");
+    }
+}
+
+impl Process {
+    /// Whether it is still there.
+    pub fn is_running(&mut self) -> bool {
+        self.0.try_wait().expect("it is ours").is_none()
+    }
+
+    /// Waits until it ends by itself, and returns its exit code.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        await_true("its end", || !self.is_running());
+        self.0.wait().expect("it has ended").code()
+    }
+
+    /// From now on its files can have only so many octets, or as many as they like again: what a full disk is to a
+    /// process. False where there is no `prlimit`.
+    pub fn limit_files(&self, bytes: Option<u64>) -> bool {
+        let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let number = self.0.id().to_string();
+        let set = Command::new("prlimit").args(["--pid", &number, &format!("--fsize={limit}:")]).status();
+        set.is_ok_and(|status| status.success())
     }
 }
 
@@ -138,6 +161,31 @@ impl Site {
         PushSubscription::from_json(&String::from_utf8_lossy(&shown.stdout)).expect("a subscription")
     }
 
+    /// Sends a message as an application server does; it is accepted.
+    pub fn send(&self, to: &PushSubscription, text: &str) {
+        let sent = self.try_send(to, text);
+        assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    }
+
+    /// Sends a message as an application server does.
+    pub fn try_send(&self, to: &PushSubscription, text: &str) -> Output {
+        let (file, ca) = (self.path("to.json"), self.ca.display().to_string());
+        fs::write(&file, to.to_json().to_string()).expect("written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("it is ours");
+        let arguments = ["send", "--to", &file, "--ca", &ca, "--ttl", "600", text];
+        Command::new(BINARY).args(arguments).output().expect("it runs")
+    }
+
+    /// Waits until a device's application has a text.
+    pub fn await_received(&self, id: &str, text: &str) {
+        await_true(text, || self.received(id).iter().any(|received| received == text));
+    }
+
+    /// What the gateway says of itself.
+    pub fn status(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.command(&["status", "--json"]).stdout).unwrap_or_default()
+    }
+
     /// Runs a command that asks the gateway.
     pub fn command(&self, arguments: &[&str]) -> Output {
         let (name, rest) = arguments.split_first().expect("a command");
@@ -176,15 +224,18 @@ impl Site {
         self.folder.path().join(name).to_str().expect("UTF-8").to_owned()
     }
 
-    fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
+    /// Starts the binary; what it prints is in files of this name.
+    pub fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
         self.spawn_with(name, arguments, &[])
     }
 
     fn spawn_with(&self, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let open = |path: String| File::options().create(true).append(true).open(Path::new(&path)).expect("a file");
         let (out, err) = (open(self.path(&format!("{name}.out"))), open(self.path(&format!("{name}.err"))));
-        let mut command = Command::new(BINARY);
-        command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null()).stdout(out).stderr(err);
+        // A write beyond a limit of file size fails then, and does not end the process.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", BINARY]).args(arguments);
+        command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(out).stderr(err);
         Process(command.spawn().expect("it starts"))
     }
 }

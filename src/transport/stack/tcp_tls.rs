@@ -157,12 +157,14 @@ impl fmt::Display for TrustError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(path, error) => {
-                write!(f, "{}: cannot be read as PEM certificates: {error}", path.display())
+                write!(f, "{}: {error}; name a file with certificates in PEM", path.display())
             }
-            Self::Empty(path) => write!(f, "{}: holds no certificate", path.display()),
-            Self::NoSystemRoots => {
-                f.write_str("the system has no certification authorities: install ca-certificates or set ca_file")
+            Self::Empty(path) => {
+                write!(f, "{}: holds no certificate; name a file with certificates in PEM", path.display())
             }
+            Self::NoSystemRoots => f.write_str(
+                "the system has no certification authorities: install ca-certificates, or name a file with them",
+            ),
         }
     }
 }
@@ -171,7 +173,10 @@ impl fmt::Display for StackError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(error) => write!(f, "cannot connect: {error}"),
-            Self::Tls(error) => write!(f, "TLS failed: {error}"),
+            Self::Tls(error) => {
+                write!(f, "TLS failed: {error}")?;
+                advice(error).map_or(Ok(()), |advice| write!(f, "; {advice}"))
+            }
             Self::Protocol => f.write_str("the peer does not speak HTTP/2 (it selected no protocol)"),
             Self::Name(error) => write!(f, "the host cannot be verified: {error}"),
         }
@@ -180,6 +185,23 @@ impl fmt::Display for StackError {
 
 impl std::error::Error for TrustError {}
 impl std::error::Error for StackError {}
+
+/// What a person can do about a certificate that is not good.
+fn advice(error: &io::Error) -> Option<&'static str> {
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
+        UnknownIssuer,
+    };
+    let Some(rustls::Error::InvalidCertificate(reason)) = error.get_ref()?.downcast_ref() else { return None };
+    Some(match reason {
+        UnknownIssuer => "name its certification authority with ca_file or --ca",
+        Expired | ExpiredContext { .. } => "renew it, or set the clock of this machine",
+        NotValidYet | NotValidYetContext { .. } => "set the clock of this machine",
+        NotValidForName | NotValidForNameContext { .. } => "use a name that the certificate is for",
+        // Damaged, revoked, for another purpose: the service has to mend it.
+        _ => "the service needs another certificate",
+    })
+}
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ use fieldgate::limits::{PROMISED_STREAMS_MAX, SERVICE_LATE_REFUSALS_COUNT, TTL_S
 use fieldgate::random::SeededRandom;
 use fieldgate::service::retention::{
     ConnectionId, Content, DeliveryId, Ending, Input, Kind, Moment, MonitorId, Output, Push, Record, Reply, Request,
-    Retention,
+    Retention, Room,
 };
 use fieldgate::service::token::Token;
 use fieldgate::time::{Instant, UnixTime};
@@ -310,8 +310,8 @@ impl Service {
         }
         for round in 0.. {
             let Some(session) = self.sessions.get(&connection) else { return };
-            let has_room = session.sending.len() < PROMISED_STREAMS_MAX;
-            let output = self.core.as_mut().and_then(|core| core.poll_output(ConnectionId(connection), has_room, now));
+            let room = if session.sending.len() < PROMISED_STREAMS_MAX { Room::Any } else { Room::None };
+            let output = self.core.as_mut().and_then(|core| core.poll_output(ConnectionId(connection), room, now));
             match output {
                 Some(Output::Push(push)) => self.push(connection, *push, context),
                 Some(Output::End(monitor, ending)) => {
