@@ -16,6 +16,19 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
+/// What certificate the service shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// One that the authority in its file vouches for.
+    Good,
+    /// One for another name.
+    OtherName,
+    /// One whose time is over.
+    Expired,
+    /// One that the authority in its file knows nothing of.
+    Unknown,
+}
+
 /// How the service behaves.
 #[derive(Clone, Copy)]
 pub struct Script {
@@ -29,13 +42,23 @@ pub struct Script {
     pub fetch: Option<u16>,
     /// Whether it says nothing once TLS is done.
     pub silent: bool,
+    /// What it shows of itself.
+    pub identity: Identity,
     /// The port to which it sends subscribe requests on.
     pub sends_on_to: Option<u16>,
 }
 
 impl Default for Script {
     fn default() -> Self {
-        Self { sets: true, streams: 100, monitor: None, fetch: Some(204), silent: false, sends_on_to: None }
+        Self {
+            sets: true,
+            streams: 100,
+            monitor: None,
+            fetch: Some(204),
+            silent: false,
+            identity: Identity::Good,
+            sends_on_to: None,
+        }
     }
 }
 
@@ -53,10 +76,11 @@ pub struct PushService {
 impl PushService {
     pub async fn start(script: Script) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let names = vec!["127.0.0.1".to_owned()];
-        let certificate = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        let certificate = certificate(script.identity);
         let ca_file = folder.path().join("ca.pem");
-        std::fs::write(&ca_file, certificate.cert.pem()).expect("written");
+        let other = self::certificate(Identity::OtherName);
+        let trusted = if script.identity == Identity::Unknown { &other } else { &certificate };
+        std::fs::write(&ca_file, trusted.cert.pem()).expect("written");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
         let url = format!("https://{}/subscribe", listener.local_addr().expect("an address"));
         let log: Rc<RefCell<Vec<String>>> = Rc::default();
@@ -70,10 +94,22 @@ impl PushService {
         self.goes.send_replace(());
     }
 
-    /// How many log lines begin so: a method and a path, `CONNECTED` or `CLOSED`.
+    /// How many log lines begin so: a method and a path, `CONNECTED`, `CLOSED` or `REFUSED`.
     pub fn count(&self, start: &str) -> usize {
         self.log.borrow().iter().filter(|line| line.starts_with(start)).count()
     }
+}
+
+/// A certificate that vouches for itself.
+fn certificate(identity: Identity) -> rcgen::CertifiedKey<rcgen::KeyPair> {
+    let name = if identity == Identity::OtherName { "other.example" } else { "127.0.0.1" };
+    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("a name");
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    if identity == Identity::Expired {
+        params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    }
+    let signing_key = rcgen::KeyPair::generate().expect("a key");
+    rcgen::CertifiedKey { cert: params.self_signed(&signing_key).expect("a certificate"), signing_key }
 }
 
 fn acceptor(certificate: &rcgen::CertifiedKey<rcgen::KeyPair>) -> TlsAcceptor {
@@ -108,7 +144,7 @@ async fn serve(
     subscriptions: Rc<Cell<u32>>,
     mut goes: watch::Receiver<()>,
 ) {
-    let Ok(tls) = acceptor.accept(tcp).await else { return };
+    let Ok(tls) = acceptor.accept(tcp).await else { return log.borrow_mut().push("REFUSED".to_owned()) };
     log.borrow_mut().push("CONNECTED".to_owned());
     if script.silent {
         sleep(Duration::from_secs(3_600)).await;

@@ -16,6 +16,7 @@ mod foreign_service;
 mod fuzz_corpus;
 mod kill;
 mod kill_matrix;
+mod link_faults;
 mod link_ports;
 mod link_pump;
 mod process;
@@ -26,6 +27,7 @@ mod simulate_process;
 mod simulation;
 mod store_log;
 mod store_writer;
+mod trust_faults;
 mod walks;
 
 #[path = "../common/raw_user_agent.rs"]
