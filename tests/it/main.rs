@@ -22,6 +22,7 @@ mod link_pump;
 mod process;
 mod reload;
 mod rig;
+mod secrets;
 mod service_manager;
 mod simulate_process;
 mod simulation;

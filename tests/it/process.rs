@@ -79,13 +79,20 @@ pub struct Site {
     pub url: String,
     /// The certification authority of the service.
     pub ca: PathBuf,
+    /// What all processes find in their environment.
+    environment: &'static [(&'static str, &'static str)],
 }
 
 impl Site {
     /// Starts a service, and knows it from then on.
     pub fn with_service() -> (Self, Process) {
+        Self::with_service_in(&[])
+    }
+
+    /// The same; this and all other processes have more in their environment.
+    pub fn with_service_in(environment: &'static [(&'static str, &'static str)]) -> (Self, Process) {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut site = Self { folder, url: String::new(), ca: PathBuf::new() };
+        let mut site = Self { folder, url: String::new(), ca: PathBuf::new(), environment };
         let service = site.start_service("127.0.0.1:0");
         let line = site.line_of("service.out", "listening ");
         let (url, ca) = line.trim_start_matches("listening ").split_once(" ca=").expect("url and ca");
@@ -173,7 +180,8 @@ impl Site {
         fs::write(&file, to.to_json().to_string()).expect("written");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("it is ours");
         let arguments = ["send", "--to", &file, "--ca", &ca, "--ttl", "600", text];
-        Command::new(BINARY).args(arguments).output().expect("it runs")
+        let mut command = Command::new(BINARY);
+        command.args(arguments).envs(self.environment.iter().copied()).output().expect("it runs")
     }
 
     /// Waits until a device's application has a text.
@@ -190,7 +198,9 @@ impl Site {
     pub fn command(&self, arguments: &[&str]) -> Output {
         let (name, rest) = arguments.split_first().expect("a command");
         let config = self.path("fieldgate.toml");
-        Command::new(BINARY).arg(name).args(["--config", &config]).args(rest).output().expect("it runs")
+        let mut command = Command::new(BINARY);
+        command.arg(name).args(["--config", &config]).args(rest).envs(self.environment.iter().copied());
+        command.output().expect("it runs")
     }
 
     /// The lines that a process printed so far.
@@ -235,7 +245,7 @@ impl Site {
         // A write beyond a limit of file size fails then, and does not end the process.
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", BINARY]).args(arguments);
-        command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(out).stderr(err);
+        command.envs(self.environment.iter().chain(environment).copied()).stdin(Stdio::null()).stdout(out).stderr(err);
         Process(command.spawn().expect("it starts"))
     }
 }
