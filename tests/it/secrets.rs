@@ -40,7 +40,7 @@ fn a_all_04_nothing_that_is_written_holds_a_secret() {
         secrets.insert(URL_SAFE_NO_PAD.encode(subscription.auth));
     }
     secrets.insert(TEXT.to_owned());
-    assert!(secrets.len() >= 2 * 3 + 1 + 2 + 1, "read, send and auth of each, the set, the text: {}", secrets.len());
+    assert!(secrets.len() >= 10, "read, send and auth of each, the set, the text: {}", secrets.len());
 
     // A dead service, a dead gateway, subscriptions that are gone, and messages for them.
     service.kill();
