@@ -10,6 +10,7 @@
 //! [push_service]
 //! url = "https://push.example.net/subscribe"
 //! ca_file = "/etc/fieldgate/ca.pem"           # default: the roots of the system
+//! credential_file = "/etc/fieldgate/token"    # default: none
 //!
 //! [[device]]
 //! id = "meter-7"
@@ -47,7 +48,7 @@ pub const CHANNEL_DEFAULT: ChannelId = ChannelId(1);
 pub const CONTROL_FILE: &str = "control.sock";
 
 const ROOT_KEYS: &[&str] = &["state", "control", "push_service", "device"];
-const PUSH_SERVICE_KEYS: &[&str] = &["url", "ca_file"];
+const PUSH_SERVICE_KEYS: &[&str] = &["url", "ca_file", "credential_file"];
 const DEVICE_KEYS: &[&str] = &["id", "link", "channels", "mtu"];
 
 /// What a gateway is told to do.
@@ -72,6 +73,8 @@ pub struct PushService {
     pub url: Uri,
     /// Roots to verify it with, instead of those of the system; absolute.
     pub ca_file: Option<PathBuf>,
+    /// The file with a bearer token that lets the gateway subscribe; absolute.
+    pub credential_file: Option<PathBuf>,
 }
 
 /// A device and the link to it.
@@ -163,7 +166,8 @@ fn read_push_service(reader: &mut Reader, root: &Section) -> Option<PushService>
         push_service_url(text).map_err(Problem::Url)
     });
     let ca_file = reader.optional(&section, "ca_file", absolute_path);
-    Some(PushService { url: url?, ca_file })
+    let credential_file = reader.optional(&section, "credential_file", absolute_path);
+    Some(PushService { url: url?, ca_file, credential_file })
 }
 
 fn read_devices(reader: &mut Reader, root: &Section, control: Option<&Path>) -> Vec<Device> {

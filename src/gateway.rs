@@ -36,6 +36,7 @@ use crate::transport::path::PathMonitor;
 use crate::transport::properties::{SecurityParameters, Trust};
 use crate::transport::stack::tcp_tls::{TcpTls, TrustError, WallClock};
 use crate::upstream::Upstream;
+use crate::upstream::credential::{Credential, CredentialError};
 use crate::webpush::ece;
 use crate::webpush::resource::{InvalidResource, PushServiceUri};
 use crate::wire::{ChannelId, DeviceId, Refusal, ToDevice, ToGateway};
@@ -47,6 +48,8 @@ pub enum StartError {
     Service(InvalidResource),
     /// The push service's certificate could not be verified.
     Trust(TrustError),
+    /// The credential for the push service cannot be used.
+    Credential(CredentialError),
     /// The state cannot be read.
     Store(StoreError),
     /// The control socket cannot be made.
@@ -115,7 +118,7 @@ pub async fn run(config: Config, mut supervisor: impl Supervisor) -> Result<(), 
             order = supervisor.order() => match order {
                 Order::Stop => break,
                 Order::Reload(config) => {
-                    shell.reload(config);
+                    shell.reload(config.map(|config| *config));
                     report.reloaded(&mut supervisor);
                 }
             },
@@ -551,7 +554,9 @@ fn upstream(config: &Config, service: &PushServiceUri, clock: &WallClock) -> Res
     let security = SecurityParameters { trust, protocols: vec!["h2"] };
     let stack = TcpTls::new(&security, clock.clone()).map_err(StartError::Trust)?;
     RemoteEndpoint::of_authority(service.authority()).ok_or(StartError::Service(InvalidResource::Authority))?;
-    Ok(Upstream::new(stack, service.clone(), clock.clone()))
+    let credential = config.push_service.credential_file.as_deref().map(Credential::read).transpose();
+    let credential = credential.map_err(StartError::Credential)?;
+    Ok(Upstream::new(stack, service.clone(), credential, clock.clone()))
 }
 
 fn record(device: &config::Device) -> DeviceRecord {
@@ -575,6 +580,7 @@ impl StartError {
         match self {
             Self::Service(_) => "push_service.url",
             Self::Trust(_) => "push_service.ca_file",
+            Self::Credential(_) => "push_service.credential_file",
             Self::Store(_) => "state",
             Self::Control(..) => "control",
         }
@@ -586,6 +592,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Service(error) => error.fmt(f),
             Self::Trust(error) => error.fmt(f),
+            Self::Credential(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::Control(path, error) => {
                 let hint = match error.kind() {

@@ -140,6 +140,8 @@ pub const HTTPS_PORT: u16 = 443;
 pub const WEBPUSH_PORT: u16 = 1001;
 /// How long the answer to such a test may take, in milliseconds.
 pub const KEEP_ALIVE_WAIT_MS_MAX: u64 = 20_000;
+/// Octets of a credential for a push service.
+pub const CREDENTIAL_BYTES_MAX: usize = 4_096;
 /// Origins that connections are kept to at once.
 pub const UPSTREAM_COUNT_MAX: usize = 4;
 /// Subscribe requests in a row that are sent on to another place (RFC 8030 §7.1).

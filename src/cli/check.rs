@@ -13,6 +13,7 @@ use crate::config::{self, Config, ConfigError, Problem};
 use crate::limits::{CA_FILE_BYTES_MAX, CONFIG_BYTES_MAX};
 use crate::store::file;
 use crate::transport::endpoint::LinkEndpoint;
+use crate::upstream::credential::Credential;
 
 /// The configuration file in the working folder, which comes first when none is named.
 pub const CONFIG_FILE: &str = "fieldgate.toml";
@@ -107,6 +108,9 @@ fn file_errors(config: &Config) -> Vec<(&'static str, String)> {
     }
     if let Some(Err(error)) = config.push_service.ca_file.as_deref().map(check_ca_file) {
         errors.push(("push_service.ca_file", error));
+    }
+    if let Some(Err(error)) = config.push_service.credential_file.as_deref().map(Credential::read) {
+        errors.push(("push_service.credential_file", error.to_string()));
     }
     errors
 }

@@ -40,7 +40,9 @@ impl Manager {
         }
         let config = check::load(&self.config);
         // A failure has a line for each error; the journal and the service manager have one line for all.
-        Order::Reload(config.map_err(|failure| failure.message.replacen('\n', ": ", 1).replace('\n', "; ")))
+        Order::Reload(
+            config.map(Box::new).map_err(|failure| failure.message.replacen('\n', ": ", 1).replace('\n', "; ")),
+        )
     }
 }
 

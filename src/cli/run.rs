@@ -27,7 +27,7 @@ pub fn run(args: Args) -> Outcome {
         gateway::run(config, Manager::new(args.config.clone())?).await.map_err(|error| {
             let message = format!("{}: {error}", place(error.key()));
             match error {
-                StartError::Service(_) | StartError::Trust(_) => Failure::usage(message),
+                StartError::Service(_) | StartError::Trust(_) | StartError::Credential(_) => Failure::usage(message),
                 StartError::Store(_) | StartError::Control(..) => Failure::failed(message),
             }
         })

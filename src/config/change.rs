@@ -81,12 +81,13 @@ fn changed(old: &Device, new: &Device) -> Option<Changed> {
 
 fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
     // Taken apart, so that a setting that is added later cannot be forgotten here.
-    let Config { state, control, push_service: PushService { url, ca_file }, devices: _ } = new;
+    let Config { state, control, push_service: PushService { url, ca_file, credential_file }, devices: _ } = new;
     let settings = [
         ("state", *state != running.state),
         ("control", *control != running.control),
         ("push_service.url", *url != running.push_service.url),
         ("push_service.ca_file", *ca_file != running.push_service.ca_file),
+        ("push_service.credential_file", *credential_file != running.push_service.credential_file),
     ];
     settings.iter().filter(|(_, differs)| *differs).map(|&(key, _)| key).collect()
 }
@@ -165,11 +166,13 @@ mod tests {
             push_service: PushService {
                 url: "https://other.example/".parse().expect("a URL"),
                 ca_file: Some("/ca".into()),
+                credential_file: Some("/token".into()),
             },
             devices: vec![],
         };
         let changes = Changes::between(&old, &new, &[]).expect("no conflict");
-        assert_eq!(changes.needs_restart, ["state", "control", "push_service.url", "push_service.ca_file"]);
+        let expected = ["state", "control", "push_service.url", "push_service.ca_file", "push_service.credential_file"];
+        assert_eq!(changes.needs_restart, expected);
         assert_eq!(Changes { needs_restart: vec![], ..changes }, Changes::default());
     }
 
@@ -216,7 +219,7 @@ mod tests {
         Config {
             state: "/state".into(),
             control: "/state/control.sock".into(),
-            push_service: PushService { url, ca_file: None },
+            push_service: PushService { url, ca_file: None, credential_file: None },
             devices: devices.to_vec(),
         }
     }

@@ -9,7 +9,7 @@ use crate::config::Config;
 #[derive(Debug)]
 pub enum Order {
     /// Go on with this configuration; or it was to be read again and cannot be used, and why.
-    Reload(Result<Config, String>),
+    Reload(Result<Box<Config>, String>),
     /// End in order.
     Stop,
 }

@@ -4,6 +4,7 @@
 //! all report through one bounded channel, with the number of their connection. A monitor is never cancelled on a
 //! connection that is kept: a promise that crosses the reset would end the whole connection.
 
+pub mod credential;
 mod http2;
 mod push;
 mod request;
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use self::credential::Credential;
 pub use self::http2::{Http2, Session};
 pub use self::wire::Octets;
 use self::wire::Sightings;
@@ -39,6 +41,8 @@ use crate::webpush::resource::PushServiceUri;
 pub struct Upstream {
     stack: TcpTls,
     service: PushServiceUri,
+    /// What the configured service wants to see; no other sees it.
+    credential: Option<Credential>,
     dialect: Dialect,
     clock: WallClock,
     events: mpsc::Receiver<Event>,
@@ -135,11 +139,12 @@ impl Connection {
 
 impl Upstream {
     /// An unconnected upstream.
-    pub fn new(stack: TcpTls, service: PushServiceUri, clock: WallClock) -> Self {
+    pub fn new(stack: TcpTls, service: PushServiceUri, credential: Option<Credential>, clock: WallClock) -> Self {
         let (sender, events) = mpsc::channel(UPSTREAM_EVENT_COUNT);
         Self {
             stack,
             service,
+            credential,
             dialect: Dialect::Rfc8030,
             clock,
             events,
@@ -279,7 +284,10 @@ impl Upstream {
                 self.spawn_request(connection, |context| request::delete(context, request, answer));
             }
             Output::Subscribe { connection, subscription, service, set } => {
-                self.spawn_request(connection, |context| request::subscribe(context, service, set, subscription));
+                let credential = self.credential.as_ref().filter(|_| service.authority() == self.service.authority());
+                let credential = credential.map(Credential::field);
+                let subscribe = |context| request::subscribe(context, service, set, credential, subscription);
+                self.spawn_request(connection, subscribe);
             }
             Output::Decode { .. } | Output::Deliver { .. } | Output::Reply { .. } | Output::Persist { .. } => {
                 debug_assert!(false, "not an output for the push service");

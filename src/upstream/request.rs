@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderValue, Request, header};
 use tokio::time::timeout;
 
 use super::{Context, Report};
@@ -36,9 +36,13 @@ pub(super) async fn subscribe(
     context: Context,
     service: PushServiceUri,
     set: Option<SetUri>,
+    credential: Option<HeaderValue>,
     subscription: SubscriptionId,
 ) {
-    let request = context.dialect.subscribe_request(&service, set.as_ref());
+    let mut request = context.dialect.subscribe_request(&service, set.as_ref());
+    if let Some(credential) = credential {
+        request.headers_mut().insert(header::AUTHORIZATION, credential);
+    }
     let outcome = match exchange(&context, request).await {
         Ok((status, headers)) => {
             let now = context.clock.now();

@@ -166,7 +166,8 @@ async fn serve(
                 continue;
             }
         };
-        log.borrow_mut().push(format!("{} {}", request.method(), request.uri().path()));
+        let token = request.headers().get("authorization").map(|value| value.to_str().expect("text"));
+        log.borrow_mut().push(format!("{} {} {}", request.method(), request.uri().path(), token.unwrap_or("-")));
         match *request.method() {
             Method::POST => {
                 let number = subscriptions.replace(subscriptions.get() + 1);

@@ -92,6 +92,24 @@ async fn a_ua_28_a_307_is_followed_to_another_origin() {
     assert_eq!((second.count("POST /subscribe2"), second.count("CONNECTED")), (2, 1));
 }
 
+/// A-UA-42: the credential is shown to the configured service when subscribing, and to none that it sends on to.
+#[tokio::test(flavor = "local")]
+async fn a_ua_42_the_credential_is_for_the_configured_service_alone() {
+    let second = PushService::start(Script::default()).await;
+    let port =
+        second.url.trim_start_matches("https://127.0.0.1:").trim_end_matches("/subscribe").parse().expect("a port");
+    let first = PushService::start(Script { sends_on_to: Some(port), ..Script::default() }).await;
+    let both = [&first, &second].map(|service| std::fs::read_to_string(&service.ca_file).expect("there"));
+    std::fs::write(&first.ca_file, both.concat()).expect("written");
+    let mut rig = Rig::with_foreign(&first).await;
+    rig.give_credential("t0ken");
+    rig.start_gateway();
+    rig.subscription(1).await;
+    await_true(|| second.count("GET /t/0 -") == 1).await;
+    assert_eq!(first.count("POST /subscribe Bearer t0ken"), 1);
+    assert_eq!((second.count("POST /subscribe2 -"), second.count("POST")), (1, 1));
+}
+
 /// C-38: TLS alone is no connection; the peer's HTTP/2 preface belongs to it.
 #[tokio::test(flavor = "local")]
 async fn a_service_that_says_nothing_is_not_connected() {

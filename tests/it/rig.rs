@@ -102,10 +102,18 @@ impl Rig {
 
     fn configured(folder: tempfile::TempDir, url: http::Uri, ca: std::path::PathBuf, service: Option<Running>) -> Self {
         let device = device(&folder, "d1");
-        let push_service = config::PushService { url: url.clone(), ca_file: Some(ca) };
+        let push_service = config::PushService { url: url.clone(), ca_file: Some(ca), credential_file: None };
         let (state, control) = (folder.path().join("gateway"), folder.path().join("control.sock"));
         let config = Config { state, control, push_service, devices: vec![device] };
         Self { folder, service, url, gateway: None, config, told: Rc::default(), sender: None }
+    }
+
+    /// The gateway has a bearer token for its push service.
+    pub fn give_credential(&mut self, token: &str) {
+        let path = self.folder.path().join("token");
+        std::fs::write(&path, token).expect("written");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("it is ours");
+        self.config.push_service.credential_file = Some(path);
     }
 
     /// The certification authority of the service.
@@ -126,7 +134,7 @@ impl Rig {
         await_true(|| ready_count() > 0).await;
         let before = ready_count();
         let (_, order) = self.gateway.as_ref().expect("it runs");
-        order.send(Order::Reload(config)).await.expect("it runs");
+        order.send(Order::Reload(config.map(Box::new))).await.expect("it runs");
         await_true(|| ready_count() > before).await;
     }
 

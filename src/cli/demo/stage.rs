@@ -148,6 +148,7 @@ impl Stage {
             push_service: config::PushService {
                 url: service.url.parse().map_err(|error| format!("push service: {error}"))?,
                 ca_file: Some(service.ca_file.clone()),
+                credential_file: None,
             },
             devices: configured.clone(),
         };
