@@ -86,6 +86,8 @@ enum Attempt {
 struct Connection {
     id: ConnectionId,
     since: Instant,
+    /// When it is old.
+    renew_at: Instant,
     requests_max: usize,
     /// The service takes no more requests on it.
     is_going: bool,
@@ -206,7 +208,7 @@ impl Uplink {
     }
 
     /// The attempt has succeeded. What was there before becomes old; the caller has let go of one that was old already.
-    pub fn ready(&mut self, id: ConnectionId, requests_max: usize, now: Instant) {
+    pub fn ready(&mut self, id: ConnectionId, requests_max: usize, now: Instant, random: &mut dyn Random) {
         (self.attempt, self.is_replacement_wanted) = (Attempt::None, false);
         if self.trouble != Some(Trouble::Authorisation) {
             self.trouble = None;
@@ -214,6 +216,7 @@ impl Uplink {
         let before = self.current.replace(Connection {
             id,
             since: now,
+            renew_at: now + renew_age(random),
             requests_max,
             is_going: false,
             heard: now,
@@ -259,15 +262,20 @@ impl Uplink {
         Was::Current
     }
 
-    /// The service will take no more requests on a connection: it is replaced at once.
-    pub fn going_away(&mut self, id: ConnectionId, now: Instant) {
-        if let Some(current) = self.current.as_mut().filter(|current| current.id == id)
-            && !current.is_going
-        {
-            current.is_going = true;
-            if matches!(self.attempt, Attempt::None) {
-                self.attempt = Attempt::Due { at: now };
-            }
+    /// The service will take no more requests on a connection: it is replaced at once, or with growing pauses if the
+    /// service lets one after another go.
+    pub fn going_away(&mut self, id: ConnectionId, now: Instant, random: &mut dyn Random) {
+        let Some(current) = self.current.as_mut().filter(|current| current.id == id && !current.is_going) else {
+            return;
+        };
+        current.is_going = true;
+        let was_good = now.since(current.since) >= Duration::from_millis(STABLE_MS);
+        if matches!(self.attempt, Attempt::None) {
+            let pause = if was_good { Duration::ZERO } else { self.backoff.fail(None, random) };
+            self.attempt = Attempt::Due { at: now + pause };
+        }
+        if was_good {
+            self.backoff.reset();
         }
     }
 
@@ -347,9 +355,8 @@ impl Uplink {
     /// Lets time pass; gives a connection that is dead.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<ConnectionId> {
         let current = self.current.as_ref()?;
-        let age = Duration::from_secs(CONNECTION_AGE_S_MAX);
         let is_worn = current.streams >= self.streams_max || current.refusals >= CONNECTION_REFUSALS_MAX;
-        if self.is_replacement_wanted || is_worn || now.since(current.since) >= age {
+        if self.is_replacement_wanted || is_worn || current.renew_at <= now {
             self.replace(now);
         }
         let current = self.current.as_ref()?;
@@ -399,12 +406,18 @@ impl Uplink {
         let current = self.current.as_ref();
         let dead = current.and_then(|current| current.pinged).map(|pinged| pinged + ping_wait());
         let replaceable = matches!(self.attempt, Attempt::None) && self.old.is_none();
-        let age = current.filter(|_| replaceable).map(|it| it.since + Duration::from_secs(CONNECTION_AGE_S_MAX));
+        let age = current.filter(|_| replaceable).map(|it| it.renew_at);
         let wanted = (self.is_replacement_wanted && replaceable).then(|| self.replaceable_at());
         let old = self.old.as_ref().filter(|old| !old.is_closing);
         let drain = [DRAIN_MS_MIN, DRAIN_MS_MAX].map(|ms| old.map(|old| old.since + Duration::from_millis(ms)));
         [dead, self.ping_at(), age, wanted].into_iter().chain(drain).flatten()
     }
+}
+
+/// Gateways that found their service again at the same time do not leave it at the same time.
+fn renew_age(random: &mut dyn Random) -> Duration {
+    let max = CONNECTION_AGE_S_MAX * 1_000;
+    Duration::from_millis(between_ms(random, max - max / 8, max))
 }
 
 fn ping_wait() -> Duration {

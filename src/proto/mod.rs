@@ -191,7 +191,7 @@ impl Gateway {
         let uplink = &mut upstream.uplink;
         match input {
             Input::RequestsMax { streams_max, .. } => uplink.set_requests_max(connection, *streams_max),
-            Input::GoingAway { .. } => uplink.going_away(connection, self.now),
+            Input::GoingAway { .. } => uplink.going_away(connection, self.now, &mut *self.random),
             Input::Pong { .. } => uplink.answered(connection, self.now),
             _ => {}
         }
@@ -291,7 +291,7 @@ impl Gateway {
     fn connection_ready(&mut self, connection: ConnectionId, verified_at: UnixTime, streams_max: usize) {
         let Some(upstream) = self.upstreams.of(connection) else { return };
         let (id, old) = (upstream.id, upstream.uplink.drop_old());
-        upstream.uplink.ready(connection, streams_max, self.now);
+        upstream.uplink.ready(connection, streams_max, self.now, &mut *self.random);
         upstream.last_stream_taken = None;
         upstream.monitors.moved(self.now);
         if let Some(old) = old {
@@ -335,6 +335,9 @@ impl Gateway {
         for entry in self.subscriptions.iter_mut() {
             if was == Was::Current && entry.upstream == upstream {
                 entry.fetch.connection_closed();
+            }
+            if was == Was::Attempt && entry.upstream == upstream {
+                entry.sent_on_in_vain(self.now, &mut *self.random);
             }
             match &mut entry.life {
                 Life::Leaving { in_flight, .. } => *in_flight = in_flight.filter(|on| *on != connection),

@@ -310,6 +310,15 @@ impl Subscription {
         true
     }
 
+    /// The place that the request was sent on to cannot be reached: the first one is asked again after a pause.
+    pub fn sent_on_in_vain(&mut self, now: Instant, random: &mut dyn Random) {
+        if self.asks.is_some() && matches!(self.life, Life::Wanted { .. }) {
+            let pause = self.backoff.fail(None, random);
+            self.ask_at_home();
+            self.request_again(now + pause);
+        }
+    }
+
     /// It is on flash, and in use from now on.
     pub fn activate(&mut self, now: Instant) {
         if let Life::Granted { granted, .. } = &self.life {

@@ -96,6 +96,22 @@ fn a_ua_28_a_loop_ends() {
     assert_eq!(subscribe(&mut rig).1, first, "from the beginning");
 }
 
+/// A-UA-28: who is sent on to a place that cannot be reached asks at the first one again.
+#[test]
+fn a_place_that_cannot_be_reached_is_given_up() {
+    let mut rig = Rig::serving(&["a"]);
+    let home = rig.on;
+    rig.feed(Input::Subscribe { device: id("a"), channel: ChannelId(2) });
+    let (subscription, first, _) = subscribe(&mut rig);
+    answer(&mut rig, subscription, Err(SubscribeError::Redirected(service("b"))));
+    rig.dial();
+    rig.feed(Input::ConnectionClosed { connection: rig.on, trouble: Trouble::Network });
+    rig.on = home;
+    assert!(rig.gateway.status().moved.is_empty(), "nothing of ours is there");
+    rig.wait(SUBSCRIBE_BACKOFF_MS_MIN);
+    assert_eq!(subscribe(&mut rig), (subscription, first, granted(1).set));
+}
+
 /// A service that sends each request to another place does not make us connect to all of them.
 #[test]
 fn only_so_many_places_are_gone_to() {
