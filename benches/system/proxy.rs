@@ -18,8 +18,9 @@ struct Lane {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub up_octets: u64,
+    pub up_records: u64,
     pub down_octets: u64,
-    pub records: u64,
+    pub down_records: u64,
 }
 
 /// A proxy in front of one address; its threads end with their connections.
@@ -52,8 +53,9 @@ impl Proxy {
         let [up, down] = &*self.lanes;
         Count {
             up_octets: up.octets.load(Ordering::Relaxed),
+            up_records: up.records.load(Ordering::Relaxed),
             down_octets: down.octets.load(Ordering::Relaxed),
-            records: up.records.load(Ordering::Relaxed) + down.records.load(Ordering::Relaxed),
+            down_records: down.records.load(Ordering::Relaxed),
         }
     }
 }
@@ -70,8 +72,9 @@ impl Sub for Count {
     fn sub(self, earlier: Self) -> Self {
         Self {
             up_octets: self.up_octets - earlier.up_octets,
+            up_records: self.up_records - earlier.up_records,
             down_octets: self.down_octets - earlier.down_octets,
-            records: self.records - earlier.records,
+            down_records: self.down_records - earlier.down_records,
         }
     }
 }
