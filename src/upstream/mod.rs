@@ -222,8 +222,11 @@ impl Upstream {
     }
 
     fn ended(&mut self, connection: ConnectionId, reason: String, trouble: Trouble) -> Input {
-        self.last_error = Some(reason);
         self.let_go(connection);
+        // The end of a connection that was replaced is no trouble.
+        if self.remotes().next().is_none() {
+            self.last_error = Some(reason);
+        }
         Input::ConnectionClosed { connection, trouble }
     }
 

@@ -67,6 +67,7 @@ async fn a_ua_31_a_goaway_is_answered_by_moving() {
     device.tend(await_true(|| service.count("CLOSED") == 1)).await;
     let status = rig.await_status(|status| status["uplink"] == "connected").await;
     assert_eq!((&status["counters"]["connections"], service.count("POST /subscribe")), (&2.into(), 2));
+    assert!(status["last_error"].is_null() && status["trouble"].is_null(), "moving is no trouble");
 }
 
 /// A-UA-28: a subscribe that is sent on to another origin is made there, with the same method and the same set, and read
