@@ -1,12 +1,12 @@
 //! Reads the sources and checks what the compiler does not: which modules are pure, who may import whom, and that
 //! nothing is without a bound.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules that decide and do nothing: a file, or a folder with all that is in it.
 const PURE: &[&str] = &[
-    "board.rs",
     "config",
     "config.rs",
     "limits.rs",
@@ -15,7 +15,6 @@ const PURE: &[&str] = &[
     "random.rs",
     "service/retention",
     "service/retention.rs",
-    "service/routes",
     "service/routes.rs",
     "store/block.rs",
     "store/change.rs",
@@ -23,11 +22,9 @@ const PURE: &[&str] = &[
     "store/log.rs",
     "store/replay.rs",
     "time.rs",
-    "transport/cache.rs",
     "transport/candidate.rs",
     "transport/endpoint.rs",
     "transport/properties.rs",
-    "transport/racing.rs",
     "webpush",
     "wire",
 ];
@@ -52,7 +49,21 @@ const IMPURE: &[&str] = &[
     "static mut",
     "OnceLock",
     "LazyLock",
+    "stdin",
+    "stdout",
+    "stderr",
+    // Their order is another one in each process.
+    "HashMap",
+    "HashSet",
 ];
+
+/// Randomness of the system, which pure modules are given instead.
+const RANDOM: &[&str] = &["SystemRandom", "ring::rand", "getrandom"];
+/// Where that is made.
+const RANDOM_SOURCE: &str = "random.rs";
+
+/// These end the process when nobody reads what it says.
+const PANICS_WITHOUT_READER: &[&str] = &["print!", "println!", "eprint!", "eprintln!"];
 
 /// Modules that firmware uses as well.
 const WITHOUT_STD: &[&str] = &["limits.rs", "link", "time.rs", "wire"];
@@ -63,7 +74,10 @@ const UNBOUNDED: &[&str] = &["unbounded_channel", "UnboundedSender", "UnboundedR
 /// What everything may use.
 const BASE: &[&str] = &["limits", "random", "time"];
 
-/// Who may import whom. The command line is on top of everything and is not listed.
+/// What may import whatever it likes: it is on top of everything.
+const TOP: &[&str] = &["cli", "lib"];
+
+/// Who may import whom.
 const ARROWS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("random", &[]),
@@ -74,31 +88,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("transport", &[]),
     ("store", &[]),
     ("telemetry", &[]),
-    ("board", &[]),
     ("config", &["transport", "wire"]),
     ("proto", &["webpush", "wire"]),
-    ("upstream", &["proto", "telemetry", "transport", "webpush"]),
-    ("downstream", &["link", "proto", "telemetry", "transport", "wire"]),
-    ("service", &["telemetry", "transport", "webpush"]),
-    ("sender", &["telemetry", "transport", "webpush"]),
-    ("control", &["config", "proto", "telemetry", "wire"]),
+    ("upstream", &["proto", "transport", "webpush"]),
+    ("downstream", &["link", "transport", "wire"]),
+    ("service", &["telemetry", "webpush"]),
+    ("sender", &["transport", "webpush"]),
+    ("control", &[]),
     (
         "gateway",
-        &[
-            "config",
-            "control",
-            "downstream",
-            "link",
-            "proto",
-            "store",
-            "telemetry",
-            "transport",
-            "upstream",
-            "webpush",
-            "wire",
-        ],
+        &["config", "control", "downstream", "proto", "store", "telemetry", "transport", "upstream", "webpush", "wire"],
     ),
-    ("main", &["cli"]),
+    ("main", &[]),
 ];
 
 #[test]
@@ -112,8 +113,30 @@ fn firmware_modules_need_no_operating_system() {
         sources()
             .iter()
             .filter(|source| source.is_in(WITHOUT_STD))
-            .flat_map(|source| source.mentions(&["std::", "alloc::"])),
+            .flat_map(|source| source.mentions(&["std::", "alloc::", "extern crate"])),
     );
+}
+
+#[test]
+fn pure_modules_are_given_their_randomness() {
+    let pure = |source: &&Source| source.is_in(PURE) && !source.is_in(&[RANDOM_SOURCE]);
+    report(sources().iter().filter(pure).flat_map(|source| source.mentions(RANDOM)));
+}
+
+#[test]
+fn nothing_panics_because_nobody_reads_its_output() {
+    report(sources().iter().flat_map(|source| source.mentions(PANICS_WITHOUT_READER)));
+}
+
+/// Fewer than three words say nothing of why it cannot fail.
+#[test]
+fn what_is_expected_has_a_reason() {
+    report(sources().iter().flat_map(|source| {
+        source.expectations.iter().filter_map(|(line, reason)| {
+            let is_reason = reason.as_ref().is_some_and(|reason| reason.split_whitespace().count() >= 3);
+            (!is_reason).then(|| format!("{}:{line}: expect without a reason", source.path.display()))
+        })
+    }));
 }
 
 #[test]
@@ -131,7 +154,13 @@ fn imports_follow_the_arrows() {
     let mut wrong = Vec::new();
     for source in sources() {
         let module = source.module();
-        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == module) else { continue };
+        if TOP.contains(&module.as_str()) {
+            continue;
+        }
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == module) else {
+            wrong.push(format!("{}: nothing is said of what {module} may know", source.path.display()));
+            continue;
+        };
         for (line, target) in source.imports() {
             if target != module && !allowed.contains(&target.as_str()) && !BASE.contains(&target.as_str()) {
                 wrong.push(format!("{}:{line}: {module} must not know {target}", source.path.display()));
@@ -139,6 +168,31 @@ fn imports_follow_the_arrows() {
         }
     }
     report(wrong.into_iter());
+}
+
+/// An arrow that nobody needs is an open door.
+#[test]
+fn every_arrow_is_in_use() {
+    let sources = sources();
+    report(ARROWS.iter().flat_map(|(name, allowed)| {
+        let own = sources.iter().filter(|source| source.module() == *name);
+        let used: BTreeSet<String> = own.flat_map(Source::imports).map(|(_, target)| target).collect();
+        let unused = allowed.iter().filter(move |target| !used.contains(**target));
+        unused.map(move |target| format!("{name} does not use {target}"))
+    }));
+}
+
+/// A rule for a module of another name is no rule.
+#[test]
+fn every_module_with_a_rule_is_there() {
+    let sources = sources();
+    let is_there = |place: &str| sources.iter().any(|source| source.is_in(&[place]));
+    let listed = [PURE, WITHOUT_STD, &[RANDOM_SOURCE]].concat();
+    let arrows = ARROWS.iter().map(|(name, _)| *name);
+    let missing = arrows.filter(|name| !sources.iter().any(|source| source.module() == **name));
+    report(
+        listed.into_iter().filter(|place| !is_there(place)).chain(missing).map(|name| format!("there is no {name}")),
+    );
 }
 
 #[test]
@@ -150,10 +204,29 @@ fn comments_texts_and_tests_are_no_code() {
     ));
     assert!(!code.contains("tokio") && !code.contains("text") && !code.contains("comment"), "{code}");
     assert!(code.contains("b(") && code.contains("c::<'static>()"), "{code}");
-    let source =
-        Source { path: PathBuf::from("x.rs"), code: "\nuse crate::{a, b::{c, d}, e::f};\nuse crate::g::h;".to_owned() };
-    let imports: Vec<_> = source.imports().into_iter().map(|(line, name)| format!("{line}{name}")).collect();
-    assert_eq!(imports, ["2a", "2b", "2e", "3g"]);
+}
+
+#[test]
+fn imports_are_found_in_groups_and_above() {
+    let imports = |path: &str, code: &str| {
+        let source = Source { path: PathBuf::from(path), code: code.to_owned(), expectations: Vec::new() };
+        source.imports().into_iter().map(|(line, name)| format!("{line}{name}")).collect::<Vec<_>>()
+    };
+    let code = "\nuse crate::{a, b::{c, d}, e::f};\nuse crate::g::h;";
+    assert_eq!(imports("x.rs", code), ["2a", "2b", "2e", "3g"]);
+    let code = "use super::a;\nuse super::super::{b, c::d};\nuse super::super::super::e;";
+    assert_eq!(imports("x/mod.rs", code), ["1a"]);
+    assert_eq!(imports("x.rs", code), ["1a"]);
+    assert_eq!(imports("x/y.rs", code), ["2b", "2c"]);
+    assert_eq!(imports("x/y/z.rs", code), ["3e"]);
+}
+
+#[test]
+fn reasons_are_found_where_they_are() {
+    let found = expectations(
+        "a.expect(\"it is here\")\n// .expect(\"x\")\n.expect(&b)\n#[cfg(test)]\nmod tests { .expect(\"\") }",
+    );
+    assert_eq!(found, [(1, Some("it is here".to_owned())), (3, None)]);
 }
 
 fn report(wrong: impl Iterator<Item = String>) {
@@ -166,6 +239,8 @@ struct Source {
     /// Below `src`.
     path: PathBuf,
     code: String,
+    /// The lines of `expect`, with the reasons if they are texts.
+    expectations: Vec<(usize, Option<String>)>,
 }
 
 impl Source {
@@ -192,13 +267,29 @@ impl Source {
     /// The modules at the top of the crate that it names, with the lines in which it does.
     fn imports(&self) -> Vec<(usize, String)> {
         let mut imports = Vec::new();
-        for (at, _) in self.code.match_indices("crate::") {
+        let from_top = self.code.match_indices("crate::").map(|(at, found)| at + found.len());
+        for at in from_top.chain(self.ends_of_ascents()) {
             let line = 1 + self.code[..at].matches('\n').count();
-            let rest = &self.code[at + "crate::".len()..];
+            let rest = &self.code[at..];
             let names = if rest.starts_with('{') { group(rest) } else { vec![name(rest)] };
             imports.extend(names.into_iter().filter(|name| !name.is_empty()).map(|name| (line, name)));
         }
         imports
+    }
+}
+
+impl Source {
+    /// Where a run of `super::` ends that leads to the top of the crate.
+    fn ends_of_ascents(&self) -> impl Iterator<Item = usize> {
+        const ASCENT: &str = "super::";
+        let stem = self.path.with_extension("");
+        let depth = stem.iter().filter(|name| *name != "mod").count();
+        let starts = self.code.match_indices(ASCENT).map(|(at, _)| at);
+        starts.filter(|&at| !self.code[..at].ends_with(ASCENT)).filter_map(move |at| {
+            let rest = self.code[at..].trim_start_matches(ASCENT);
+            let end = self.code.len() - rest.len();
+            ((end - at) / ASCENT.len() == depth).then_some(end)
+        })
     }
 }
 
@@ -251,14 +342,27 @@ fn sources() -> Vec<Source> {
             if path.is_dir() && !is_test {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") && !is_test {
-                let code = code_of(&fs::read_to_string(&path).expect("the sources are readable"));
+                let text = fs::read_to_string(&path).expect("the sources are readable");
                 let path = path.strip_prefix(&root).expect("it is below").to_owned();
-                sources.push(Source { path, code });
+                sources.push(Source { path, code: code_of(&text), expectations: expectations(&text) });
             }
         }
     }
     assert!(!sources.is_empty());
     sources
+}
+
+/// The lines of `expect` outside unit tests and comments, with the reasons.
+fn expectations(text: &str) -> Vec<(usize, Option<String>)> {
+    let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
+    let lines = text[..end].lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+    let found = lines.flat_map(|(index, line)| {
+        line.split(".expect(").skip(1).map(move |rest| {
+            let reason = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
+            (index + 1, reason.map(|(reason, _)| reason.to_owned()))
+        })
+    });
+    found.collect()
 }
 
 /// The code of a text, line by line as before, with nothing where comments, texts and unit tests are.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use http::{Method, Request, Response};
 use rustls::pki_types::PrivateKeyDer;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
@@ -42,6 +43,8 @@ pub struct Script {
     pub fetch: Option<u16>,
     /// Whether it says nothing once TLS is done.
     pub silent: bool,
+    /// What it says on its first connection instead of HTTP/2, before it closes that.
+    pub first: Option<&'static [u8]>,
     /// What it shows of itself.
     pub identity: Identity,
     /// The port to which it sends subscribe requests on.
@@ -56,6 +59,7 @@ impl Default for Script {
             monitor: None,
             fetch: Some(204),
             silent: false,
+            first: None,
             identity: Identity::Good,
             sends_on_to: None,
         }
@@ -144,8 +148,13 @@ async fn serve(
     subscriptions: Rc<Cell<u32>>,
     mut goes: watch::Receiver<()>,
 ) {
-    let Ok(tls) = acceptor.accept(tcp).await else { return log.borrow_mut().push("REFUSED".to_owned()) };
+    let Ok(mut tls) = acceptor.accept(tcp).await else { return log.borrow_mut().push("REFUSED".to_owned()) };
+    let is_first = !log.borrow().contains(&"CONNECTED".to_owned());
     log.borrow_mut().push("CONNECTED".to_owned());
+    if let Some(octets) = script.first.filter(|_| is_first) {
+        // The other side may have heard enough before all is said.
+        return drop(tls.write_all(octets).await.and(tls.shutdown().await));
+    }
     if script.silent {
         sleep(Duration::from_secs(3_600)).await;
         return drop(tls);

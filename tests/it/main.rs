@@ -8,12 +8,14 @@ mod flash;
 mod push_service;
 
 mod board_files;
+mod command_line;
 mod config_commands;
 mod config_text;
 
 mod disk_faults;
 mod foreign_service;
 mod fuzz_corpus;
+mod http_faults;
 mod kill;
 mod kill_matrix;
 mod link_faults;

@@ -189,12 +189,13 @@ impl std::error::Error for StackError {}
 /// What a person can do about a certificate that is not good.
 fn advice(error: &io::Error) -> Option<&'static str> {
     use rustls::CertificateError::{
-        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
-        UnknownIssuer,
+        BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
+        NotValidYetContext, UnknownIssuer,
     };
     let Some(rustls::Error::InvalidCertificate(reason)) = error.get_ref()?.downcast_ref() else { return None };
     Some(match reason {
-        UnknownIssuer => "name its certification authority with ca_file or --ca",
+        // Two authorities of one name: the one that is trusted here did not sign.
+        UnknownIssuer | BadSignature => "name its certification authority with ca_file or --ca",
         Expired | ExpiredContext { .. } => "renew it, or set the clock of this machine",
         NotValidYet | NotValidYetContext { .. } => "set the clock of this machine",
         NotValidForName | NotValidForNameContext { .. } => "use a name that the certificate is for",

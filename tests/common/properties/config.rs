@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use fieldgate::config::{self, Config, ConfigError};
+use fieldgate::config::{self, Config, ConfigError, Device, PushService};
 use fieldgate::limits::{
     CHANNELS_PER_DEVICE_MAX, DEVICE_COUNT_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, SUBSCRIPTION_COUNT_MAX,
     UNIX_PATH_BYTES_MAX,
@@ -39,8 +39,8 @@ fn check_errors(text: &str, errors: &[ConfigError]) {
 fn check_bounds(config: &Config) {
     assert!(config.state.is_absolute() && config.control.is_absolute());
     assert!(config.control.as_os_str().len() <= UNIX_PATH_BYTES_MAX);
-    assert!(config.push_service.ca_file.as_deref().is_none_or(Path::is_absolute));
-    let url = &config.push_service.url;
+    let PushService { url, ca_file, credential_file } = &config.push_service;
+    assert!([ca_file, credential_file].into_iter().flatten().all(|path| path.is_absolute()));
     assert_eq!(url.scheme_str(), Some("https"));
     assert!(url.host().is_some_and(|host| !host.is_empty()) && !url.to_string().contains(['@', '#']));
 
@@ -60,16 +60,19 @@ fn check_bounds(config: &Config) {
     }
 }
 
+/// Takes everything apart, so that a new setting cannot be forgotten here.
 fn written(config: &Config) -> String {
-    let mut text = format!("state = {}\ncontrol = {}\n", quoted(&config.state), quoted(&config.control));
-    write!(text, "[push_service]\nurl = {}\n", quoted(config.push_service.url.to_string())).expect("text grows");
-    if let Some(ca_file) = &config.push_service.ca_file {
-        writeln!(text, "ca_file = {}", quoted(ca_file)).expect("text grows");
+    let Config { state, control, push_service: PushService { url, ca_file, credential_file }, devices } = config;
+    let mut text = format!("state = {}\ncontrol = {}\n", quoted(state), quoted(control));
+    write!(text, "[push_service]\nurl = {}\n", quoted(url.to_string())).expect("text grows");
+    for (key, path) in [("ca_file", ca_file), ("credential_file", credential_file)] {
+        if let Some(path) = path {
+            writeln!(text, "{key} = {}", quoted(path)).expect("text grows");
+        }
     }
-    for device in &config.devices {
-        let channels: Vec<u16> = device.channels.iter().map(|channel| channel.0).collect();
-        let (id, link) = (quoted(device.id.as_str()), quoted(device.link.to_string()));
-        let mtu = device.mtu;
+    for Device { id, link, channels, mtu } in devices {
+        let channels: Vec<u16> = channels.iter().map(|channel| channel.0).collect();
+        let (id, link) = (quoted(id.as_str()), quoted(link.to_string()));
         write!(text, "[[device]]\nid = {id}\nlink = {link}\nchannels = {channels:?}\nmtu = {mtu}\n").expect("it grows");
     }
     text
