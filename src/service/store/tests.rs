@@ -101,6 +101,34 @@ async fn a_store_in_use_of_another_version_or_damaged_is_not_opened() {
     assert!(matches!(Store::open(&path, |_| {}), Err(OpenError::Damaged(_))));
 }
 
+/// What begins while the disk refuses was refused; what ends is over in memory, and must not come back with a restart.
+#[tokio::test]
+async fn what_ended_while_the_disk_refused_is_committed_once_it_takes_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.redb");
+    let (store, closed) = Store::open(&path, |_| {}).unwrap();
+    let [set, member] = subscription();
+    write(&store, [set.clone(), member.clone(), message(7, b""), message(9, b"")]).await;
+    drop(store);
+    closed.await.unwrap();
+
+    let (refuses, (_, queue)) = (Arc::new(AtomicBool::new(true)), mpsc::channel(1));
+    let mut writer = Writer { path: folder.path().to_owned(), queue, refuses: Arc::clone(&refuses), owed: Vec::new() };
+    let (done, outcome) = oneshot::channel();
+    let ended = Record::MessageEnded { subscription: SubscriptionId(2), sequence: 7 };
+    writer.answer(Write { records: vec![message(11, b""), ended.clone()], done }, Err(NotStored));
+    assert_eq!(outcome.await, Ok(Err(NotStored)));
+    assert!(writer.try_recover().is_err() && refuses.load(Ordering::Relaxed), "that is a folder");
+    assert_eq!(writer.owed, [ended]);
+
+    writer.path = path.clone();
+    drop(writer.try_recover().unwrap());
+    assert!(writer.owed.is_empty() && !refuses.load(Ordering::Relaxed));
+    let mut records = Vec::new();
+    let (_store, _closed) = Store::open(&path, |record| records.push(record)).unwrap();
+    assert_eq!(records, [set, member, message(9, b"")]);
+}
+
 #[test]
 fn cut_values_are_not_read() {
     let Record::Message(stored) = message(1, b"") else { panic!("it is one") };
