@@ -66,6 +66,7 @@ fn a_full_disk_stops_no_service() {
     gateway.terminate();
     service.kill();
     let _service = site.restart_service();
+    site.await_listening();
     let _gateway = site.start_gateway();
     site.send(&subscription, "last");
     site.await_received("d1", "last");

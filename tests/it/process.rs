@@ -106,6 +106,11 @@ impl Site {
         self.start_service(self.authority())
     }
 
+    /// Waits until the service accepts connections.
+    pub fn await_listening(&self) {
+        await_true("the service listens", || std::net::TcpStream::connect(self.authority()).is_ok());
+    }
+
     /// Where the service listens.
     pub fn authority(&self) -> &str {
         self.url.trim_start_matches("https://").trim_end_matches("/subscribe")
