@@ -8,6 +8,7 @@
 //! control = "/run/fieldgate/control.sock"     # default: control.sock in the state folder
 //!
 //! [push_service]
+//! name = "home"                               # default: none, as long as there is one service
 //! url = "https://push.example.net/subscribe"
 //! ca_file = "/etc/fieldgate/ca.pem"           # default: the roots of the system
 //! credential_file = "/etc/fieldgate/token"    # default: none
@@ -17,7 +18,13 @@
 //! link = "serial:/dev/ttyUSB0?baud=115200"
 //! channels = [1]                              # default: [1]
 //! mtu = 256                                   # default: 256 octets
+//! push_service = "home"                       # default: the first one
+//! isolated = "set"                            # or "connection"; default: not
+//! # default: whoever has the push URI may send
+//! application_server_key = "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs"
 //! ```
+//!
+//! Several push services are written as `[[push_service]]`, each with a `name`.
 
 pub mod change;
 mod error;
@@ -35,8 +42,10 @@ use reader::{Reader, Section};
 
 use crate::limits::{
     CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN,
-    LINK_PATH_BYTES_MAX, SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, URI_BYTES_MAX,
+    LINK_PATH_BYTES_MAX, SERVICE_NAME_BYTES_MAX, SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX,
+    UPSTREAM_PLACED_COUNT_MAX, URI_BYTES_MAX,
 };
+use crate::proto::device::{Isolation, Options};
 use crate::transport::endpoint::LinkEndpoint;
 use crate::wire::{ChannelId, DeviceId};
 
@@ -48,8 +57,8 @@ pub const CHANNEL_DEFAULT: ChannelId = ChannelId(1);
 pub const CONTROL_FILE: &str = "control.sock";
 
 const ROOT_KEYS: &[&str] = &["state", "control", "push_service", "device"];
-const PUSH_SERVICE_KEYS: &[&str] = &["url", "ca_file", "credential_file"];
-const DEVICE_KEYS: &[&str] = &["id", "link", "channels", "mtu"];
+const PUSH_SERVICE_KEYS: &[&str] = &["name", "url", "ca_file", "credential_file"];
+const DEVICE_KEYS: &[&str] = &["id", "link", "channels", "mtu", "push_service", "isolated", "application_server_key"];
 
 /// What a gateway is told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +69,9 @@ pub struct Config {
     pub control: PathBuf,
     /// Where subscriptions are made.
     pub push_service: PushService,
+    /// Further ones, for devices that name them: each has a name, and with the first one and the devices that want a
+    /// connection of their own they are [`UPSTREAM_PLACED_COUNT_MAX`] at most.
+    pub more_push_services: Vec<PushService>,
     /// The devices, in the order of the text: unique ids, unique links, [`DEVICE_COUNT_MAX`] at most.
     pub devices: Vec<Device>,
 }
@@ -67,6 +79,8 @@ pub struct Config {
 /// Where subscriptions are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushService {
+    /// What devices call it; the first one may have none.
+    pub name: Option<String>,
     /// The subscribe resource: `https`, with a host, without credentials or fragment.
     ///
     /// Source: RFC 8030 §2 (how it is found is out of scope), §3 (only HTTP over TLS).
@@ -90,9 +104,25 @@ pub struct Device {
     ///
     /// Units: octets, [`LINK_MTU_BYTES_MIN`] to [`LINK_MTU_BYTES_MAX`].
     pub mtu: u16,
+    /// What it wants of its subscriptions.
+    pub options: Options,
 }
 
 impl Config {
+    /// All push services, the first one first.
+    pub fn push_services(&self) -> impl Iterator<Item = &PushService> {
+        std::iter::once(&self.push_service).chain(&self.more_push_services)
+    }
+
+    /// How errors name a setting of a push service.
+    pub fn push_service_key(&self, index: usize, key: &str) -> String {
+        if self.more_push_services.is_empty() {
+            format!("push_service.{key}")
+        } else {
+            format!("push_service[{index}].{key}")
+        }
+    }
+
     /// Reads a configuration.
     ///
     /// # Errors
@@ -141,9 +171,11 @@ fn read_root(reader: &mut Reader, root: &Section) -> Option<Config> {
         Some(control) => Some(control),
         None => state.as_ref().and_then(|state| default_control(reader, root, state)),
     };
-    let push_service = read_push_service(reader, root);
-    let devices = read_devices(reader, root, control.as_deref());
-    Some(Config { state: state?, control: control?, push_service: push_service?, devices })
+    let services = read_push_services(reader, root);
+    let devices = read_devices(reader, root, control.as_deref(), &services);
+    let mut services = services.into_iter();
+    let (state, control, push_service) = (state?, control?, services.next()?);
+    Some(Config { state, control, push_service, more_push_services: services.collect(), devices })
 }
 
 fn default_control(reader: &mut Reader, root: &Section, state: &Path) -> Option<PathBuf> {
@@ -155,28 +187,69 @@ fn default_control(reader: &mut Reader, root: &Section, state: &Path) -> Option<
     Some(control)
 }
 
-fn read_push_service(reader: &mut Reader, root: &Section) -> Option<PushService> {
+/// One table, or a list of tables whose members have names.
+fn read_push_services(reader: &mut Reader, root: &Section) -> Vec<PushService> {
     const EXAMPLE: &str = "[push_service] url = \"https://push.example.net/subscribe\"";
-    if root.value("push_service").is_none() {
+    let sections = match root.value("push_service").map(|value| value.get_ref()) {
+        Some(DeValue::Array(_)) => {
+            reader.sections(root, "push_service", "[push_service], or [[push_service]] for each of several")
+        }
+        Some(_) => reader.section(root, "push_service").into_iter().collect(),
+        None => Vec::new(),
+    };
+    if root.value("push_service").is_none_or(|value| value.get_ref().as_array().is_some_and(|all| all.is_empty())) {
         reader.refuse_in(root, "push_service.url", Problem::Missing { example: EXAMPLE });
     }
-    let section = reader.section(root, "push_service")?;
-    reader.check_keys(&section, PUSH_SERVICE_KEYS);
-    let url = reader.required(&section, "url", "url = \"https://push.example.net/subscribe\"", |text| {
-        push_service_url(text).map_err(Problem::Url)
-    });
-    let ca_file = reader.optional(&section, "ca_file", absolute_path);
-    let credential_file = reader.optional(&section, "credential_file", absolute_path);
-    Some(PushService { url: url?, ca_file, credential_file })
+    if let Some(excess) = sections.get(UPSTREAM_PLACED_COUNT_MAX) {
+        let problem = Problem::TooMany { what: "push services", count_max: UPSTREAM_PLACED_COUNT_MAX };
+        reader.refuse(excess.at, excess.name.clone(), problem);
+    }
+    let (mut names, mut origins) = (BTreeMap::new(), BTreeMap::new());
+    let mut services = Vec::new();
+    for section in sections.iter().take(UPSTREAM_PLACED_COUNT_MAX) {
+        if sections.len() > 1 && section.value("name").is_none() {
+            reader.refuse_in(section, "name", Problem::Missing { example: "name = \"second\"" });
+        }
+        let Some(service) = read_push_service(reader, section) else { continue };
+        if let Some(name) = &service.name {
+            check_unique(reader, section, "name", &mut names, name.clone());
+        }
+        // One origin, one connection: two names for it would be two.
+        let authority = service.url.authority().map(|authority| authority.as_str().to_ascii_lowercase());
+        check_unique(reader, section, "url", &mut origins, authority);
+        services.push(service);
+    }
+    services
 }
 
-fn read_devices(reader: &mut Reader, root: &Section, control: Option<&Path>) -> Vec<Device> {
+fn read_push_service(reader: &mut Reader, section: &Section) -> Option<PushService> {
+    reader.check_keys(section, PUSH_SERVICE_KEYS);
+    let name = reader.optional(section, "name", service_name);
+    let url = reader.required(section, "url", "url = \"https://push.example.net/subscribe\"", |text| {
+        push_service_url(text).map_err(Problem::Url)
+    });
+    let ca_file = reader.optional(section, "ca_file", absolute_path);
+    let credential_file = reader.optional(section, "credential_file", absolute_path);
+    Some(PushService { name, url: url?, ca_file, credential_file })
+}
+
+fn service_name(text: &str) -> Result<String, Problem> {
+    let is_name = !text.is_empty() && text.len() <= SERVICE_NAME_BYTES_MAX;
+    let is_word = text.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"._-".contains(&octet));
+    if is_name && is_word {
+        Ok(text.to_owned())
+    } else {
+        Err(Problem::ServiceName { bytes_max: SERVICE_NAME_BYTES_MAX })
+    }
+}
+
+fn read_devices(reader: &mut Reader, root: &Section, control: Option<&Path>, services: &[PushService]) -> Vec<Device> {
     let sections = reader.sections(root, "device", "[[device]] once for each device");
     if let Some(excess) = sections.get(DEVICE_COUNT_MAX) {
         let problem = Problem::TooMany { what: "devices", count_max: DEVICE_COUNT_MAX };
         reader.refuse(excess.at, excess.name.clone(), problem);
     }
-    let mut uses = Uses::default();
+    let mut uses = Uses { services, connection_count: services.len(), ..Uses::default() };
     if let Some(control) = control {
         let line = root.value("control").map_or(1, |value| reader.line(value.span().start));
         uses.links.insert(format!("unix:{}", control.display()), line);
@@ -186,7 +259,9 @@ fn read_devices(reader: &mut Reader, root: &Section, control: Option<&Path>) -> 
 
 /// What earlier devices took, with the line in which they did.
 #[derive(Default)]
-struct Uses {
+struct Uses<'s> {
+    services: &'s [PushService],
+    connection_count: usize,
     ids: BTreeMap<DeviceId, usize>,
     links: BTreeMap<String, usize>,
     channel_count: usize,
@@ -212,7 +287,39 @@ fn read_device(reader: &mut Reader, section: &Section, uses: &mut Uses) -> Optio
         let problem = Problem::TooMany { what: "channels of all devices", count_max: SUBSCRIPTION_COUNT_MAX };
         reader.refuse_in(section, "channels", problem);
     }
-    Some(Device { id: id?, link: link?, channels, mtu: u16::try_from(mtu?).ok()? })
+    let options = read_options(reader, section, uses);
+    Some(Device { id: id?, link: link?, channels, mtu: u16::try_from(mtu?).ok()?, options })
+}
+
+/// A device names a service that is there, and there are connections for those that want their own.
+fn read_options(reader: &mut Reader, section: &Section, uses: &mut Uses) -> Options {
+    let names: Vec<&str> = uses.services.iter().filter_map(|service| service.name.as_deref()).collect();
+    let push_service = reader.optional(section, "push_service", |text| {
+        // Without a usable service that is what there is to say.
+        let is_known = uses.services.is_empty() || names.contains(&text);
+        if is_known { service_name(text) } else { Err(Problem::NoSuchService) }
+    });
+    let isolated = reader.optional(section, "isolated", isolation).unwrap_or_default();
+    uses.connection_count += usize::from(isolated == Isolation::Connection);
+    if isolated == Isolation::Connection && uses.connection_count > UPSTREAM_PLACED_COUNT_MAX {
+        let what = "push services and devices with a connection of their own";
+        reader.refuse_in(section, "isolated", Problem::TooMany { what, count_max: UPSTREAM_PLACED_COUNT_MAX });
+    }
+    let key = |text: &str| text.parse().map_err(Problem::ServerKey);
+    let application_server_key = reader.optional(section, "application_server_key", key);
+    Options { push_service, isolated, application_server_key }
+}
+
+/// Reads how far a device is kept apart.
+///
+/// # Errors
+/// The words that mean something.
+pub fn isolation(text: &str) -> Result<Isolation, Problem> {
+    match text {
+        "set" => Ok(Isolation::Set),
+        "connection" => Ok(Isolation::Connection),
+        _ => Err(Problem::OneOf(&["set", "connection"])),
+    }
 }
 
 fn read_channels(reader: &mut Reader, section: &Section) -> Vec<ChannelId> {
@@ -257,7 +364,13 @@ fn check_unique<T: Ord>(reader: &mut Reader, section: &Section, key: &str, uses:
 ///
 /// # Errors
 /// The first thing that is wrong with it, with its key.
-pub fn device(id: &str, link: &str, channels: Vec<ChannelId>, mtu: u16) -> Result<Device, (&'static str, Problem)> {
+pub fn device(
+    id: &str,
+    link: &str,
+    channels: Vec<ChannelId>,
+    mtu: u16,
+    options: Options,
+) -> Result<Device, (&'static str, Problem)> {
     let id = id.parse().map_err(|error| ("id", Problem::DeviceId(error)))?;
     let link = link_endpoint(link).map_err(|problem| ("link", problem))?;
     if channels.len() > CHANNELS_PER_DEVICE_MAX {
@@ -269,7 +382,7 @@ pub fn device(id: &str, link: &str, channels: Vec<ChannelId>, mtu: u16) -> Resul
         return Err(("mtu", Problem::OutOfBounds { min, max }));
     }
     let channels = if channels.is_empty() { vec![CHANNEL_DEFAULT] } else { channels };
-    Ok(Device { id, link, channels, mtu })
+    Ok(Device { id, link, channels, mtu, options })
 }
 
 /// The place of a link without its parameters: two rates do not make two ports.

@@ -20,6 +20,7 @@ use tracing::debug;
 use crate::limits::{
     CONTROL_ANSWER_BYTES_MAX, CONTROL_CONNECTION_COUNT_MAX, CONTROL_REQUEST_BYTES_MAX, CONTROL_WAIT_MS_MAX,
 };
+use crate::proto::device::Options;
 
 /// For the owner and the group.
 const SOCKET_MODE: u32 = 0o660;
@@ -44,6 +45,9 @@ pub enum Request {
         channels: Vec<u16>,
         /// Octets of the largest frame on its link.
         mtu: u16,
+        /// What it wants of its subscriptions.
+        #[serde(default)]
+        options: Options,
     },
     /// The push subscription of a device's channel.
     DeviceShow {
@@ -62,6 +66,15 @@ pub enum Request {
         /// Its id.
         id: String,
     },
+    /// Makes other push URIs and keys for a device.
+    DeviceRotate {
+        /// Its id.
+        id: String,
+        /// The channel; all of them if none is named.
+        channel: Option<u16>,
+    },
+    /// Removes everything at the push services and on flash. The answer says how much is left; it may be asked again.
+    Reset,
 }
 
 /// The answer: something to print, or why not.

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::{Instant as TokioInstant, sleep_until};
+use tokio::time::{Instant as TokioInstant, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 
 use self::reload::Reloaded;
@@ -23,7 +23,8 @@ use self::supervisor::{News, Order, Supervisor};
 use crate::config::{self, Config};
 use crate::control::{Answer, Asked, Control, Request};
 use crate::downstream::{self, Downstream, SendError};
-use crate::limits::DEVICE_COUNT_MAX;
+use crate::limits::{DEVICE_COUNT_MAX, RESET_LINGER_MS};
+use crate::proto::device::Options;
 use crate::proto::record::{DeviceRecord, Record, Unreadable};
 use crate::proto::status::ChannelStatus;
 use crate::proto::{Change, Gateway, Input, Output, Reply};
@@ -35,8 +36,8 @@ use crate::transport::endpoint::{LinkEndpoint, RemoteEndpoint};
 use crate::transport::path::PathMonitor;
 use crate::transport::properties::{SecurityParameters, Trust};
 use crate::transport::stack::tcp_tls::{TcpTls, TrustError, WallClock};
-use crate::upstream::Upstream;
 use crate::upstream::credential::{Credential, CredentialError};
+use crate::upstream::{Service, Upstream};
 use crate::webpush::ece;
 use crate::webpush::resource::{InvalidResource, PushServiceUri};
 use crate::wire::{ChannelId, DeviceId, Refusal, ToDevice, ToGateway};
@@ -44,16 +45,28 @@ use crate::wire::{ChannelId, DeviceId, Refusal, ToDevice, ToGateway};
 /// Why the gateway did not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The push service's URL cannot be used.
-    Service(InvalidResource),
-    /// The push service's certificate could not be verified.
-    Trust(TrustError),
-    /// The credential for the push service cannot be used.
-    Credential(CredentialError),
+    /// A push service cannot be used.
+    PushService {
+        /// The setting that it is about.
+        key: String,
+        /// Why.
+        error: ServiceError,
+    },
     /// The state cannot be read.
     Store(StoreError),
     /// The control socket cannot be made.
     Control(PathBuf, io::Error),
+}
+
+/// Why a push service cannot be used.
+#[derive(Debug)]
+pub enum ServiceError {
+    /// Its URL is none.
+    Url(InvalidResource),
+    /// Its certificate could not be verified.
+    Trust(TrustError),
+    /// The credential for it cannot be used.
+    Credential(CredentialError),
 }
 
 /// Where a device comes from.
@@ -103,12 +116,16 @@ pub async fn run(config: Config, mut supervisor: impl Supervisor) -> Result<(), 
     let (mut shell, mut control) = Shell::start(config)?;
     let mut path = path_monitor();
     let mut report = Report::new(&supervisor, shell.start);
-    info!(devices = shell.devices.len(), service = %shell.upstream.service().authority(), "ready");
+    info!(devices = shell.devices.len(), service = shell.service(), "ready");
     supervisor.tell(News::Ready);
     loop {
         shell.drain();
         report.round(&shell, &mut supervisor);
         let wake = shell.core.poll_timeout().map(|(at, _)| shell.start + Duration::from_millis(at.as_millis()));
+        if shell.core.reset_left() == Some(0) {
+            linger(&mut shell, &mut control).await;
+            break;
+        }
         if let Some(input) = shell.decoded.take() {
             tokio::task::yield_now().await;
             shell.feed(input);
@@ -117,6 +134,7 @@ pub async fn run(config: Config, mut supervisor: impl Supervisor) -> Result<(), 
         tokio::select! {
             order = supervisor.order() => match order {
                 Order::Stop => break,
+                Order::Reset => shell.feed(Input::ResetAsked),
                 Order::Reload(config) => {
                     shell.reload(config.map(|config| *config));
                     report.reloaded(&mut supervisor);
@@ -135,6 +153,14 @@ pub async fn run(config: Config, mut supervisor: impl Supervisor) -> Result<(), 
     supervisor.tell(News::Stopping);
     shell.stop().await;
     Ok(())
+}
+
+/// Whoever asked for a reset hears that it is done.
+async fn linger(shell: &mut Shell, control: &mut Control) {
+    let end = TokioInstant::now() + Duration::from_millis(RESET_LINGER_MS);
+    while let Ok(asked) = timeout_at(end, control.next()).await {
+        shell.asked(asked);
+    }
 }
 
 /// The kernel's news of the network; without them a network that comes back is noticed by trying.
@@ -156,13 +182,15 @@ async fn path_changed(path: &mut Option<PathMonitor>) {
 
 impl Shell {
     fn start(config: Config) -> Result<(Self, Control), StartError> {
-        let service = PushServiceUri::new(&config.push_service.url).map_err(StartError::Service)?;
         let clock = WallClock::default();
-        let upstream = upstream(&config, &service, &clock)?;
+        let services = services(&config, &clock)?;
+        let mut named = config.push_services().map(|service| service.name.clone()).zip(uris(&services));
         let (store, replay) = Store::open(&config.state).map_err(StartError::Store)?;
         let control =
             Control::listen(&config.control).map_err(|error| StartError::Control(config.control.clone(), error))?;
-        let core = Gateway::new(service, Box::new(SystemRandom::default()), Instant::ZERO);
+        let first = named.next().expect("a configuration has a service");
+        let core = Gateway::with_services(first, named, Box::new(SystemRandom::default()), Instant::ZERO);
+        let upstream = Upstream::new(services, clock.clone());
         let start = TokioInstant::now();
         let devices = config.devices.clone();
         let mut shell = Self {
@@ -213,11 +241,14 @@ impl Shell {
 
     /// Serves a device that was added by command in an earlier run.
     fn take_up_added(&mut self, record: &DeviceRecord) {
-        let DeviceRecord { id, link, channels, mtu } = record;
-        match config::device(id.as_str(), link, channels.clone(), *mtu) {
+        let DeviceRecord { id, link, channels, mtu, options } = record;
+        match config::device(id.as_str(), link, channels.clone(), *mtu, options.clone()) {
             Err((key, problem)) => warn!(device = %id, "its stored {key} is no longer valid: {problem}"),
             Ok(device) if self.devices.contains_key(id) || self.on_link(&device.link).is_some() => {
                 warn!(device = %id, "the configuration has its id or its link; what was added by command is ignored");
+            }
+            Ok(device) if !self.has_service(&device) => {
+                warn!(device = %id, "its push service is not configured any more; it is not served");
             }
             Ok(_) if self.devices.len() >= DEVICE_COUNT_MAX => {
                 warn!(device = %id, "{DEVICE_COUNT_MAX} devices are configured; it is not served");
@@ -244,6 +275,11 @@ impl Shell {
         if let Some(known) = self.devices.get_mut(&device.id) {
             known.device = device;
         }
+    }
+
+    fn has_service(&self, device: &config::Device) -> bool {
+        let name = device.options.push_service.as_ref();
+        name.is_none() || self.config.push_services().any(|service| service.name.as_ref() == name)
     }
 
     fn attach(&mut self, device: &config::Device) {
@@ -298,8 +334,9 @@ impl Shell {
                 }
             }
             Output::Reply { device, session, reply } => self.reply(&device, session, &reply),
-            Output::Persist { ticket, change } => {
-                let full = self.store.submit(vec![stored(change)], ticket);
+            Output::Persist { ticket, change, also } => {
+                let changes = std::iter::once(change).chain(also.map(|also| *also)).map(stored).collect();
+                let full = self.store.submit(changes, ticket);
                 debug_assert!(full.is_ok(), "the machine keeps within the store's queue");
             }
             other => self.upstream.perform(other),
@@ -428,7 +465,9 @@ impl Shell {
             Request::Status => Ok(self.status()),
             Request::Connections => Ok(self.connections()),
             Request::DeviceList => Ok(self.device_list()),
-            Request::DeviceAdd { id, link, channels, mtu } => self.device_add(&id, link, channels, mtu),
+            Request::DeviceAdd { id, link, channels, mtu, options } => {
+                self.device_add(&id, &link, channels, mtu, options)
+            }
             Request::DeviceShow { id, channel } => {
                 let id = self.known(&id)?;
                 let subscription = self.core.push_subscription(&id, channel.map(ChannelId));
@@ -452,6 +491,18 @@ impl Shell {
                 self.feed(Input::FetchAsked(id));
                 Ok(Value::Null)
             }
+            Request::DeviceRotate { id, channel } => {
+                let (device, channel) = (self.known(&id)?, channel.map(ChannelId));
+                if let Some(channel) = channel.filter(|channel| !self.core.has_channel(&device, *channel)) {
+                    return Err(format!("{id} has no channel {channel}; see fieldgate device list"));
+                }
+                self.feed(Input::RotationAsked { device, channel });
+                Ok(Value::Null)
+            }
+            Request::Reset => {
+                self.feed(Input::ResetAsked);
+                Ok(json!({ "left": self.core.reset_left() }))
+            }
         }
     }
 
@@ -460,9 +511,13 @@ impl Shell {
         if self.devices.contains_key(&id) { Ok(id) } else { Err(format!("no device {id}; see fieldgate device list")) }
     }
 
-    fn device_add(&mut self, id: &str, link: String, channels: Vec<u16>, mtu: u16) -> Answer {
+    fn device_add(&mut self, id: &str, link: &str, channels: Vec<u16>, mtu: u16, options: Options) -> Answer {
         let channels = channels.into_iter().map(ChannelId).collect();
-        let device = config::device(id, &link, channels, mtu).map_err(|(key, problem)| format!("{key}: {problem}"))?;
+        let device = config::device(id, link, channels, mtu, options);
+        let device = device.map_err(|(key, problem)| format!("{key}: {problem}"))?;
+        if !self.has_service(&device) {
+            return Err("no push service has that name; see the configuration".to_owned());
+        }
         if self.devices.contains_key(&device.id) {
             return Err(format!("{} is there already; remove it first", device.id));
         }
@@ -478,7 +533,7 @@ impl Shell {
 
     fn status(&self) -> Value {
         let mut status = json!(self.core.status());
-        status["service"] = json!(self.upstream.service().authority());
+        status["service"] = json!(self.service());
         status["last_error"] = json!(self.upstream.last_error());
         status["octets"] = json!(self.upstream.octets());
         status["state_warning"] = json!(self.write_failure.as_ref().or(self.damage.as_ref()));
@@ -493,8 +548,12 @@ impl Shell {
             self.write_failure.as_ref().or(self.damage.as_ref()).into_iter().map(|warning| format!("state: {warning}"));
         let configuration = self.reloaded.note().map(|note| format!("configuration {note}"));
         let notes: Vec<String> = state.chain(configuration).collect();
-        let service = self.upstream.service().authority();
-        status_line(service, self.core.uplink_state(), self.upstream.last_error(), &notes)
+        status_line(self.service(), self.core.uplink_state(), self.upstream.last_error(), &notes)
+    }
+
+    /// The first push service.
+    fn service(&self) -> &str {
+        self.config.push_service.url.authority().map_or("", |authority| authority.as_str())
     }
 
     fn connections(&self) -> Value {
@@ -504,7 +563,7 @@ impl Shell {
         let status = self.core.status();
         json!({
             "upstream": {
-                "service": self.upstream.service().authority(),
+                "service": self.service(),
                 "stack": "h2/tls/tcp",
                 "state": status.uplink,
                 "remotes": self.upstream.remotes().map(|remote| remote.to_string()).collect::<Vec<_>>(),
@@ -549,19 +608,33 @@ impl Shell {
     }
 }
 
-fn upstream(config: &Config, service: &PushServiceUri, clock: &WallClock) -> Result<Upstream, StartError> {
-    let trust = config.push_service.ca_file.clone().map_or(Trust::System, Trust::File);
+fn services(config: &Config, clock: &WallClock) -> Result<Vec<Service>, StartError> {
+    let with_key = |(index, configured): (usize, &config::PushService)| {
+        service(configured, clock)
+            .map_err(|(key, error)| StartError::PushService { key: config.push_service_key(index, key), error })
+    };
+    config.push_services().enumerate().map(with_key).collect()
+}
+
+/// A push service as it is used, or what is wrong with which of its settings.
+fn service(configured: &config::PushService, clock: &WallClock) -> Result<Service, (&'static str, ServiceError)> {
+    let uri = PushServiceUri::new(&configured.url).map_err(|error| ("url", ServiceError::Url(error)))?;
+    let trust = configured.ca_file.clone().map_or(Trust::System, Trust::File);
     let security = SecurityParameters { trust, protocols: vec!["h2"] };
-    let stack = TcpTls::new(&security, clock.clone()).map_err(StartError::Trust)?;
-    RemoteEndpoint::of_authority(service.authority()).ok_or(StartError::Service(InvalidResource::Authority))?;
-    let credential = config.push_service.credential_file.as_deref().map(Credential::read).transpose();
-    let credential = credential.map_err(StartError::Credential)?;
-    Ok(Upstream::new(stack, service.clone(), credential, clock.clone()))
+    let stack = TcpTls::new(&security, clock.clone()).map_err(|error| ("ca_file", ServiceError::Trust(error)))?;
+    RemoteEndpoint::of_authority(uri.authority()).ok_or(("url", ServiceError::Url(InvalidResource::Authority)))?;
+    let credential = configured.credential_file.as_deref().map(Credential::read).transpose();
+    let credential = credential.map_err(|error| ("credential_file", ServiceError::Credential(error)))?;
+    Ok(Service { uri, stack, credential })
+}
+
+fn uris(services: &[Service]) -> Vec<PushServiceUri> {
+    services.iter().map(|service| service.uri.clone()).collect()
 }
 
 fn record(device: &config::Device) -> DeviceRecord {
-    let config::Device { id, link, channels, mtu } = device;
-    DeviceRecord { id: id.clone(), link: link.to_string(), channels: channels.clone(), mtu: *mtu }
+    let config::Device { id, link, channels, mtu, options } = device.clone();
+    DeviceRecord { id, link: link.to_string(), channels, mtu, options }
 }
 
 fn stored(change: Change) -> store::Change {
@@ -576,11 +649,9 @@ fn stored(change: Change) -> store::Change {
 
 impl StartError {
     /// The setting that it is about.
-    pub const fn key(&self) -> &'static str {
+    pub fn key(&self) -> &str {
         match self {
-            Self::Service(_) => "push_service.url",
-            Self::Trust(_) => "push_service.ca_file",
-            Self::Credential(_) => "push_service.credential_file",
+            Self::PushService { key, .. } => key,
             Self::Store(_) => "state",
             Self::Control(..) => "control",
         }
@@ -590,9 +661,7 @@ impl StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Service(error) => error.fmt(f),
-            Self::Trust(error) => error.fmt(f),
-            Self::Credential(error) => error.fmt(f),
+            Self::PushService { error, .. } => error.fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::Control(path, error) => {
                 let hint = match error.kind() {
@@ -607,4 +676,15 @@ impl fmt::Display for StartError {
     }
 }
 
+impl fmt::Display for ServiceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(error) => error.fmt(f),
+            Self::Trust(error) => error.fmt(f),
+            Self::Credential(error) => error.fmt(f),
+        }
+    }
+}
+
 impl std::error::Error for StartError {}
+impl std::error::Error for ServiceError {}

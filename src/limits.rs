@@ -6,6 +6,16 @@
 pub const DEVICE_COUNT_MAX: usize = 64;
 /// Subscriptions a gateway holds at most, over all devices.
 pub const SUBSCRIPTION_COUNT_MAX: usize = 256;
+/// Subscriptions beyond those that are being replaced at once: the new ones, and the old ones until they are gone.
+pub const ROTATION_COUNT_MAX: usize = 16;
+/// How long a subscription that was replaced is still read, in milliseconds: its application servers hear of the new one.
+pub const ROTATION_GRACE_MS: u64 = 60_000;
+/// Subscribe requests of unknown outcome beyond which the gateway moves to a new set, which ends what they made.
+pub const ORPHAN_COUNT_MAX: u8 = 8;
+/// How long a gateway that was reset still answers who asked for it, in milliseconds.
+pub const RESET_LINGER_MS: u64 = 1_000;
+/// Sets that are removed as a whole at once; beyond it their subscriptions are removed one by one.
+pub const DEPARTURE_COUNT_MAX: usize = 8;
 /// Channels one device may own.
 pub const CHANNELS_PER_DEVICE_MAX: usize = 8;
 
@@ -142,8 +152,14 @@ pub const WEBPUSH_PORT: u16 = 1001;
 pub const KEEP_ALIVE_WAIT_MS_MAX: u64 = 20_000;
 /// Octets of a credential for a push service.
 pub const CREDENTIAL_BYTES_MAX: usize = 4_096;
+/// Octets of the name of a push service in the configuration.
+pub const SERVICE_NAME_BYTES_MAX: usize = 32;
+/// Connections that the configuration may ask for: one a push service, and one a device that is to have its own.
+pub const UPSTREAM_PLACED_COUNT_MAX: usize = 4;
+/// Origins that subscribe requests were sent on to, and that have subscriptions.
+pub const UPSTREAM_MOVED_COUNT_MAX: usize = 4;
 /// Origins that connections are kept to at once.
-pub const UPSTREAM_COUNT_MAX: usize = 4;
+pub const UPSTREAM_COUNT_MAX: usize = UPSTREAM_PLACED_COUNT_MAX + UPSTREAM_MOVED_COUNT_MAX;
 /// Subscribe requests in a row that are sent on to another place (RFC 8030 §7.1).
 pub const REDIRECT_COUNT_MAX: u8 = 3;
 /// How long a connection that was replaced is still read, at least and at most, in milliseconds.

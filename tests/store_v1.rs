@@ -152,11 +152,12 @@ mod records {
                 keys,
                 granted,
                 via: None,
+                restricted_to: None,
                 leaving: false,
             }),
-            Record::Set(SetUri::parse("https://push.example/t").expect("valid")),
+            Record::Set { service: None, set: SetUri::parse("https://push.example/t").expect("valid") },
             Record::Time(UnixTime(1_800_000_000)),
-            Record::Device(DeviceRecord { id: device, link, channels, mtu: 256 }),
+            Record::Device(DeviceRecord { id: device, link, channels, mtu: 256, options: Default::default() }),
         ]
     }
 

@@ -45,7 +45,7 @@ pub fn run(args: Args) -> Outcome {
         complain(format_args!("warning: {}: {warning}", place(&key)));
     }
     let errors: Vec<String> =
-        file_errors(&config).into_iter().map(|(key, error)| format!("{}: {error}", place(key))).collect();
+        file_errors(&config).into_iter().map(|(key, error)| format!("{}: {error}", place(&key))).collect();
     if !errors.is_empty() {
         return Err(unusable(&errors));
     }
@@ -101,16 +101,19 @@ fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     Ok(octets)
 }
 
-fn file_errors(config: &Config) -> Vec<(&'static str, String)> {
+fn file_errors(config: &Config) -> Vec<(String, String)> {
     let mut errors = Vec::new();
     if let Err(error) = check_state(&config.state) {
-        errors.push(("state", error));
+        errors.push(("state".to_owned(), error));
     }
-    if let Some(Err(error)) = config.push_service.ca_file.as_deref().map(check_ca_file) {
-        errors.push(("push_service.ca_file", error));
-    }
-    if let Some(Err(error)) = config.push_service.credential_file.as_deref().map(Credential::read) {
-        errors.push(("push_service.credential_file", error.to_string()));
+    for (index, service) in config.push_services().enumerate() {
+        let mut refuse = |key, error| errors.push((config.push_service_key(index, key), error));
+        if let Some(Err(error)) = service.ca_file.as_deref().map(check_ca_file) {
+            refuse("ca_file", error);
+        }
+        if let Some(Err(error)) = service.credential_file.as_deref().map(Credential::read) {
+            refuse("credential_file", error.to_string());
+        }
     }
     errors
 }

@@ -9,6 +9,8 @@ use super::control::Socket;
 use super::{Failure, Outcome, say};
 use crate::config::{self, MTU_DEFAULT};
 use crate::control::Request;
+use crate::proto::device::{Isolation, Options};
+use crate::webpush::vapid::ApplicationServerKey;
 use crate::wire::ChannelId;
 
 /// Arguments of `fieldgate device`.
@@ -40,6 +42,15 @@ enum Action {
         /// Octets of the largest frame on its link
         #[arg(long, value_name = "OCTETS", default_value_t = MTU_DEFAULT)]
         mtu: u16,
+        /// The name of the push service for it, instead of the first one
+        #[arg(long, value_name = "NAME")]
+        push_service: Option<String>,
+        /// Keep its subscriptions apart: in a set of their own, or on a connection of their own
+        #[arg(long, value_name = "set|connection", value_parser = config::isolation)]
+        isolated: Option<Isolation>,
+        /// The VAPID public key of the one application server that may send to it
+        #[arg(long, value_name = "KEY")]
+        application_server_key: Option<ApplicationServerKey>,
     },
     /// List the devices
     List {
@@ -71,6 +82,14 @@ enum Action {
         /// The id of the device
         id: String,
     },
+    /// Give a device other push URIs and keys; the old ones work for a minute more
+    Rotate {
+        /// The id of the device
+        id: String,
+        /// This channel only
+        #[arg(long, value_name = "N")]
+        channel: Option<u16>,
+    },
 }
 
 /// Runs the command.
@@ -80,11 +99,12 @@ enum Action {
 pub fn run(args: Args) -> Outcome {
     let Args { socket, action } = args;
     match action {
-        Action::Add { id, link, channel, mtu } => {
+        Action::Add { id, link, channel, mtu, push_service, isolated, application_server_key } => {
             let channels = channel.iter().copied().map(ChannelId).collect();
-            config::device(&id, &link, channels, mtu)
+            let options = Options { push_service, isolated: isolated.unwrap_or_default(), application_server_key };
+            config::device(&id, &link, channels, mtu, options.clone())
                 .map_err(|(key, problem)| Failure::usage(format_args!("{}: {problem}", argument(key))))?;
-            socket.ask(&Request::DeviceAdd { id: id.clone(), link, channels: channel, mtu })?;
+            socket.ask(&Request::DeviceAdd { id: id.clone(), link, channels: channel, mtu, options })?;
             say(format_args!("added {id}"))?;
         }
         Action::List { json } => list(&socket.ask(&Request::DeviceList)?, json)?,
@@ -104,6 +124,10 @@ pub fn run(args: Args) -> Outcome {
         }
         Action::Fetch { id } => {
             socket.ask(&Request::DeviceFetch { id })?;
+        }
+        Action::Rotate { id, channel } => {
+            socket.ask(&Request::DeviceRotate { id: id.clone(), channel })?;
+            say(format_args!("{id} gets other push URIs; see fieldgate device show {id}"))?;
         }
     }
     Ok(())

@@ -20,6 +20,7 @@ pub mod demo;
 pub mod device;
 pub mod init;
 pub mod manager;
+pub mod reset;
 pub mod run;
 #[cfg(feature = "service")]
 pub mod send;
@@ -77,6 +78,8 @@ enum Command {
     /// Show the connections of a running gateway
     #[command(after_help = "Examples:\n  fieldgate connections\n  fieldgate connections --json")]
     Connections(status::Args),
+    /// Remove everything, at the push services and on flash
+    Reset(reset::Args),
     /// Be a device at the far end of a link
     Simulate(simulate::Args),
     /// Run a push service
@@ -145,6 +148,7 @@ fn run(command: Command) -> Outcome {
         Command::Device(args) => device::run(args),
         Command::Status(args) => status::run(args),
         Command::Connections(args) => status::connections(args),
+        Command::Reset(args) => reset::run(args),
         Command::Simulate(args) => simulate::run(args),
         #[cfg(feature = "service")]
         Command::Service(args) => service::run(args),

@@ -23,11 +23,10 @@ pub struct Args {
 pub fn run(args: Args) -> Outcome {
     let config = check::load(&args.config)?;
     block_on(async move {
-        let place = |key| check::place(&args.config, key);
         gateway::run(config, Manager::new(args.config.clone())?).await.map_err(|error| {
-            let message = format!("{}: {error}", place(error.key()));
+            let message = format!("{}: {error}", check::place(&args.config, error.key()));
             match error {
-                StartError::Service(_) | StartError::Trust(_) | StartError::Credential(_) => Failure::usage(message),
+                StartError::PushService { .. } => Failure::usage(message),
                 StartError::Store(_) | StartError::Control(..) => Failure::failed(message),
             }
         })

@@ -81,13 +81,16 @@ fn changed(old: &Device, new: &Device) -> Option<Changed> {
 
 fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
     // Taken apart, so that a setting that is added later cannot be forgotten here.
-    let Config { state, control, push_service: PushService { url, ca_file, credential_file }, devices: _ } = new;
+    let Config { state, control, push_service, more_push_services, devices: _ } = new;
+    let PushService { name, url, ca_file, credential_file } = push_service;
     let settings = [
         ("state", *state != running.state),
         ("control", *control != running.control),
+        ("push_service.name", *name != running.push_service.name),
         ("push_service.url", *url != running.push_service.url),
         ("push_service.ca_file", *ca_file != running.push_service.ca_file),
         ("push_service.credential_file", *credential_file != running.push_service.credential_file),
+        ("push_service[1]", *more_push_services != running.more_push_services),
     ];
     settings.iter().filter(|(_, differs)| *differs).map(|&(key, _)| key).collect()
 }
@@ -123,6 +126,7 @@ impl std::error::Error for Conflict {}
 mod tests {
     use super::*;
     use crate::config::MTU_DEFAULT;
+    use crate::proto::device::Options;
 
     #[test]
     fn the_same_configuration_changes_nothing() {
@@ -164,14 +168,24 @@ mod tests {
             state: "/other".into(),
             control: "/other/control.sock".into(),
             push_service: PushService {
+                name: Some("other".into()),
                 url: "https://other.example/".parse().expect("a URL"),
                 ca_file: Some("/ca".into()),
                 credential_file: Some("/token".into()),
             },
+            more_push_services: vec![push_service()],
             devices: vec![],
         };
         let changes = Changes::between(&old, &new, &[]).expect("no conflict");
-        let expected = ["state", "control", "push_service.url", "push_service.ca_file", "push_service.credential_file"];
+        let expected = [
+            "state",
+            "control",
+            "push_service.name",
+            "push_service.url",
+            "push_service.ca_file",
+            "push_service.credential_file",
+            "push_service[1]",
+        ];
         assert_eq!(changes.needs_restart, expected);
         assert_eq!(Changes { needs_restart: vec![], ..changes }, Changes::default());
     }
@@ -211,16 +225,21 @@ mod tests {
 
     fn device(id: &str, link: &str, channels: &[u16]) -> Device {
         let channels = channels.iter().copied().map(ChannelId).collect();
-        crate::config::device(id, link, channels, MTU_DEFAULT).expect("a device")
+        crate::config::device(id, link, channels, MTU_DEFAULT, Options::default()).expect("a device")
     }
 
     fn config(devices: &[Device]) -> Config {
-        let url = "https://push.example.net/subscribe".parse().expect("a URL");
         Config {
             state: "/state".into(),
             control: "/state/control.sock".into(),
-            push_service: PushService { url, ca_file: None, credential_file: None },
+            push_service: push_service(),
+            more_push_services: vec![],
             devices: devices.to_vec(),
         }
+    }
+
+    fn push_service() -> PushService {
+        let url = "https://push.example.net/subscribe".parse().expect("a URL");
+        PushService { name: None, url, ca_file: None, credential_file: None }
     }
 }

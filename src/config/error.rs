@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::transport::endpoint::InvalidEndpoint;
+use crate::webpush::vapid::InvalidKey;
 use crate::wire::InvalidDeviceId;
 
 /// One thing that is wrong.
@@ -65,6 +66,17 @@ pub enum Problem {
     DeviceId(InvalidDeviceId),
     /// No link.
     Link(InvalidEndpoint),
+    /// No name of a push service.
+    ServiceName {
+        /// The bound in octets.
+        bytes_max: usize,
+    },
+    /// No push service has that name.
+    NoSuchService,
+    /// No key of an application server.
+    ServerKey(InvalidKey),
+    /// None of the words that mean something here.
+    OneOf(&'static [&'static str]),
     /// A number that is too small or too large.
     OutOfBounds {
         /// The smallest number allowed.
@@ -122,6 +134,7 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+impl std::error::Error for Problem {}
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,6 +155,12 @@ impl fmt::Display for Problem {
             Self::Url(error) => error.fmt(f),
             Self::DeviceId(error) => write!(f, "{error}; choose another id"),
             Self::Link(error) => error.fmt(f),
+            Self::ServiceName { bytes_max } => {
+                write!(f, "no name; write 1 to {bytes_max} characters of A-Z a-z 0-9 . _ -")
+            }
+            Self::NoSuchService => f.write_str("no [[push_service]] has that name; add one, or name another"),
+            Self::ServerKey(error) => write!(f, "{error}; ask the application server for its VAPID public key"),
+            Self::OneOf(words) => write!(f, "write one of: {}", words.join(", ")),
             Self::OutOfBounds { min, max } => write!(f, "out of bounds; write a number from {min} to {max}"),
             Self::Empty => f.write_str("nothing in the list; name at least one, or remove the key"),
             Self::TooMany { what, count_max } => write!(f, "too many; {what} may be {count_max} at most"),

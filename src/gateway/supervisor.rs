@@ -10,6 +10,8 @@ use crate::config::Config;
 pub enum Order {
     /// Go on with this configuration; or it was to be read again and cannot be used, and why.
     Reload(Result<Box<Config>, String>),
+    /// Remove everything at the push services and on flash, then end.
+    Reset,
     /// End in order.
     Stop,
 }

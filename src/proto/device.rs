@@ -8,7 +8,10 @@
 //!                 Silent
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::DEVICE_COUNT_MAX;
+use crate::webpush::vapid::ApplicationServerKey;
 use crate::wire::DeviceId;
 
 /// Position of a device in the table, stable while it is there.
@@ -31,11 +34,36 @@ pub enum Presence {
     Silent,
 }
 
+/// How far the subscriptions of a device are kept apart from those of others (RFC 8030 §4.1, RFC 9622 §6.2.8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Isolation {
+    /// Not: one set and one connection for all.
+    #[default]
+    None,
+    /// A set of their own, on the connection of all.
+    Set,
+    /// A set and a connection of their own: the service cannot tell whose gateway it is.
+    Connection,
+}
+
+/// What a device wants of its subscriptions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// The name of the push service where they are made; the first one if none is named.
+    pub push_service: Option<String>,
+    /// How far they are kept apart.
+    pub isolated: Isolation,
+    /// The key of the one application server that may send (RFC 8292 §4).
+    pub application_server_key: Option<ApplicationServerKey>,
+}
+
 /// A device.
 #[derive(Debug)]
 pub struct Device {
     /// Its id.
     pub id: DeviceId,
+    /// What it wants of its subscriptions.
+    pub options: Options,
     /// Whether it can be reached.
     pub presence: Presence,
 }
@@ -69,7 +97,7 @@ impl DeviceTable {
         if let Some(index) = self.find(&id) {
             return Ok(index);
         }
-        let device = Some(Device { id, presence: Presence::Absent });
+        let device = Some(Device { id, options: Options::default(), presence: Presence::Absent });
         if let Some(free) = self.devices.iter().position(Option::is_none) {
             self.devices[free] = device;
             return Ok(DeviceIndex(free));

@@ -8,10 +8,12 @@ use super::delivery::SlotId;
 use super::monitor::MonitorId;
 use super::record::{DeviceRecord, Key, Record};
 use super::subscription::SubscriptionId;
+use super::upstream::Context;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::ece::{DecodeError, Keys};
 use crate::webpush::exchange::{ContentError, Deletion, Granted, Next, SubscribeError, Target};
 use crate::webpush::resource::{PushMessageUri, PushServiceUri, PushUri, SetUri, SubscriptionUri};
+use crate::webpush::vapid::ApplicationServerKey;
 use crate::wire::{ChannelId, DeviceId, MessageId};
 
 /// Number of a promise, given by the shell that holds it.
@@ -35,6 +37,15 @@ pub enum Input {
     DeviceRemoved(DeviceId),
     /// A person asks for what waits at the service.
     FetchAsked(DeviceId),
+    /// A person wants other URIs and keys for a device.
+    RotationAsked {
+        /// Whose.
+        device: DeviceId,
+        /// For this channel only.
+        channel: Option<ChannelId>,
+    },
+    /// A person wants everything removed at the services and on flash.
+    ResetAsked,
 
     /// The connection to the service can carry requests.
     ConnectionReady {
@@ -151,6 +162,15 @@ pub enum Input {
         /// How.
         outcome: Option<Result<Granted, SubscribeError>>,
     },
+    /// The removal of a set was answered.
+    SetUnsubscribed {
+        /// The connection it came on.
+        connection: ConnectionId,
+        /// Which.
+        set: SetUri,
+        /// How.
+        outcome: Deletion,
+    },
     /// The removal of a subscription was answered.
     Unsubscribed {
         /// The connection it came on.
@@ -232,6 +252,8 @@ pub enum Output {
         connection: ConnectionId,
         /// Where to.
         service: PushServiceUri,
+        /// Whose trust counts, and what it may be shared with.
+        context: Context,
     },
     /// Test whether a connection still carries anything; answered by [`Input::Pong`].
     Ping {
@@ -258,6 +280,15 @@ pub enum Output {
         service: PushServiceUri,
         /// The set to present.
         set: Option<SetUri>,
+        /// The application server that alone may send to it.
+        restricted_to: Option<ApplicationServerKey>,
+    },
+    /// Remove a set with all its subscriptions.
+    UnsubscribeSet {
+        /// The connection to use.
+        connection: ConnectionId,
+        /// Which.
+        set: SetUri,
     },
     /// Remove a subscription.
     Unsubscribe {
@@ -346,6 +377,8 @@ pub enum Output {
         ticket: u64,
         /// The change.
         change: Change,
+        /// One that belongs to it: both are stored, or none.
+        also: Option<Box<Change>>,
     },
 }
 
@@ -421,6 +454,7 @@ impl Input {
             | Self::PushFailed { connection, .. }
             | Self::Acknowledged { connection, .. }
             | Self::Subscribed { connection, .. }
+            | Self::SetUnsubscribed { connection, .. }
             | Self::Unsubscribed { connection, .. } => Some(*connection),
             _ => None,
         }
@@ -433,9 +467,9 @@ impl Input {
             Self::MonitorEnded { next, .. } | Self::FetchEnded { next, .. } => {
                 (*next != Next::Backoff(None)).then_some(true)
             }
-            Self::Acknowledged { outcome, .. } | Self::Unsubscribed { outcome, .. } => {
-                Some(*outcome != Deletion::Retry(None))
-            }
+            Self::Acknowledged { outcome, .. }
+            | Self::Unsubscribed { outcome, .. }
+            | Self::SetUnsubscribed { outcome, .. } => Some(*outcome != Deletion::Retry(None)),
             Self::Subscribed { outcome, .. } => Some(outcome.is_some()),
             _ => None,
         }
@@ -451,6 +485,9 @@ impl fmt::Debug for Input {
             Self::DeviceAdded { .. } => "DeviceAdded { .. }",
             Self::DeviceRemoved(..) => "DeviceRemoved",
             Self::FetchAsked(..) => "FetchAsked",
+            Self::RotationAsked { .. } => "RotationAsked { .. }",
+            Self::ResetAsked => "ResetAsked",
+            Self::SetUnsubscribed { .. } => "SetUnsubscribed { .. }",
             Self::ConnectionReady { .. } => "ConnectionReady { .. }",
             Self::ConnectionClosed { .. } => "ConnectionClosed { .. }",
             Self::RequestsMax { .. } => "RequestsMax { .. }",
@@ -487,6 +524,7 @@ impl fmt::Debug for Output {
             Self::Close { .. } => "Close { .. }",
             Self::Drop { .. } => "Drop { .. }",
             Self::Subscribe { .. } => "Subscribe { .. }",
+            Self::UnsubscribeSet { .. } => "UnsubscribeSet { .. }",
             Self::Unsubscribe { .. } => "Unsubscribe { .. }",
             Self::Monitor { .. } => "Monitor { .. }",
             Self::Fetch { .. } => "Fetch { .. }",

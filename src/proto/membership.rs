@@ -2,13 +2,13 @@
 
 use super::connection::ConnectionId;
 use super::delivery::Stage;
-use super::device::{DeviceIndex, Presence};
+use super::device::{DeviceIndex, Isolation, Presence};
 use super::monitor::MonitorId;
-use super::record::{DeviceRecord, Key, Record};
-use super::subscription::{Life, Mark, Stored, SubscriptionId};
-use super::upstream::{Upstream, UpstreamId};
+use super::record::{DeviceRecord, Key, Record, Tag};
+use super::subscription::{Life, Mark, Role, Stored, SubscriptionId};
+use super::upstream::{Reason, Upstream, UpstreamId};
 use super::{Gateway, Reply};
-use crate::limits::{CHANNELS_PER_DEVICE_MAX, SUBSCRIBE_UNKNOWN_MS};
+use crate::limits::{CHANNELS_PER_DEVICE_MAX, ROTATION_GRACE_MS, SUBSCRIBE_UNKNOWN_MS};
 use crate::time::{Duration, Instant};
 use crate::webpush::exchange::{Deletion, Granted, Next, SubscribeError, Target};
 use crate::webpush::resource::{PushServiceUri, SetUri, SubscriptionUri};
@@ -19,41 +19,87 @@ impl Gateway {
     /// Takes up a stored fact. A subscription whose device never turns up is removed at the service.
     pub(super) fn restored(&mut self, record: Record) {
         match record {
-            Record::Subscription(stored) => self.restore_subscription(stored),
-            // A set of another service would give it away there.
-            Record::Set(set) if set.authority() != self.upstreams.home().service.authority() => self.behind.set = true,
-            Record::Set(set) => self.upstreams.home_mut().set = Some(set),
+            Record::Subscription(stored) => self.restore_subscription(stored, Role::Current),
+            Record::Retired(stored) => {
+                let at = self.now + Duration::from_millis(ROTATION_GRACE_MS);
+                self.restore_subscription(stored, Role::Retired { at });
+            }
+            Record::Set { service, set } => self.restore_set(service, set),
+            Record::Departure(set) => self.restore_departure(set),
+            Record::Orphans(count) => self.orphans.restored(count),
             Record::Time(time) => self.time = Some(time),
             Record::Device(device) => self.device_added(device, false),
         }
     }
 
-    fn restore_subscription(&mut self, stored: Stored) {
+    /// A set of another service would give it away there.
+    fn restore_set(&mut self, service: Option<String>, set: SetUri) {
+        let of = self.upstreams.configured_at(set.authority()).map(|upstream| upstream.id);
+        let Some(upstream) = of.and_then(|id| self.upstreams.get_mut(id)) else {
+            return self.behind.ended.push(Key::Set(service));
+        };
+        // A service that was the first one once has two.
+        let is_own = service.is_some() != (upstream.id == UpstreamId::HOME);
+        if is_own || upstream.set.is_none() {
+            upstream.set = Some(set);
+        }
+        if !is_own {
+            upstream.is_set_behind = true;
+            self.behind.ended.push(Key::Set(service));
+        }
+    }
+
+    fn restore_departure(&mut self, set: SetUri) {
+        let of = self.upstreams.configured_at(set.authority()).map(|upstream| upstream.id);
+        let known =
+            self.subscriptions.iter().find(|entry| entry.granted().is_some_and(|it| it.set.as_ref() == Some(&set)));
+        let begun = known
+            .map(|entry| entry.upstream)
+            .or(of)
+            .is_some_and(|upstream| self.departures.begin(set.clone(), upstream, Mark::Stored, self.now).is_ok());
+        if !begun {
+            self.behind.ended.push(Key::Departure(Tag::of(set.as_str())));
+        }
+    }
+
+    fn restore_subscription(&mut self, stored: Stored, role: Role) {
         // A record of another service is useless here, and its URIs must not be asked of this one.
-        let Some(upstream) = self.upstream_of(&stored) else {
-            self.behind.ended.push(Key::Subscription(stored.device, stored.channel));
+        let Some(upstreams) = self.upstreams_of(&stored) else {
+            let (device, channel) = (stored.device, stored.channel);
+            self.behind.ended.push(match role {
+                Role::Current => Key::Subscription(device, channel),
+                _ => Key::Retired(device, channel, Tag::of(stored.granted.read.as_str())),
+            });
             return;
         };
         // Beyond the bound nothing was ever stored; a store that was tampered with loses the rest here.
-        if self.subscriptions.restore(stored, upstream, self.now).is_ok() {
+        if self.subscriptions.restore(stored, role, upstreams, self.now).is_ok() {
             self.reconcile_monitors();
         }
     }
 
-    /// Where a stored subscription is: at the configured service, or where that sent the request on to.
-    fn upstream_of(&mut self, stored: &Stored) -> Option<UpstreamId> {
+    /// Where a stored subscription was asked for and where it is: at that service, or where it sent the request on to.
+    fn upstreams_of(&mut self, stored: &Stored) -> Option<(UpstreamId, UpstreamId)> {
         let authority = stored.granted.read.authority();
-        if stored.via.as_deref().unwrap_or(authority) != self.upstreams.home().service.authority() {
-            return None;
-        }
+        let home = self.upstreams.configured_at(stored.via.as_deref().unwrap_or(authority))?.id;
         let service = PushServiceUri::parse(&format!("https://{authority}/")).ok()?;
-        self.upstreams.find_or_add(&service, self.now).ok()
+        Some((home, self.upstreams.move_on(home, &service, self.now).ok()?))
     }
 
     /// All devices are known: a subscription whose device is none of them is removed at the service.
     pub(super) fn started(&mut self) {
         let now = self.now;
-        for entry in self.subscriptions.iter_mut().filter(|entry| entry.device.is_none()) {
+        self.is_started = true;
+        let leaving: Vec<SetUri> = self.departures.iter().map(|departure| departure.set.clone()).collect();
+        for set in leaving {
+            self.leave_set(&set, true);
+        }
+        // A removal that was cut short: whose device is there gets another one afterwards.
+        for entry in self.subscriptions.iter_mut().filter(|entry| entry.role == Role::Current && entry.is_leaving()) {
+            entry.successor = entry.device.or(entry.successor);
+        }
+        self.fit_restored();
+        for entry in self.subscriptions.iter_mut().filter(|entry| entry.device.is_none() && !entry.is_leaving()) {
             entry.leave(now);
         }
         self.reconcile_monitors();
@@ -61,13 +107,22 @@ impl Gateway {
 
     /// Takes up a device and makes the subscriptions of its channels.
     pub(super) fn device_added(&mut self, record: DeviceRecord, lasting: bool) {
+        if self.is_resetting {
+            return;
+        }
         let Ok(index) = self.devices.add(record.id.clone()) else { return };
+        if let Some(device) = self.devices.get_mut(index) {
+            device.options = record.options.clone();
+        }
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.device_id == record.id && !entry.is_leaving()) {
             entry.device = Some(index);
         }
         for &channel in &record.channels {
             // A table that is full leaves the channel without subscription; status shows it.
             self.want(index, &record.id, channel);
+        }
+        if self.is_started {
+            self.fit(index);
         }
         if lasting {
             self.store_device(record.id.clone(), Some(record));
@@ -89,7 +144,7 @@ impl Gateway {
         self.reconcile_monitors();
     }
 
-    fn store_device(&mut self, id: DeviceId, record: Option<DeviceRecord>) {
+    pub(super) fn store_device(&mut self, id: DeviceId, record: Option<DeviceRecord>) {
         self.behind.devices.retain(|(other, _)| *other != id);
         self.behind.devices.push((id, record));
     }
@@ -105,9 +160,12 @@ impl Gateway {
             }
             return true;
         }
-        let channels = self.subscriptions.iter().filter(|entry| entry.device_id == *id).count();
-        channels < CHANNELS_PER_DEVICE_MAX
-            && self.subscriptions.want(index, id.clone(), channel, now, &mut *self.random).is_ok()
+        let mine = self.subscriptions.iter().filter(|entry| entry.device_id == *id && entry.role == Role::Current);
+        if mine.count() >= CHANNELS_PER_DEVICE_MAX || self.is_resetting {
+            return false;
+        }
+        let Ok(place) = self.wanted_place(index) else { return false };
+        self.subscriptions.want(index, id.clone(), channel, place, now, &mut *self.random).is_ok()
     }
 
     /// A device asks for a subscription; it is told at once if there is one.
@@ -125,9 +183,14 @@ impl Gateway {
         let Some(index) = self.devices.find(id) else { return };
         let now = self.now;
         match self.subscriptions.find_mut(id, channel) {
-            Some(entry) if !entry.is_leaving() => entry.leave(now),
-            Some(entry) => entry.successor = None,
+            Some(entry) if entry.is_leaving() => entry.successor = None,
+            Some(_) => {}
             None => self.reply = Some((index, Reply::Unsubscribed { channel })),
+        }
+        // With what replaces it, and with what it replaced.
+        let mine = self.subscriptions.iter_mut().filter(|entry| entry.device_id == *id && entry.channel == channel);
+        for entry in mine.filter(|entry| !entry.is_leaving()) {
+            entry.leave(now);
         }
         self.reconcile_monitors();
     }
@@ -145,33 +208,41 @@ impl Gateway {
             Some(Ok(_)) => upstream.uplink.set_authorised(true),
             _ => {}
         }
-        let is_home = upstream.is_configured;
+        let upstream = upstream.id;
         let (now, random) = (self.now, &mut *self.random);
         let Some(entry) = self.subscriptions.get_mut(id) else { return };
+        let shares = entry.place.isolation == Isolation::None && entry.place.base == upstream;
         match outcome {
             Some(Ok(granted)) => {
                 let set = granted.set.clone();
                 entry.request_granted(granted, now);
-                if is_home {
-                    self.set_known(set);
+                if shares {
+                    self.set_known(upstream, set);
                 }
             }
             // Forget the set and ask once more without it, at once (RFC 8030 §4.1).
             Some(Err(SubscribeError::SetRefused)) => {
+                entry.without_set = true;
                 entry.request_again(now);
-                self.set_known(None);
+                if entry.place.isolation == Isolation::None {
+                    let home = entry.place.home;
+                    self.set_known(home, None);
+                }
             }
-            Some(Err(SubscribeError::Redirected(service))) => self.subscribe_redirected(id, service),
+            Some(Err(SubscribeError::Redirected(service))) => self.subscribe_redirected(id, upstream, service),
             Some(Err(SubscribeError::NotProcessed)) => entry.request_again(now),
             Some(Err(SubscribeError::Busy(asked))) => entry.request_failed(asked, now, random),
             Some(Err(_)) => entry.request_failed(None, now, random),
-            None => entry.request_failed(Some(Duration::from_millis(SUBSCRIBE_UNKNOWN_MS)), now, random),
+            None => {
+                entry.request_failed(Some(Duration::from_millis(SUBSCRIBE_UNKNOWN_MS)), now, random);
+                self.subscribe_lost();
+            }
         }
     }
 
     /// The service sends a request on; one that is sent on too often, or to too many places, has failed.
-    fn subscribe_redirected(&mut self, id: SubscriptionId, service: PushServiceUri) {
-        let upstream = self.upstreams.find_or_add(&service, self.now);
+    fn subscribe_redirected(&mut self, id: SubscriptionId, from: UpstreamId, service: PushServiceUri) {
+        let upstream = self.upstreams.move_on(from, &service, self.now);
         let (now, random) = (self.now, &mut *self.random);
         let Some(entry) = self.subscriptions.get_mut(id) else { return };
         if !upstream.is_ok_and(|upstream| entry.redirected(upstream, service, now)) {
@@ -194,16 +265,16 @@ impl Gateway {
             !self.subscriptions.has_any_at(it.id)
                 && self.acknowledgements(it.id).next().is_none()
                 && !self.delivery.iter().any(|(_, slot)| slot.upstream == it.id)
+                && !self.departures.iter().any(|departure| departure.upstream == it.id)
+                && !self.subscriptions.iter().any(|entry| entry.place.base == it.id)
         };
-        let mut added = self.upstreams.iter().filter(|upstream| !upstream.is_configured);
+        let mut added = self.upstreams.iter().filter(|upstream| upstream.reason != Reason::Configured);
         added.find(is_unused).map(|upstream| upstream.id)
     }
 
-    fn set_known(&mut self, set: Option<SetUri>) {
-        let home = self.upstreams.home_mut();
-        if home.set != set {
-            home.set = set;
-            self.behind.set = true;
+    fn set_known(&mut self, home: UpstreamId, set: Option<SetUri>) {
+        if let Some(home) = self.upstreams.get_mut(home) {
+            home.set_known(set);
         }
     }
 
@@ -213,6 +284,13 @@ impl Gateway {
         match &mut entry.life {
             Life::Granted { persisting, .. } if !stored => *persisting = false,
             _ => entry.activate(self.now),
+        }
+        let device = entry.device;
+        if stored {
+            self.take_over(id);
+        }
+        if let Some(device) = device {
+            self.fit(device);
         }
         self.reconcile_monitors();
     }
@@ -265,11 +343,24 @@ impl Gateway {
         if let Some(device) = entry.successor.take() {
             entry.device = Some(device);
             entry.want(now, random);
+            self.place_anew(id);
         } else {
-            self.reply = entry.device.map(|device| (device, Reply::Unsubscribed { channel: entry.channel }));
+            if entry.role == Role::Current {
+                self.reply = entry.device.map(|device| (device, Reply::Unsubscribed { channel: entry.channel }));
+            }
             self.subscriptions.remove(id);
         }
         self.delivery.forget_subscription(id);
+    }
+
+    /// A subscription that is made anew is asked for where its device wants it now.
+    fn place_anew(&mut self, id: SubscriptionId) {
+        let device = self.subscriptions.get(id).and_then(|entry| entry.device);
+        if let Some(Ok(place)) = device.map(|device| self.wanted_place(device))
+            && let Some(entry) = self.subscriptions.get_mut(id)
+        {
+            entry.move_to(place);
+        }
     }
 
     /// What was read is gone: each of its subscriptions is made anew.
@@ -290,10 +381,10 @@ impl Gateway {
         for id in gone {
             self.subscription_ended(id);
         }
-        if let Target::Set(set) = target
-            && self.upstreams.home().set.as_ref() == Some(set)
-        {
-            self.set_known(None);
+        if let Target::Set(set) = target {
+            for upstream in self.upstreams.iter_mut().filter(|upstream| upstream.set.as_ref() == Some(set)) {
+                upstream.set_known(None);
+            }
         }
         self.reconcile_monitors();
     }
@@ -303,11 +394,17 @@ impl Gateway {
         let Some(entry) = self.subscriptions.get_mut(id) else { return };
         match entry.life {
             Life::Leaving { .. } => entry.life = Life::Erasing { persisting: false },
-            Life::Active(_) => {
-                entry.ended(now, random);
+            Life::Active(_) if entry.role == Role::Current => {
                 self.behind.ended.push(entry.key());
+                entry.ended(now, random);
                 self.delivery.forget_subscription(id);
+                if self.succeed(id) {
+                    self.subscriptions.remove(id);
+                } else {
+                    self.place_anew(id);
+                }
             }
+            Life::Active(_) => entry.life = Life::Erasing { persisting: false },
             _ => {}
         }
     }
@@ -420,7 +517,8 @@ impl Gateway {
 
     /// Where messages for a device's channel are posted, with the keys for them, once that is stored.
     pub fn push_subscription(&self, device: &DeviceId, channel: Option<ChannelId>) -> Option<PushSubscription> {
-        let mut entries = self.subscriptions.iter().filter(|entry| entry.device_id == *device);
+        let mut entries =
+            self.subscriptions.iter().filter(|entry| entry.device_id == *device && entry.role == Role::Current);
         let entry = entries.find(|entry| channel.is_none_or(|channel| entry.channel == channel))?;
         let granted = entry.active()?;
         let keys = &entry.keys;

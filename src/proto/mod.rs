@@ -14,6 +14,7 @@
 pub mod backoff;
 pub mod connection;
 pub mod delivery;
+pub mod departure;
 pub mod device;
 pub mod event;
 pub mod keep_alive;
@@ -26,19 +27,22 @@ pub mod upstream;
 mod intake;
 mod membership;
 mod output;
+mod rotation;
 
 use self::connection::{ConnectionId, Trouble, Was};
 use self::delivery::{Acknowledgement, DeliveryTable, Slot, SlotId, Stage};
+use self::departure::DepartureTable;
 use self::device::{DeviceIndex, DeviceTable, Presence};
 pub use self::event::{Change, Input, Output, PromiseId, Reply, Timer};
 use self::record::{DeviceRecord, Key};
+use self::rotation::Orphans;
 use self::subscription::{Life, Mark, SubscriptionId, SubscriptionTable};
 use self::upstream::{Upstream, UpstreamId, UpstreamTable};
 use crate::limits::{DELETE_BACKOFF_MS_MAX, LAST_STREAM_MS_MAX, SUBSCRIBE_UNKNOWN_MS, TIME_RECORD_INTERVAL_S};
 use crate::random::Random;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::exchange::Deletion;
-use crate::webpush::resource::{PushMessageUri, PushServiceUri};
+use crate::webpush::resource::{PushMessageUri, PushServiceUri, SetUri};
 use crate::wire::{DeviceId, MessageId};
 
 /// What became of messages and promises since the start.
@@ -69,7 +73,9 @@ enum Subject {
     Leaving(SubscriptionId),
     Erased(SubscriptionId),
     Ended(Key),
-    Set,
+    Set(UpstreamId),
+    Departure(SetUri),
+    Orphans(u8),
     Time,
     Device(DeviceId, Option<DeviceRecord>),
 }
@@ -77,11 +83,10 @@ enum Subject {
 /// A fact whose stored form is behind.
 #[derive(Debug, Default)]
 struct Behind {
-    set: bool,
     time: bool,
     /// Devices to store or to remove, at most one entry each.
     devices: Vec<(DeviceId, Option<DeviceRecord>)>,
-    /// Records of subscriptions that the service ended.
+    /// Records that are to go: of subscriptions that the service ended, and of what is of no use.
     ended: Vec<Key>,
 }
 
@@ -95,6 +100,15 @@ pub struct Gateway {
     devices: DeviceTable,
     subscriptions: SubscriptionTable,
     delivery: DeliveryTable,
+    /// Sets that are being removed as a whole.
+    departures: DepartureTable,
+    /// Sets that are left for others, and are removed once all their subscriptions are replaced.
+    abandoned: Vec<(SetUri, UpstreamId)>,
+    orphans: Orphans,
+    /// All stored facts and all configured devices are known.
+    is_started: bool,
+    /// Everything is to go.
+    is_resetting: bool,
     /// The answer to the promise of the last input.
     promise: Option<Output>,
     /// The answer to the device's request of the last input.
@@ -111,14 +125,35 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway for one push service that knows nothing yet.
     pub fn new(service: PushServiceUri, random: Box<dyn Random>, now: Instant) -> Self {
+        Self::with_services((None, service), [], random, now)
+    }
+
+    /// A gateway for several push services, each with its name, that knows nothing yet; beyond
+    /// [`UPSTREAM_PLACED_COUNT_MAX`](crate::limits::UPSTREAM_PLACED_COUNT_MAX) they are left out.
+    pub fn with_services(
+        (name, service): (Option<String>, PushServiceUri),
+        more: impl IntoIterator<Item = (Option<String>, PushServiceUri)>,
+        random: Box<dyn Random>,
+        now: Instant,
+    ) -> Self {
+        let mut upstreams = UpstreamTable::new(name, service, now);
+        for (name, service) in more {
+            let configured = upstreams.configure(name, service, now);
+            debug_assert!(configured.is_ok(), "the configuration keeps within the bound");
+        }
         Self {
             random,
             now,
-            upstreams: UpstreamTable::new(service, now),
+            upstreams,
             closing: Vec::new(),
             devices: DeviceTable::default(),
             subscriptions: SubscriptionTable::default(),
             delivery: DeliveryTable::default(),
+            departures: DepartureTable::default(),
+            abandoned: Vec::new(),
+            orphans: Orphans::default(),
+            is_started: false,
+            is_resetting: false,
             promise: None,
             reply: None,
             behind: Behind::default(),
@@ -144,6 +179,8 @@ impl Gateway {
             Input::DeviceAdded { device, lasting } => self.device_added(device, lasting),
             Input::DeviceRemoved(device) => self.device_removed(&device),
             Input::FetchAsked(device) => self.fetch_asked(&device),
+            Input::RotationAsked { device, channel } => self.rotation_asked(&device, channel),
+            Input::ResetAsked => self.reset_asked(),
             Input::PathChanged => {
                 for upstream in self.upstreams.iter_mut() {
                     upstream.uplink.path_changed(self.now, &mut *self.random);
@@ -170,6 +207,7 @@ impl Gateway {
                 self.subscribed(connection, subscription, outcome);
             }
             Input::Unsubscribed { subscription, outcome, .. } => self.unsubscribed(subscription, outcome),
+            Input::SetUnsubscribed { set, outcome, .. } => self.set_unsubscribed(&set, outcome),
             Input::Persisted { ticket, stored } => self.persisted(ticket, stored),
             Input::DeviceUp { device, session, message_bytes_max } => {
                 self.device_up(&device, session, message_bytes_max);
@@ -181,6 +219,8 @@ impl Gateway {
             Input::Subscribe { device, channel } => self.subscribe_asked(&device, channel),
             Input::Unsubscribe { device, channel } => self.unsubscribe_asked(&device, channel),
         }
+        self.retire();
+        self.begin_rotations();
         self.drop_unused_upstreams();
     }
 
@@ -217,6 +257,8 @@ impl Gateway {
         self.replace_stalled();
         let waits = |stage: &Stage| matches!(stage, Stage::Ready(_) | Stage::Sent(_));
         self.give_up_where(|slot| waits(&slot.stage) && slot.deadline <= now);
+        self.retire();
+        self.begin_rotations();
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) and [`poll_output`](Self::poll_output) have something new to do.
@@ -227,12 +269,13 @@ impl Gateway {
         let hold = hold.map(|(_, slot)| (slot.deadline, Timer::Hold));
         let persist = self.wants_persist().then_some((self.persist_not_before, Timer::Persist));
         let upstreams = self.upstreams.iter().flat_map(|upstream| self.upstream_timeouts(upstream));
-        let all = hold.chain(persist).chain(upstreams);
+        let retirement = self.retirement_due().map(|at| (at, Timer::Subscription));
+        let all = hold.chain(persist).chain(retirement).chain(upstreams);
         all.filter(|&(at, _)| at > self.now).min()
     }
 
     fn upstream_timeouts(&self, upstream: &Upstream) -> impl Iterator<Item = (Instant, Timer)> {
-        let is_needed = self.subscriptions.has_any_at(upstream.id);
+        let is_needed = self.is_needed(upstream.id);
         let connect = upstream.uplink.connect_at().filter(|_| is_needed).map(|at| (at, Timer::Connect));
         let uplink = upstream.uplink.due().chain(self.stalled_at(upstream)).map(|at| (at, Timer::Connection));
         let requests = self.request_timeouts(upstream).filter(|_| upstream.uplink.requests_on().is_some());
@@ -252,7 +295,15 @@ impl Gateway {
         let fetches = mine().filter_map(|entry| entry.fetch.due_at()).map(|at| (at, Timer::Fetch));
         let acked = self.acknowledgements(id).filter(|acknowledgement| acknowledgement.in_flight.is_none());
         let acked = acked.map(|acknowledgement| (acknowledgement.not_before, Timer::Acknowledge));
-        monitor.into_iter().chain(requests).chain(fetches).chain(acked)
+        let departures = self.departures.iter().filter(move |it| it.upstream == id && it.is_due());
+        let departures = departures.map(|departure| (departure.not_before, Timer::Subscription));
+        monitor.into_iter().chain(requests).chain(fetches).chain(acked).chain(departures)
+    }
+
+    /// Whether an upstream has something for a connection to do.
+    fn is_needed(&self, upstream: UpstreamId) -> bool {
+        self.is_started
+            && (self.subscriptions.has_any_at(upstream) || self.departures.iter().any(|it| it.upstream == upstream))
     }
 
     /// When other requests have waited long enough behind one that has the last stream. A service may keep that open until
@@ -302,7 +353,7 @@ impl Gateway {
             entry.fetch.moved();
         }
         let stored = self.time.map_or(0, |stored| stored.0);
-        if verified_at.0 >= stored.saturating_add(TIME_RECORD_INTERVAL_S) {
+        if !self.is_resetting && verified_at.0 >= stored.saturating_add(TIME_RECORD_INTERVAL_S) {
             self.time = Some(verified_at);
             self.behind.time = true;
         }
@@ -332,6 +383,8 @@ impl Gateway {
                 acknowledgement.connection_closed(connection);
             }
         }
+        self.departures_settled(connection);
+        let mut lost = false;
         for entry in self.subscriptions.iter_mut() {
             if was == Was::Current && entry.upstream == upstream {
                 entry.fetch.connection_closed();
@@ -345,9 +398,13 @@ impl Gateway {
                 Life::Requested { on } if *on == connection => {
                     let pause = Some(Duration::from_millis(SUBSCRIBE_UNKNOWN_MS));
                     entry.request_failed(pause, self.now, &mut *self.random);
+                    lost = true;
                 }
                 _ => {}
             }
+        }
+        if lost {
+            self.subscribe_lost();
         }
     }
 
@@ -447,7 +504,13 @@ impl Gateway {
             Subject::Granted(subscription) => self.granted_persisted(subscription, stored),
             Subject::Erased(subscription) => self.erased_persisted(subscription, stored),
             Subject::Leaving(subscription) => self.leaving_persisted(subscription, stored),
-            Subject::Set => self.behind.set |= !stored,
+            Subject::Set(upstream) => {
+                if let Some(upstream) = self.upstreams.get_mut(upstream) {
+                    upstream.is_set_behind |= !stored;
+                }
+            }
+            Subject::Departure(set) => self.departure_persisted(&set, stored),
+            Subject::Orphans(count) => self.orphans_persisted(count, stored),
             Subject::Time => self.behind.time |= !stored,
             Subject::Device(id, record) if !stored => self.device_not_stored(id, record),
             Subject::Ended(key) if !stored => self.ended_not_stored(key),

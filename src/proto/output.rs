@@ -4,8 +4,10 @@ use std::rc::Rc;
 
 use super::connection::ConnectionId;
 use super::delivery::{SlotId, Stage};
+use super::departure::Departure;
+use super::device::Isolation;
 use super::record::{Key, Record};
-use super::subscription::{Life, Mark};
+use super::subscription::{Life, Mark, Role, Subscription, SubscriptionId};
 use super::upstream::{Upstream, UpstreamId};
 use super::{Change, Gateway, Output, Reply, Subject};
 use crate::limits::{
@@ -13,6 +15,7 @@ use crate::limits::{
     UPSTREAM_COUNT_MAX,
 };
 use crate::time::Duration;
+use crate::webpush::resource::SetUri;
 use crate::wire::DeviceId;
 
 impl Gateway {
@@ -98,45 +101,74 @@ impl Gateway {
 
     /// Whether a change waits to be written.
     pub(super) fn wants_persist(&self) -> bool {
-        self.behind.set
-            || self.behind.time
+        self.behind.time
+            || self.upstreams.iter().any(|upstream| upstream.is_set_behind)
+            || self.departures.iter().any(Departure::is_behind)
+            || self.orphans_to_store().is_some()
             || !self.behind.devices.is_empty()
             || !self.behind.ended.is_empty()
             || self.subscriptions.iter().any(|entry| entry.life.is_behind())
+    }
+
+    /// Whether the grant of a subscription is being written.
+    fn is_granting(&self, id: SubscriptionId) -> bool {
+        self.persisting.iter().any(|(_, subject)| matches!(subject, Subject::Granted(other) if *other == id))
     }
 
     fn persist_output(&mut self) -> Option<Output> {
         if self.persisting.len() >= STORE_QUEUE_COUNT || self.persist_not_before > self.now {
             return None;
         }
-        let (subject, change) = self.next_change()?;
+        let (subject, change, also) = self.next_change()?;
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.persisting.push((ticket, subject));
-        Some(Output::Persist { ticket, change })
+        Some(Output::Persist { ticket, change, also: also.map(Box::new) })
     }
 
     /// Removals come first: the record of an ended subscription has the key of the one that replaces it.
-    fn next_change(&mut self) -> Option<(Subject, Change)> {
+    fn next_change(&mut self) -> Option<(Subject, Change, Option<Change>)> {
         if let Some(key) = self.behind.ended.pop() {
-            return Some((Subject::Ended(key.clone()), Change::Remove(key)));
+            return Some((Subject::Ended(key.clone()), Change::Remove(key), None));
         }
         if let Some((id, record)) = self.behind.devices.pop() {
             let change = match record.clone() {
                 Some(record) => Change::Put(Record::Device(record)),
                 None => Change::Remove(Key::Device(id.clone())),
             };
-            return Some((Subject::Device(id, record), change));
-        }
-        if std::mem::take(&mut self.behind.set) {
-            let change =
-                self.upstreams.home().set.clone().map_or(Change::Remove(Key::Set), |set| Change::Put(Record::Set(set)));
-            return Some((Subject::Set, change));
+            return Some((Subject::Device(id, record), change, None));
         }
         if std::mem::take(&mut self.behind.time) {
-            return Some((Subject::Time, Change::Put(Record::Time(self.time?))));
+            let change = self.time.map_or(Change::Remove(Key::Time), |time| Change::Put(Record::Time(time)));
+            return Some((Subject::Time, change, None));
         }
-        let entry = self.subscriptions.iter_mut().find(|entry| entry.life.is_behind())?;
+        if let Some(count) = self.orphans_to_store() {
+            self.orphans_persisting(count);
+            let change = if count == 0 { Change::Remove(Key::Orphans) } else { Change::Put(Record::Orphans(count)) };
+            return Some((Subject::Orphans(count), change, None));
+        }
+        if let Some((subject, set, key)) = self.departure_behind() {
+            return Some((subject, set.map_or(Change::Remove(key), |set| Change::Put(Record::Departure(set))), None));
+        }
+        self.set_change().or_else(|| self.subscription_change())
+    }
+
+    fn set_change(&mut self) -> Option<(Subject, Change, Option<Change>)> {
+        let upstream = self.upstreams.iter_mut().find(|upstream| upstream.is_set_behind)?;
+        upstream.is_set_behind = false;
+        let (id, set) = (upstream.id, upstream.set.clone());
+        let service = (id != UpstreamId::HOME).then(|| upstream.service.authority().to_owned());
+        let change = match set {
+            Some(set) => Change::Put(Record::Set { service, set }),
+            None => Change::Remove(Key::Set(service)),
+        };
+        Some((Subject::Set(id), change, None))
+    }
+
+    fn subscription_change(&mut self) -> Option<(Subject, Change, Option<Change>)> {
+        let next = |entry: &&Subscription| entry.life.is_behind() && !self.is_granting(entry.id);
+        let id = self.subscriptions.iter().find(next)?.id;
+        let entry = self.subscriptions.get_mut(id)?;
         let subject = match &mut entry.life {
             Life::Granted { persisting, .. } => {
                 *persisting = true;
@@ -148,11 +180,19 @@ impl Gateway {
             }
             Life::Erasing { persisting } => {
                 *persisting = true;
-                return Some((Subject::Erased(entry.id), Change::Remove(entry.key())));
+                return Some((Subject::Erased(entry.id), Change::Remove(entry.key()), None));
             }
             Life::Wanted { .. } | Life::Requested { .. } | Life::Active(_) => return None,
         };
-        Some((subject, Change::Put(entry.record(&self.upstreams.home().service)?)))
+        let home = self.upstreams.get(entry.place.home)?.service.clone();
+        // What replaces another takes its place on flash, and that one is kept under another key: both at once.
+        if let (Role::Replacement { of }, Subject::Granted(_)) = (entry.role, &subject) {
+            let record = Record::Subscription(entry.stored(&home)?);
+            let old = self.subscriptions.get(of).and_then(|old| Some((old, self.upstreams.get(old.place.home)?)));
+            let old = old.and_then(|(old, upstream)| old.stored(&upstream.service));
+            return Some((subject, Change::Put(record), old.map(|old| Change::Put(Record::Retired(old)))));
+        }
+        Some((subject, Change::Put(entry.record(&home)?), None))
     }
 
     fn reply_output(&mut self) -> Option<Output> {
@@ -188,7 +228,7 @@ impl Gateway {
         if let Some(connection) = self.closing.pop() {
             return Some(Output::Close { connection });
         }
-        let (now, delivery, subscriptions) = (self.now, &self.delivery, &self.subscriptions);
+        let (now, delivery) = (self.now, &self.delivery);
         for upstream in self.upstreams.iter_mut() {
             if let Some(connection) = upstream.uplink.take_dead() {
                 return Some(Output::Drop { connection });
@@ -203,13 +243,13 @@ impl Gateway {
                 }
             }
         }
-        let is_due =
-            |it: &Upstream| subscriptions.has_any_at(it.id) && it.uplink.connect_at().is_some_and(|at| at <= now);
+        let is_due = |it: &Upstream| self.is_needed(it.id) && it.uplink.connect_at().is_some_and(|at| at <= now);
         let id = self.upstreams.iter().find(|upstream| is_due(upstream))?.id;
         let connection = self.upstreams.next_connection();
         let upstream = self.upstreams.get_mut(id)?;
         upstream.uplink.connecting(connection);
-        Some(Output::Connect { connection, service: upstream.service.clone() })
+        let (service, context) = (upstream.service.clone(), upstream.context.clone());
+        Some(Output::Connect { connection, service, context })
     }
 
     fn request_output(&mut self) -> Option<Output> {
@@ -226,6 +266,7 @@ impl Gateway {
         }
         self.subscribe_output(id, connection)
             .or_else(|| self.unsubscribe_output(id, connection))
+            .or_else(|| self.departure_output(id, connection))
             .or_else(|| self.fetch_output(id, connection))
     }
 
@@ -240,18 +281,52 @@ impl Gateway {
         self.subscriptions.iter().filter(|entry| entry.upstream == id).map(|entry| entry.fetch.open_count).sum()
     }
 
-    /// One at a time: the first answer names the set that the following requests present.
+    /// The subscription to ask for next. One at a time at each service: the first answer names the set that the following
+    /// requests present.
+    pub(super) fn next_to_subscribe(&self, id: UpstreamId) -> Option<SubscriptionId> {
+        let due = |entry: &&Subscription| {
+            entry.upstream == id && matches!(entry.life, Life::Wanted { not_before } if not_before <= self.now)
+        };
+        let next = self.subscriptions.iter().find(due)?;
+        let mut same = self.subscriptions.iter().filter(|entry| entry.place.home == next.place.home);
+        let is_asking = same.any(|entry| matches!(entry.life, Life::Requested { .. }));
+        (!is_asking).then_some(next.id)
+    }
+
     fn subscribe_output(&mut self, id: UpstreamId, connection: ConnectionId) -> Option<Output> {
-        if self.subscriptions.iter().any(|entry| matches!(entry.life, Life::Requested { .. })) {
+        let subscription = self.next_to_subscribe(id)?;
+        if !self.orphans.cover(self.requested_count()) {
             return None;
         }
-        let (now, service) = (self.now, self.upstreams.get(id)?.service.clone());
-        let due = |life: &Life| matches!(life, Life::Wanted { not_before } if *not_before <= now);
-        let entry = self.subscriptions.iter_mut().find(|entry| entry.upstream == id && due(&entry.life))?;
+        let service = self.upstreams.get(id)?.service.clone();
+        let set = self.set_to_present(subscription);
+        let entry = self.subscriptions.get_mut(subscription)?;
         entry.life = Life::Requested { on: connection };
-        let (subscription, set) = (entry.id, self.upstreams.home().set.clone());
         let service = entry.asks.clone().unwrap_or(service);
-        Some(Output::Subscribe { connection, subscription, service, set })
+        let restricted_to = entry.place.restricted_to.clone();
+        Some(Output::Subscribe { connection, subscription, service, set, restricted_to })
+    }
+
+    /// The set of all, or that of a device that is kept apart; none that was refused or is to be left.
+    fn set_to_present(&self, subscription: SubscriptionId) -> Option<SetUri> {
+        let entry = self.subscriptions.get(subscription).filter(|entry| !entry.without_set)?;
+        let home = entry.place.home;
+        let set = match entry.place.isolation {
+            Isolation::None => self.upstreams.get(home)?.set.as_ref(),
+            Isolation::Set | Isolation::Connection => self.subscriptions.set_of_device(&entry.device_id, home),
+        };
+        let is_left =
+            |set: &SetUri| self.abandoned.iter().any(|(other, _)| other == set) || self.departures.contains(set);
+        set.filter(|set| !is_left(set)).cloned()
+    }
+
+    /// Only once the store knows, as with single ones.
+    fn departure_output(&mut self, id: UpstreamId, connection: ConnectionId) -> Option<Output> {
+        let now = self.now;
+        let mut due = self.departures.iter_mut().filter(|it| it.upstream == id && it.is_due());
+        let departure = due.find(|it| it.not_before <= now)?;
+        departure.in_flight = Some(connection);
+        Some(Output::UnsubscribeSet { connection, set: departure.set.clone() })
     }
 
     /// Only once the store knows: a restart must not take up again what the service may have removed.

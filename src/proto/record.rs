@@ -2,18 +2,27 @@
 //!
 //! ```text
 //! key    kind(1) | rest           kind 1 subscription: channel(2, big endian) | device id
-//!                                 kind 2 set, kind 3 time: nothing
+//!                                 kind 2 set: nothing, or the authority of a service that is not the first one
+//!                                 kind 3 time, kind 6 orphans: nothing
 //!                                 kind 4 device: device id
+//!                                 kind 5 subscription that was replaced: tag(8) | channel(2) | device id
+//!                                 kind 7 set that is being removed: tag(8)
 //! value  version(1) = 1 | postcard of the record below
-//!        version(1) = 2   a subscription that another service granted than was asked: as in 1, then that one's authority
+//!        version(1) = 2   a subscription that another service granted than was asked: as in 1, then that one's authority;
+//!                         a device with options: as in 1, then these
+//!        version(1) = 3   a subscription that is restricted to an application server: as in 1, then the authority as in
+//!                         2 if there is one, then the key
+//! tag    the first octets of SHA-256 of the URI
 //! ```
 //!
 //! The last value of a key is the fact; a removed key is none. Kinds that this version does not know stay in the store
 //! untouched.
 
+use ring::digest;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::device::Options;
 use super::subscription::Stored;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::time::UnixTime;
@@ -24,18 +33,37 @@ use crate::wire::{ChannelId, DeviceId};
 
 const VERSION: u8 = 1;
 const VERSION_VIA: u8 = 2;
+const VERSION_OPTIONS: u8 = 2;
+const VERSION_RESTRICTED: u8 = 3;
 const SUBSCRIPTION: u8 = 1;
 const SET: u8 = 2;
 const TIME: u8 = 3;
 const DEVICE: u8 = 4;
+const RETIRED: u8 = 5;
+const ORPHANS: u8 = 6;
+const DEPARTURE: u8 = 7;
+
+const TAG_BYTES: usize = 8;
 
 /// A fact.
 #[derive(Debug)]
 pub enum Record {
     /// A subscription with its keys.
     Subscription(Stored),
+    /// A subscription that was replaced, and is read until it is removed at the service.
+    Retired(Stored),
     /// The set to present when subscribing.
-    Set(SetUri),
+    Set {
+        /// Its service, unless that is the first one.
+        service: Option<String>,
+        /// The set.
+        set: SetUri,
+    },
+    /// A set that is being removed at the service with all its subscriptions.
+    Departure(SetUri),
+    /// Subscribe requests that may have made a subscription of which nothing is known here: those of unknown outcome, and
+    /// those that are about to be sent.
+    Orphans(u8),
     /// The last wall time known to be good.
     Time(UnixTime),
     /// A device that was added while running.
@@ -53,15 +81,28 @@ pub struct DeviceRecord {
     pub channels: Vec<ChannelId>,
     /// Octets of the largest frame on its link.
     pub mtu: u16,
+    /// What it wants of its subscriptions.
+    #[serde(skip)]
+    pub options: Options,
 }
+
+/// What tells a record from others of its kind: the first octets of the hash of a URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag([u8; TAG_BYTES]);
 
 /// What a record is filed under.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
     /// One subscription.
     Subscription(DeviceId, ChannelId),
-    /// The set.
-    Set,
+    /// One subscription that was replaced.
+    Retired(DeviceId, ChannelId, Tag),
+    /// The set of a service; none names the first one.
+    Set(Option<String>),
+    /// A set that is being removed.
+    Departure(Tag),
+    /// The number of orphans.
+    Orphans,
     /// The time.
     Time,
     /// One device.
@@ -88,6 +129,14 @@ struct SubscriptionValue {
     leaving: bool,
 }
 
+impl Tag {
+    /// The tag of a URI.
+    pub fn of(uri: &str) -> Self {
+        let hash = digest::digest(&digest::SHA256, uri.as_bytes());
+        Self(*hash.as_ref().first_chunk().expect("a SHA-256 has 32 octets"))
+    }
+}
+
 impl Key {
     /// The key in the store's form.
     pub fn encode(&self) -> Vec<u8> {
@@ -98,7 +147,12 @@ impl Key {
                 key.extend_from_slice(device.as_str().as_bytes());
                 key
             }
-            Self::Set => vec![SET],
+            Self::Retired(device, channel, tag) => {
+                [&[RETIRED][..], &tag.0, &channel.0.to_be_bytes(), device.as_str().as_bytes()].concat()
+            }
+            Self::Set(service) => [&[SET], service.as_deref().unwrap_or_default().as_bytes()].concat(),
+            Self::Departure(tag) => [&[DEPARTURE][..], &tag.0].concat(),
+            Self::Orphans => vec![ORPHANS],
             Self::Time => vec![TIME],
             Self::Device(device) => [&[DEVICE], device.as_str().as_bytes()].concat(),
         }
@@ -110,7 +164,12 @@ impl Record {
     pub fn key(&self) -> Key {
         match self {
             Self::Subscription(stored) => Key::Subscription(stored.device.clone(), stored.channel),
-            Self::Set(_) => Key::Set,
+            Self::Retired(stored) => {
+                Key::Retired(stored.device.clone(), stored.channel, Tag::of(stored.granted.read.as_str()))
+            }
+            Self::Set { service, .. } => Key::Set(service.clone()),
+            Self::Departure(set) => Key::Departure(Tag::of(set.as_str())),
+            Self::Orphans(_) => Key::Orphans,
             Self::Time(_) => Key::Time,
             Self::Device(record) => Key::Device(record.id.clone()),
         }
@@ -119,27 +178,12 @@ impl Record {
     /// The value in the store's form.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         match self {
-            Self::Subscription(stored) => {
-                let mut value = SubscriptionValue {
-                    dialect: stored.granted.dialect,
-                    read: stored.granted.read.as_str().to_owned(),
-                    send: stored.granted.send.as_str().to_owned(),
-                    set: stored.granted.set.as_ref().map(|set| set.as_str().to_owned()),
-                    private: *stored.keys.private(),
-                    auth: *stored.keys.auth(),
-                    leaving: stored.leaving,
-                };
-                let octets = match &stored.via {
-                    None => postcard_value(VERSION, &value),
-                    Some(via) => postcard_value(VERSION_VIA, &(&value, via)),
-                };
-                value.private.zeroize();
-                value.auth.zeroize();
-                octets
-            }
-            Self::Set(set) => postcard_value(VERSION, &set.as_str()),
+            Self::Subscription(stored) | Self::Retired(stored) => encode_subscription(stored),
+            Self::Set { set, .. } | Self::Departure(set) => postcard_value(VERSION, &set.as_str()),
+            Self::Orphans(count) => postcard_value(VERSION, count),
             Self::Time(time) => postcard_value(VERSION, time),
-            Self::Device(record) => postcard_value(VERSION, record),
+            Self::Device(record) if record.options == Options::default() => postcard_value(VERSION, record),
+            Self::Device(record) => postcard_value(VERSION_OPTIONS, &(record, &record.options)),
         }
     }
 
@@ -149,11 +193,14 @@ impl Record {
     /// [`Unreadable`]; the record is then left alone.
     pub fn decode(key: &[u8], value: &[u8]) -> Result<Self, Unreadable> {
         let (&kind, rest) = key.split_first().ok_or(Unreadable::Malformed)?;
-        if !matches!(kind, SUBSCRIPTION | SET | TIME | DEVICE) {
-            return Err(Unreadable::Unknown);
-        }
+        let version_max = match kind {
+            SUBSCRIPTION | RETIRED => VERSION_RESTRICTED,
+            DEVICE => VERSION_OPTIONS,
+            SET | TIME | ORPHANS | DEPARTURE => VERSION,
+            _ => return Err(Unreadable::Unknown),
+        };
         let (&version, value) = value.split_first().ok_or(Unreadable::Malformed)?;
-        if version != VERSION && (kind, version) != (SUBSCRIPTION, VERSION_VIA) {
+        if !(VERSION..=version_max).contains(&version) {
             return Err(Unreadable::Unknown);
         }
         if value.len() >= RECORD_BYTES_MAX {
@@ -161,24 +208,60 @@ impl Record {
         }
         let record = match kind {
             SUBSCRIPTION => decode_subscription(version, rest, value).map(Self::Subscription)?,
-            SET => {
-                let set: &str = from_postcard(value)?;
-                SetUri::parse(set).map(Self::Set).map_err(|_| Unreadable::Malformed)?
+            RETIRED => {
+                let rest = rest.get(TAG_BYTES..).ok_or(Unreadable::Malformed)?;
+                decode_subscription(version, rest, value).map(Self::Retired)?
             }
+            SET => {
+                let service = std::str::from_utf8(rest).map_err(|_| Unreadable::Malformed)?;
+                let service = Some(service.to_owned()).filter(|service| !service.is_empty());
+                Self::Set { service, set: decode_set(value)? }
+            }
+            DEPARTURE => Self::Departure(decode_set(value)?),
+            ORPHANS => from_postcard(value).map(Self::Orphans)?,
             TIME => from_postcard(value).map(Self::Time)?,
-            _ => from_postcard(value).map(Self::Device)?,
+            _ if version == VERSION => from_postcard(value).map(Self::Device)?,
+            _ => {
+                let (record, options): (DeviceRecord, Options) = from_postcard(value)?;
+                Self::Device(DeviceRecord { options, ..record })
+            }
         };
         // Under another key it could be neither replaced nor removed.
         if record.key().encode() == key { Ok(record) } else { Err(Unreadable::Malformed) }
     }
 }
 
+fn encode_subscription(stored: &Stored) -> Zeroizing<Vec<u8>> {
+    let mut value = SubscriptionValue {
+        dialect: stored.granted.dialect,
+        read: stored.granted.read.as_str().to_owned(),
+        send: stored.granted.send.as_str().to_owned(),
+        set: stored.granted.set.as_ref().map(|set| set.as_str().to_owned()),
+        private: *stored.keys.private(),
+        auth: *stored.keys.auth(),
+        leaving: stored.leaving,
+    };
+    let octets = match (&stored.via, &stored.restricted_to) {
+        (None, None) => postcard_value(VERSION, &value),
+        (Some(via), None) => postcard_value(VERSION_VIA, &(&value, via)),
+        (via, Some(key)) => postcard_value(VERSION_RESTRICTED, &(&value, via, key)),
+    };
+    value.private.zeroize();
+    value.auth.zeroize();
+    octets
+}
+
+fn decode_set(value: &[u8]) -> Result<SetUri, Unreadable> {
+    SetUri::parse(from_postcard(value)?).map_err(|_| Unreadable::Malformed)
+}
+
 fn decode_subscription(version: u8, key: &[u8], value: &[u8]) -> Result<Stored, Unreadable> {
     let (channel, device) = key.split_first_chunk::<2>().ok_or(Unreadable::Malformed)?;
     let device = std::str::from_utf8(device).ok().and_then(|text| text.parse().ok()).ok_or(Unreadable::Malformed)?;
-    let (mut value, via): (SubscriptionValue, Option<String>) = match version {
-        VERSION_VIA => from_postcard(value).map(|(value, via)| (value, Some(via)))?,
-        _ => (from_postcard(value)?, None),
+    let (mut value, via, restricted_to): (SubscriptionValue, Option<String>, _) = match version {
+        VERSION_RESTRICTED => from_postcard(value).map(|(value, via, key)| (value, via, Some(key)))?,
+        VERSION_VIA => from_postcard(value).map(|(value, via)| (value, Some(via), None))?,
+        _ => (from_postcard(value)?, None, None),
     };
     let keys = Keys::from_stored(&value.private, &value.auth);
     value.private.zeroize();
@@ -192,7 +275,7 @@ fn decode_subscription(version: u8, key: &[u8], value: &[u8]) -> Result<Stored, 
     };
     let keys = keys.map_err(|_| Unreadable::Malformed)?.into();
     let channel = ChannelId(u16::from_be_bytes(*channel));
-    Ok(Stored { device, channel, keys, granted, via, leaving: value.leaving })
+    Ok(Stored { device, channel, keys, granted, via, restricted_to, leaving: value.leaving })
 }
 
 fn postcard_value(version: u8, value: &impl Serialize) -> Zeroizing<Vec<u8>> {
@@ -210,8 +293,10 @@ fn from_postcard<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, Unreadabl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{CHANNELS_PER_DEVICE_MAX, LINK_PATH_BYTES_MAX};
+    use crate::limits::{CHANNELS_PER_DEVICE_MAX, LINK_PATH_BYTES_MAX, SERVICE_NAME_BYTES_MAX};
+    use crate::proto::device::Isolation;
     use crate::random::SeededRandom;
+    use crate::webpush::vapid::ApplicationServerKey;
 
     #[test]
     fn records_are_read_back_as_written() {
@@ -230,6 +315,7 @@ mod tests {
         stored.granted.send = PushUri::parse(&longest).expect("valid");
         stored.granted.set = SetUri::parse(&longest).ok();
         stored.via = Some("x".repeat(crate::limits::URI_BYTES_MAX));
+        stored.restricted_to = Some(server_key());
         assert!(Record::Subscription(stored).encode().len() <= RECORD_BYTES_MAX);
     }
 
@@ -238,7 +324,12 @@ mod tests {
         let link = format!("serial:/{}?baud=4000000", "x".repeat(LINK_PATH_BYTES_MAX - 1));
         let channels = (0..CHANNELS_PER_DEVICE_MAX).map(|number| ChannelId(u16::MAX - number as u16)).collect();
         let id = "x".repeat(crate::wire::DEVICE_ID_BYTES_MAX).parse().expect("an id");
-        let record = Record::Device(DeviceRecord { id, link, channels, mtu: 1024 });
+        let options = Options {
+            push_service: Some("x".repeat(SERVICE_NAME_BYTES_MAX)),
+            application_server_key: Some(server_key()),
+            ..Options::default()
+        };
+        let record = Record::Device(DeviceRecord { id, link, channels, mtu: 1024, options });
         assert!(record.encode().len() <= RECORD_BYTES_MAX);
     }
 
@@ -250,7 +341,7 @@ mod tests {
                 assert!(Record::decode(&key, &value[..end]).is_err(), "{record:?} cut at {end}");
             }
             let mut later = value.to_vec();
-            later[0] = VERSION_VIA + 1;
+            later[0] = VERSION_RESTRICTED + 1;
             assert_eq!(Record::decode(&key, &later).err(), Some(Unreadable::Unknown));
         }
         assert_eq!(Record::decode(&[200, 1], &[VERSION]).err(), Some(Unreadable::Unknown));
@@ -259,8 +350,8 @@ mod tests {
 
     #[test]
     fn a_record_that_could_not_be_written_is_left_alone() {
-        let mut device =
-            DeviceRecord { id: "a".parse().expect("an id"), link: String::new(), channels: Vec::new(), mtu: 256 };
+        let (id, link, channels) = ("a".parse().expect("an id"), String::new(), Vec::new());
+        let mut device = DeviceRecord { id, link, channels, mtu: 256, options: Options::default() };
         let bytes = Record::Device(device.clone()).encode().len();
         for (excess, is_read) in [(0, true), (1, false)] {
             // Its length takes one more octet when it is longer than 127.
@@ -278,8 +369,10 @@ mod tests {
             let other_key = [&*record.key().encode(), b"x"].concat();
             let decoded = Record::decode(&other_key, &record.encode());
             match record {
-                // The device of a subscription is told by the key alone.
-                Record::Subscription(_) => assert_eq!(decoded.expect("readable").key().encode(), other_key),
+                // The device of a subscription and the service of a set are told by the key alone.
+                Record::Subscription(_) | Record::Retired(_) | Record::Set { .. } => {
+                    assert_eq!(decoded.expect("readable").key().encode(), other_key);
+                }
                 _ => assert_eq!(decoded.err(), Some(Unreadable::Malformed), "{record:?}"),
             }
         }
@@ -295,27 +388,49 @@ mod tests {
             keeps_for: None,
         };
         let keys: std::rc::Rc<Keys> = Keys::generate(&mut SeededRandom::new(1)).into();
-        let link = "unix:/run/meter.sock".into();
+        let stored = Stored {
+            device: device.clone(),
+            channel: ChannelId(258),
+            keys,
+            granted,
+            via: None,
+            restricted_to: None,
+            leaving: true,
+        };
+        let moved = Stored { channel: ChannelId(259), via: Some("first.example".into()), ..stored.clone() };
+        let restricted = Stored { restricted_to: Some(server_key()), leaving: false, ..moved.clone() };
+        let both = Stored { via: None, ..restricted.clone() };
+        let plain = DeviceRecord {
+            id: device,
+            link: "unix:/run/meter.sock".into(),
+            channels: vec![ChannelId(1)],
+            mtu: 256,
+            options: Options::default(),
+        };
+        let options = Options {
+            push_service: Some("second".into()),
+            isolated: Isolation::Connection,
+            application_server_key: Some(server_key()),
+        };
+        let set = SetUri::parse("https://push.example/t/1").expect("valid");
         vec![
-            Record::Subscription(Stored {
-                device: device.clone(),
-                channel: ChannelId(258),
-                keys: std::rc::Rc::clone(&keys),
-                granted: granted.clone(),
-                via: None,
-                leaving: true,
-            }),
-            Record::Subscription(Stored {
-                device: device.clone(),
-                channel: ChannelId(259),
-                keys,
-                granted,
-                via: Some("first.example".into()),
-                leaving: false,
-            }),
-            Record::Set(SetUri::parse("https://push.example/t/1").expect("valid")),
+            Record::Subscription(stored.clone()),
+            Record::Subscription(moved),
+            Record::Subscription(restricted),
+            Record::Subscription(both),
+            Record::Retired(stored),
+            Record::Set { service: None, set: set.clone() },
+            Record::Set { service: Some("push.example:8443".into()), set: set.clone() },
+            Record::Departure(set),
+            Record::Orphans(3),
             Record::Time(UnixTime(1_800_000_000)),
-            Record::Device(DeviceRecord { id: device, link, channels: vec![ChannelId(1)], mtu: 256 }),
+            Record::Device(plain.clone()),
+            Record::Device(DeviceRecord { options, ..plain }),
         ]
+    }
+
+    fn server_key() -> ApplicationServerKey {
+        let key = "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs";
+        key.parse().expect("a key")
     }
 }

@@ -8,23 +8,33 @@
 //! ```
 //!
 //! A device hears of its subscription only when it is `Active`: persist, then tell.
+//!
+//! One that is to be replaced stays in use until the new one is on flash, and is read for a while longer: its application
+//! servers have to hear of the new one.
+//!
+//! ```text
+//! old  Current, Active ----------------------------------> Retired, Active --grace--> Retired, Leaving --> (gone)
+//! new           Replacement: Wanted, Requested, Granted --> Current, Active
+//! ```
 
 use std::rc::Rc;
 
 use super::backoff::Backoff;
 use super::connection::ConnectionId;
-use super::device::DeviceIndex;
-use super::record::{Key, Record};
+use super::device::{DeviceIndex, Isolation};
+use super::record::{Key, Record, Tag};
 use super::upstream::UpstreamId;
 use crate::limits::{
     DELIVERY_PER_DEVICE_MAX, MISSED_ASK_COUNT_MAX, REDIRECT_COUNT_MAX, REFUSED_PAUSE_MS_MAX, REFUSED_PAUSE_MS_MIN,
-    SUBSCRIBE_BACKOFF_MS_MAX, SUBSCRIBE_BACKOFF_MS_MIN, SUBSCRIPTION_COUNT_MAX, SUBSCRIPTION_STABLE_MS,
+    ROTATION_COUNT_MAX, SUBSCRIBE_BACKOFF_MS_MAX, SUBSCRIBE_BACKOFF_MS_MIN, SUBSCRIPTION_COUNT_MAX,
+    SUBSCRIPTION_STABLE_MS,
 };
 use crate::random::Random;
 use crate::time::{Duration, Instant};
 use crate::webpush::ece::Keys;
 use crate::webpush::exchange::{Granted, Target};
-use crate::webpush::resource::{PushMessageUri, PushServiceUri, PushUri};
+use crate::webpush::resource::{PushMessageUri, PushServiceUri, PushUri, SetUri};
+use crate::webpush::vapid::ApplicationServerKey;
 use crate::wire::{ChannelId, DeviceId};
 
 /// Number of a subscription, never used twice in one run.
@@ -44,8 +54,40 @@ pub struct Stored {
     pub granted: Granted,
     /// The service that was asked for it, when that sent the request on to another origin.
     pub via: Option<String>,
+    /// The application server that alone may send to it.
+    pub restricted_to: Option<ApplicationServerKey>,
     /// Whether it is to be removed at the service.
     pub leaving: bool,
+}
+
+/// Which subscription of its channel it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The one that the device and its application servers know.
+    Current,
+    /// The one that is being made in its place.
+    Replacement {
+        /// Of which.
+        of: SubscriptionId,
+    },
+    /// The one that was replaced.
+    Retired {
+        /// When it is to be removed.
+        at: Instant,
+    },
+}
+
+/// Where a subscription is to be, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The configured service.
+    pub home: UpstreamId,
+    /// Where it is asked for: there, or on a connection of its own.
+    pub base: UpstreamId,
+    /// How far it is kept apart.
+    pub isolation: Isolation,
+    /// The application server that alone may send to it.
+    pub restricted_to: Option<ApplicationServerKey>,
 }
 
 /// Where a subscription stands.
@@ -97,6 +139,8 @@ pub enum Mark {
     Persisting,
     /// There.
     Stored,
+    /// Nothing to write and nothing to ask: its whole set is being removed.
+    WithSet,
 }
 
 /// Whether messages wait at the service that were refused here.
@@ -221,6 +265,16 @@ pub struct Subscription {
     pub channel: ChannelId,
     /// Its keys.
     pub keys: Rc<Keys>,
+    /// Which one of its channel it is.
+    pub role: Role,
+    /// Of its resource, once granted.
+    tag: Tag,
+    /// It is to be replaced.
+    pub rotation_due: bool,
+    /// Where it is to be.
+    pub place: Place,
+    /// The set that was presented for it is no good.
+    pub without_set: bool,
     /// Where it is, or is asked for.
     pub upstream: UpstreamId,
     /// Where exactly it is asked for, when a service sent the request on.
@@ -243,7 +297,7 @@ pub struct Subscription {
     pub successor: Option<DeviceIndex>,
 }
 
-/// All subscriptions, at most [`SUBSCRIPTION_COUNT_MAX`].
+/// All subscriptions: at most [`SUBSCRIPTION_COUNT_MAX`], and [`ROTATION_COUNT_MAX`] that replace others or were replaced.
 #[derive(Debug, Default)]
 pub struct SubscriptionTable {
     entries: Vec<Subscription>,
@@ -294,7 +348,22 @@ impl Subscription {
 
     /// It is asked for at the configured service.
     fn ask_at_home(&mut self) {
-        (self.upstream, self.asks, self.redirects) = (UpstreamId::HOME, None, 0);
+        (self.upstream, self.asks, self.redirects) = (self.place.base, None, 0);
+    }
+
+    /// It is to be elsewhere: asked for there, or replaced once it is in use.
+    pub fn move_to(&mut self, place: Place) {
+        if matches!(self.life, Life::Wanted { .. }) {
+            self.place = place;
+            self.ask_at_home();
+        } else {
+            self.rotation_due = true;
+        }
+    }
+
+    /// Whether it is in use and not where it is to be, or to be replaced for another reason.
+    pub fn needs_rotation(&self) -> bool {
+        self.rotation_due && self.role == Role::Current && matches!(self.life, Life::Active(_))
     }
 
     /// The request is sent on, at once. Tells whether it may be, or was sent on too often.
@@ -357,6 +426,8 @@ impl Subscription {
         if !matches!(self.life, Life::Requested { .. }) {
             return;
         }
+        self.tag = Tag::of(granted.read.as_str());
+        self.without_set = false;
         self.life = if std::mem::take(&mut self.unwanted) {
             Life::Leaving { granted, mark: Mark::Due, in_flight: None, not_before: now }
         } else {
@@ -391,16 +462,31 @@ impl Subscription {
 
     /// What it is filed under.
     pub fn key(&self) -> Key {
-        Key::Subscription(self.device_id.clone(), self.channel)
+        match self.role {
+            Role::Current => Key::Subscription(self.device_id.clone(), self.channel),
+            Role::Replacement { .. } | Role::Retired { .. } => {
+                Key::Retired(self.device_id.clone(), self.channel, self.tag)
+            }
+        }
     }
 
     /// The record of it, once granted.
     pub fn record(&self, home: &PushServiceUri) -> Option<Record> {
+        let stored = self.stored(home)?;
+        Some(match self.role {
+            Role::Current => Record::Subscription(stored),
+            Role::Replacement { .. } | Role::Retired { .. } => Record::Retired(stored),
+        })
+    }
+
+    /// It as it is stored, once granted.
+    pub fn stored(&self, home: &PushServiceUri) -> Option<Stored> {
         let granted = self.granted()?.clone();
         let via = (granted.read.authority() != home.authority()).then(|| home.authority().to_owned());
         let (device, keys) = (self.device_id.clone(), Rc::clone(&self.keys));
+        let restricted_to = self.place.restricted_to.clone();
         let leaving = matches!(self.life, Life::Leaving { .. });
-        Some(Record::Subscription(Stored { device, channel: self.channel, keys, granted, via, leaving }))
+        Some(Stored { device, channel: self.channel, keys, granted, via, restricted_to, leaving })
     }
 }
 
@@ -414,59 +500,104 @@ impl SubscriptionTable {
         device: DeviceIndex,
         device_id: DeviceId,
         channel: ChannelId,
+        place: Place,
         now: Instant,
         random: &mut dyn Random,
     ) -> Result<&mut Subscription, Full> {
         let keys = Rc::new(Keys::generate(random));
-        self.add(Some(device), device_id, channel, keys, UpstreamId::HOME, Life::Wanted { not_before: now })
+        let life = Life::Wanted { not_before: now };
+        self.add(Some(device), device_id, channel, Role::Current, keys, place, life)
+    }
+
+    /// Begins the replacement of one that needs it, if there is room for another.
+    ///
+    /// # Errors
+    /// [`Full`] when [`ROTATION_COUNT_MAX`] replace others or were replaced.
+    pub fn replace(
+        &mut self,
+        of: SubscriptionId,
+        place: Place,
+        now: Instant,
+        random: &mut dyn Random,
+    ) -> Result<(), Full> {
+        let Some(old) = self.get(of) else { return Ok(()) };
+        let (device, device_id, channel) = (old.device, old.device_id.clone(), old.channel);
+        let (keys, life) = (Rc::new(Keys::generate(random)), Life::Wanted { not_before: now });
+        let new = self.add(device, device_id, channel, Role::Replacement { of }, keys, place, life)?;
+        new.reply_due = true;
+        if let Some(old) = self.get_mut(of) {
+            old.rotation_due = false;
+        }
+        Ok(())
     }
 
     /// Adds a stored subscription, whose device may turn up later.
     ///
     /// # Errors
-    /// [`Full`] when [`SUBSCRIPTION_COUNT_MAX`] are there.
-    pub fn restore(&mut self, stored: Stored, upstream: UpstreamId, now: Instant) -> Result<(), Full> {
-        let Stored { device: device_id, channel, keys, granted, via: _, leaving } = stored;
+    /// [`Full`] when as many are there as may be.
+    pub fn restore(
+        &mut self,
+        stored: Stored,
+        role: Role,
+        (home, upstream): (UpstreamId, UpstreamId),
+        now: Instant,
+    ) -> Result<(), Full> {
+        let Stored { device: device_id, channel, keys, granted, via: _, restricted_to, leaving } = stored;
+        let place = Place { home, base: home, isolation: Isolation::None, restricted_to };
+        let tag = Tag::of(granted.read.as_str());
         let life = if leaving {
             Life::Leaving { granted, mark: Mark::Stored, in_flight: None, not_before: now }
         } else {
             Life::Active(granted)
         };
-        self.add(None, device_id, channel, keys, upstream, life).map(|_| ())
+        let entry = self.add(None, device_id, channel, role, keys, place, life)?;
+        (entry.upstream, entry.tag) = (upstream, tag);
+        Ok(())
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what a subscription starts with")]
     fn add(
         &mut self,
         device: Option<DeviceIndex>,
         device_id: DeviceId,
         channel: ChannelId,
+        role: Role,
         keys: Rc<Keys>,
-        upstream: UpstreamId,
+        place: Place,
         life: Life,
     ) -> Result<&mut Subscription, Full> {
-        if self.entries.len() == SUBSCRIPTION_COUNT_MAX {
+        let is_current = |entry: &&Subscription| entry.role == Role::Current;
+        let current_count = self.entries.iter().filter(is_current).count();
+        let is_full = match role {
+            Role::Current => current_count == SUBSCRIPTION_COUNT_MAX,
+            Role::Replacement { .. } | Role::Retired { .. } => self.entries.len() - current_count >= ROTATION_COUNT_MAX,
+        };
+        if is_full {
             return Err(Full);
         }
         let id = SubscriptionId(self.next_id);
         self.next_id += 1;
-        let backoff = Backoff::new(SUBSCRIBE_BACKOFF_MS_MIN, SUBSCRIBE_BACKOFF_MS_MAX);
-        let (reply_due, fetch, successor) = (false, Fetch::default(), None);
         self.entries.push(Subscription {
             id,
             device,
             device_id,
             channel,
             keys,
-            upstream,
+            role,
+            tag: Tag::of(""),
+            rotation_due: false,
+            upstream: place.base,
+            place,
+            without_set: false,
             asks: None,
             redirects: 0,
             life,
-            backoff,
+            backoff: Backoff::new(SUBSCRIBE_BACKOFF_MS_MIN, SUBSCRIBE_BACKOFF_MS_MAX),
             active_since: Instant::ZERO,
-            reply_due,
-            fetch,
+            reply_due: false,
+            fetch: Fetch::default(),
             unwanted: false,
-            successor,
+            successor: None,
         });
         Ok(self.entries.last_mut().expect("it was just pushed"))
     }
@@ -488,7 +619,20 @@ impl SubscriptionTable {
 
     /// The subscription of a device's channel.
     pub fn find_mut(&mut self, device: &DeviceId, channel: ChannelId) -> Option<&mut Subscription> {
-        self.entries.iter_mut().find(|entry| entry.device_id == *device && entry.channel == channel)
+        let mut current = self.entries.iter_mut().filter(|entry| entry.role == Role::Current);
+        current.find(|entry| entry.device_id == *device && entry.channel == channel)
+    }
+
+    /// The one that is being made in the place of another.
+    pub fn replacement_of(&mut self, id: SubscriptionId) -> Option<&mut Subscription> {
+        self.entries.iter_mut().find(|entry| entry.role == Role::Replacement { of: id })
+    }
+
+    /// The set that the newest subscription of a device is in, at a service, of those that are kept apart.
+    pub fn set_of_device(&self, device: &DeviceId, home: UpstreamId) -> Option<&SetUri> {
+        let mine = self.entries.iter().filter(|entry| entry.device_id == *device && entry.place.home == home);
+        let apart = mine.filter(|entry| entry.place.isolation != Isolation::None);
+        apart.filter_map(|entry| entry.granted()?.set.as_ref()).next_back()
     }
 
     /// Whether any is at an upstream, or is asked for there.
@@ -532,11 +676,16 @@ mod tests {
         let device = DeviceTable::default().add(id.clone()).expect("room");
         for channel in 0..SUBSCRIPTION_COUNT_MAX {
             let channel = ChannelId(channel as u16);
-            table.want(device, id.clone(), channel, Instant::ZERO, &mut random).expect("room");
+            table.want(device, id.clone(), channel, place(), Instant::ZERO, &mut random).expect("room");
         }
-        let refused = table.want(device, id.clone(), ChannelId(9_999), Instant::ZERO, &mut random);
+        let refused = table.want(device, id.clone(), ChannelId(9_999), place(), Instant::ZERO, &mut random);
         assert_eq!(refused.err(), Some(Full));
-        assert_eq!(table.iter().count(), SUBSCRIPTION_COUNT_MAX);
+        let ids: Vec<SubscriptionId> = table.iter().map(|entry| entry.id).collect();
+        for of in &ids[..ROTATION_COUNT_MAX] {
+            table.replace(*of, place(), Instant::ZERO, &mut random).expect("room of their own");
+        }
+        assert_eq!(table.replace(ids[ROTATION_COUNT_MAX], place(), Instant::ZERO, &mut random), Err(Full));
+        assert_eq!(table.iter().count(), SUBSCRIPTION_COUNT_MAX + ROTATION_COUNT_MAX);
     }
 
     /// A-UA-41: a new subscription of the same channel shares no key with the old one.
@@ -546,9 +695,14 @@ mod tests {
         let mut table = SubscriptionTable::default();
         let id: DeviceId = "a".parse().expect("an id");
         let device = DeviceTable::default().add(id.clone()).expect("room");
-        let entry = table.want(device, id, ChannelId(1), Instant::ZERO, &mut random).expect("room");
+        let entry = table.want(device, id, ChannelId(1), place(), Instant::ZERO, &mut random).expect("room");
         let old = Rc::clone(&entry.keys);
         entry.want(Instant::ZERO, &mut random);
         assert!(old.public() != entry.keys.public() && old.auth() != entry.keys.auth());
+    }
+
+    fn place() -> Place {
+        let home = UpstreamId::HOME;
+        Place { home, base: home, isolation: Isolation::None, restricted_to: None }
     }
 }

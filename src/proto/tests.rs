@@ -1,4 +1,5 @@
 use super::connection::*;
+use super::device::Options;
 use super::event::*;
 use super::record::Record;
 use super::*;
@@ -8,8 +9,10 @@ use crate::webpush::exchange::{ContentError, Dialect, Granted, Next, SubscribeEr
 use crate::webpush::resource::{PushUri, SetUri, SubscriptionUri};
 use crate::wire::ChannelId;
 
+mod apart;
 mod moving;
 mod redirected;
+mod rotated;
 
 /// A-UA-24, A-UA-25: DELETE follows the device ack, and nothing else does.
 #[test]
@@ -425,7 +428,7 @@ fn a_refused_set_is_forgotten() {
     rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Err(SubscribeError::SetRefused)) });
     let mut requests = rig.take(|output| matches!(output, Output::Subscribe { .. }));
     assert!(matches!(requests.pop(), Some(Output::Subscribe { set: None, .. })));
-    let removed = |output: &Output| matches!(output, Output::Persist { change: Change::Remove(Key::Set), .. });
+    let removed = |output: &Output| matches!(output, Output::Persist { change: Change::Remove(Key::Set(_)), .. });
     assert_eq!(rig.take(removed).len(), 1);
     rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Err(SubscribeError::Status(400))) });
     assert!(rig.take(|output| matches!(output, Output::Subscribe { .. })).is_empty(), "not at once again");
@@ -684,13 +687,16 @@ fn only_a_time_that_a_certificate_confirmed_is_stored() {
 #[test]
 fn a_set_of_another_service_is_not_presented() {
     let mut rig = Rig::new();
-    rig.feed(Input::Restored(Record::Set(SetUri::parse("https://old.example/t/secret").expect("valid"))));
+    rig.feed(Input::Restored(Record::Set {
+        service: None,
+        set: SetUri::parse("https://old.example/t/secret").expect("valid"),
+    }));
     rig.add_device("a", &[1]);
     rig.feed(Input::Started);
     rig.connect();
     let requests = rig.take(|output| matches!(output, Output::Subscribe { .. }));
     assert!(matches!(&requests[..], [Output::Subscribe { set: None, .. }]));
-    let removed = |output: &Output| matches!(output, Output::Persist { change: Change::Remove(Key::Set), .. });
+    let removed = |output: &Output| matches!(output, Output::Persist { change: Change::Remove(Key::Set(_)), .. });
     assert_eq!(rig.take(removed).len(), 1);
 }
 
@@ -699,7 +705,7 @@ fn a_set_of_another_service_is_not_presented() {
 fn failed_writes_are_repeated() {
     let mut rig = Rig::new();
     rig.feed(Input::Started);
-    let device = DeviceRecord { id: id("a"), link: "unix:/run/a".into(), channels: vec![], mtu: 256 };
+    let device = device_record("a", vec![]);
     rig.feed(Input::DeviceAdded { device, lasting: true });
     rig.persist(false);
     rig.wait(PERSIST_RETRY_MS);
@@ -834,7 +840,7 @@ fn one_stream_is_left_for_requests_that_end() {
 #[test]
 fn a_device_that_is_not_stored_is_not_told_of_its_subscription() {
     let mut rig = Rig::serving(&["a"]);
-    let device = DeviceRecord { id: id("b"), link: "unix:/run/b".into(), channels: vec![ChannelId(1)], mtu: 256 };
+    let device = device_record("b", vec![ChannelId(1)]);
     rig.feed(Input::DeviceAdded { device, lasting: true });
     rig.persist(false);
     let subscription = rig.requested();
@@ -906,10 +912,13 @@ struct Rig {
     now: Instant,
     outputs: Vec<Output>,
     stored: Vec<Record>,
+    flash: std::collections::BTreeMap<Vec<u8>, Vec<u8>>,
     /// The connection in use.
     on: ConnectionId,
     /// Whether the service answers pings.
     answers: bool,
+    /// Whether the number of orphans is stored at once.
+    stores_orphans: bool,
     monitor: monitor::MonitorId,
     promises: u64,
 }
@@ -924,8 +933,10 @@ impl Rig {
             now: Instant::ZERO,
             outputs: Vec::new(),
             stored: Vec::new(),
+            flash: std::collections::BTreeMap::new(),
             on: ConnectionId(0),
             answers: true,
+            stores_orphans: true,
             monitor,
             promises: 0,
         }
@@ -955,8 +966,12 @@ impl Rig {
     }
 
     fn add_device(&mut self, device: &str, channels: &[u16]) {
+        self.add_device_with(device, channels, Options::default());
+    }
+
+    fn add_device_with(&mut self, device: &str, channels: &[u16], options: Options) {
         let channels = channels.iter().copied().map(ChannelId).collect();
-        let device = DeviceRecord { id: id(device), link: "unix:/run/a".into(), channels, mtu: 256 };
+        let device = DeviceRecord { options, ..device_record(device, channels) };
         self.feed(Input::DeviceAdded { device, lasting: false });
     }
 
@@ -1010,6 +1025,10 @@ impl Rig {
                 Some(Output::Ping { connection }) if self.answers => {
                     self.gateway.handle_input(Input::Pong { connection }, self.now);
                 }
+                Some(Output::Persist { ticket, change, .. }) if is_orphans(&change) && self.stores_orphans => {
+                    self.write(change);
+                    self.gateway.handle_input(Input::Persisted { ticket, stored: true }, self.now);
+                }
                 Some(output) => self.outputs.push(output),
                 None => return,
             }
@@ -1032,11 +1051,23 @@ impl Rig {
     /// Answers the writes that are due, or fails them.
     fn persist(&mut self, stored: bool) {
         for output in self.take(|output| matches!(output, Output::Persist { .. })) {
-            let Output::Persist { ticket, change } = output else { continue };
-            if let (true, Change::Put(record)) = (stored, change) {
-                self.stored.push(record);
+            let Output::Persist { ticket, change, also } = output else { continue };
+            for change in std::iter::once(change).chain(also.map(|also| *also)) {
+                if stored {
+                    self.write(change);
+                }
             }
             self.feed(Input::Persisted { ticket, stored });
+        }
+    }
+
+    fn write(&mut self, change: Change) {
+        match change {
+            Change::Put(record) => {
+                self.flash.insert(record.key().encode(), record.encode().to_vec());
+                self.stored.push(record);
+            }
+            Change::Remove(key) => drop(self.flash.remove(&key.encode())),
         }
     }
 
@@ -1095,6 +1126,20 @@ impl Rig {
         let outputs = self.take(|output| matches!(output, Output::Acknowledge { .. }));
         let message = |output| if let Output::Acknowledge { message, .. } = output { Some(message) } else { None };
         outputs.into_iter().filter_map(message).collect()
+    }
+}
+
+fn is_orphans(change: &Change) -> bool {
+    matches!(change, Change::Put(Record::Orphans(_)) | Change::Remove(Key::Orphans))
+}
+
+fn device_record(device: &str, channels: Vec<ChannelId>) -> DeviceRecord {
+    DeviceRecord {
+        id: id(device),
+        link: format!("unix:/run/{device}"),
+        channels,
+        mtu: 256,
+        options: Options::default(),
     }
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{PushPromise, SendRequest};
+use http::HeaderValue;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -30,6 +31,7 @@ pub use self::wire::Octets;
 use self::wire::Sightings;
 use crate::limits::{CLOSE_WAIT_MS_MAX, UPSTREAM_EVENT_COUNT};
 use crate::proto::connection::{ConnectionId, Trouble};
+use crate::proto::upstream::Context;
 use crate::proto::{Input, Output, PromiseId};
 use crate::transport::endpoint::RemoteEndpoint;
 use crate::transport::preconnection::{CandidateError, EstablishmentError, Preconnection};
@@ -37,12 +39,21 @@ use crate::transport::stack::tcp_tls::{StackError, TcpTls, WallClock};
 use crate::webpush::exchange::{Dialect, Pushed, Target};
 use crate::webpush::resource::PushServiceUri;
 
+/// A push service of the configuration.
+pub struct Service {
+    /// Where subscriptions are asked for.
+    pub uri: PushServiceUri,
+    /// How it is connected to, and verified.
+    pub stack: TcpTls,
+    /// What it wants to see; no other sees it.
+    pub credential: Option<Credential>,
+}
+
 /// The connections to push services.
 pub struct Upstream {
-    stack: TcpTls,
-    service: PushServiceUri,
-    /// What the configured service wants to see; no other sees it.
-    credential: Option<Credential>,
+    services: Vec<Service>,
+    /// The stacks of connections that share nothing with others.
+    isolated: Vec<(Context, TcpTls)>,
     dialect: Dialect,
     clock: WallClock,
     events: mpsc::Receiver<Event>,
@@ -60,6 +71,7 @@ pub struct Upstream {
 struct Connection {
     /// Of its origin alone are promises.
     service: PushServiceUri,
+    context: Context,
     requests: Option<SendRequest<Bytes>>,
     /// Monitors and bodies.
     tasks: JoinSet<()>,
@@ -99,7 +111,7 @@ struct Reporter {
 
 /// What a task needs to send requests.
 #[derive(Clone)]
-struct Context {
+struct Requester {
     reporter: Reporter,
     requests: SendRequest<Bytes>,
     dialect: Dialect,
@@ -116,9 +128,10 @@ impl Reporter {
 }
 
 impl Connection {
-    fn new(service: PushServiceUri) -> Self {
+    fn new(service: PushServiceUri, context: Context) -> Self {
         Self {
             service,
+            context,
             requests: None,
             tasks: JoinSet::new(),
             requesting: JoinSet::new(),
@@ -139,12 +152,11 @@ impl Connection {
 
 impl Upstream {
     /// An unconnected upstream.
-    pub fn new(stack: TcpTls, service: PushServiceUri, credential: Option<Credential>, clock: WallClock) -> Self {
+    pub fn new(services: Vec<Service>, clock: WallClock) -> Self {
         let (sender, events) = mpsc::channel(UPSTREAM_EVENT_COUNT);
         Self {
-            stack,
-            service,
-            credential,
+            services,
+            isolated: Vec::new(),
             dialect: Dialect::Rfc8030,
             clock,
             events,
@@ -155,11 +167,6 @@ impl Upstream {
             last_error: None,
             octets: Octets::default(),
         }
-    }
-
-    /// The configured push service.
-    pub fn service(&self) -> &PushServiceUri {
-        &self.service
     }
 
     /// The addresses of the service that are connected to.
@@ -251,7 +258,7 @@ impl Upstream {
     pub fn perform(&mut self, output: Output) {
         self.connections.values_mut().for_each(Connection::reap);
         match output {
-            Output::Connect { connection, service } => self.connect(connection, &service),
+            Output::Connect { connection, service, context } => self.connect(connection, &service, context),
             Output::Ping { connection } => self.notify(connection, |it| &it.ping),
             Output::Close { connection } => self.end_in_order(connection),
             Output::Drop { connection } => {
@@ -286,11 +293,15 @@ impl Upstream {
                 let answer = move |outcome| Input::Unsubscribed { connection, subscription, outcome };
                 self.spawn_request(connection, |context| request::delete(context, request, answer));
             }
-            Output::Subscribe { connection, subscription, service, set } => {
-                let credential = self.credential.as_ref().filter(|_| service.authority() == self.service.authority());
-                let credential = credential.map(Credential::field);
-                let subscribe = |context| request::subscribe(context, service, set, credential, subscription);
-                self.spawn_request(connection, subscribe);
+            Output::UnsubscribeSet { connection, set } => {
+                let request = self.dialect.unsubscribe_set_request(&set);
+                let answer = move |outcome| Input::SetUnsubscribed { connection, set, outcome };
+                self.spawn_request(connection, |context| request::delete(context, request, answer));
+            }
+            Output::Subscribe { connection, subscription, service, set, restricted_to } => {
+                let credential = self.credential(connection, &service);
+                let asked = request::Asked { service, set, credential, restricted_to };
+                self.spawn_request(connection, |context| request::subscribe(context, asked, subscription));
             }
             Output::Decode { .. } | Output::Deliver { .. } | Output::Reply { .. } | Output::Persist { .. } => {
                 debug_assert!(false, "not an output for the push service");
@@ -298,7 +309,7 @@ impl Upstream {
         }
     }
 
-    fn spawn<F: Future<Output = ()> + 'static>(&mut self, id: ConnectionId, task: impl FnOnce(Context) -> F) {
+    fn spawn<F: Future<Output = ()> + 'static>(&mut self, id: ConnectionId, task: impl FnOnce(Requester) -> F) {
         // Without a connection the gateway hears of its end anyway, and asks again on the next one.
         if let Some(context) = self.context(id)
             && let Some(connection) = self.connections.get_mut(&id)
@@ -307,7 +318,7 @@ impl Upstream {
         }
     }
 
-    fn spawn_request<F: Future<Output = ()> + 'static>(&mut self, id: ConnectionId, task: impl FnOnce(Context) -> F) {
+    fn spawn_request<F: Future<Output = ()> + 'static>(&mut self, id: ConnectionId, task: impl FnOnce(Requester) -> F) {
         if let Some(context) = self.context(id)
             && let Some(connection) = self.connections.get_mut(&id)
         {
@@ -319,9 +330,9 @@ impl Upstream {
         Reporter { connection, sender: self.sender.clone() }
     }
 
-    fn context(&self, id: ConnectionId) -> Option<Context> {
+    fn context(&self, id: ConnectionId) -> Option<Requester> {
         let requests = self.connections.get(&id)?.requests.clone()?;
-        Some(Context { reporter: self.reporter(id), requests, dialect: self.dialect, clock: self.clock.clone() })
+        Some(Requester { reporter: self.reporter(id), requests, dialect: self.dialect, clock: self.clock.clone() })
     }
 
     fn notify(&self, id: ConnectionId, which: impl Fn(&Connection) -> &Rc<Notify>) {
@@ -330,11 +341,36 @@ impl Upstream {
         }
     }
 
-    fn connect(&mut self, id: ConnectionId, service: &PushServiceUri) {
+    /// What a service wants to see; nothing for one that its requests were sent on to.
+    fn credential(&self, connection: ConnectionId, service: &PushServiceUri) -> Option<HeaderValue> {
+        let context = &self.connections.get(&connection)?.context;
+        let configured = self.services.get(context.service_index)?;
+        let is_its_own = service.authority() == configured.uri.authority();
+        configured.credential.as_ref().filter(|_| is_its_own).map(Credential::field)
+    }
+
+    /// The stack for a connection; one that is isolated shares no session with others.
+    fn stack(&mut self, context: &Context) -> Option<TcpTls> {
+        let stack = &self.services.get(context.service_index)?.stack;
+        if context.isolated.is_none() {
+            return Some(stack.clone());
+        }
+        if let Some((_, known)) = self.isolated.iter().find(|(of, _)| of == context) {
+            return Some(known.clone());
+        }
+        let isolated = stack.isolated();
+        // A device that is gone needs its sessions no more.
+        self.isolated.retain(|(of, _)| self.connections.values().any(|connection| connection.context == *of));
+        self.isolated.push((context.clone(), isolated.clone()));
+        Some(isolated)
+    }
+
+    fn connect(&mut self, id: ConnectionId, service: &PushServiceUri, context: Context) {
         let remote = RemoteEndpoint::of_authority(service.authority());
-        let preconnection = remote.map(|remote| Preconnection::new(remote, self.stack.clone(), Http2));
+        let preconnection = remote.zip(self.stack(&context));
+        let preconnection = preconnection.map(|(remote, stack)| Preconnection::new(remote, stack, Http2));
         let reporter = self.reporter(id);
-        let mut connection = Connection::new(service.clone());
+        let mut connection = Connection::new(service.clone(), context);
         connection.driver.spawn_local(async move {
             let report = match preconnection {
                 Some(preconnection) => match preconnection.initiate().await {

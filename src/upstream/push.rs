@@ -9,7 +9,7 @@ use http::Request;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{Context, Report};
+use super::{Report, Requester};
 use crate::limits::{PUSH_BODY_BYTES_MAX, PUSH_BODY_WAIT_MS_MAX};
 use crate::proto::Input;
 use crate::proto::delivery::SlotId;
@@ -20,27 +20,32 @@ use crate::webpush::headers;
 ///
 /// The response and its body are read beside the promises: the end of the request does not wake who waits for a
 /// promise.
-pub(super) async fn monitor(context: Context, request: Request<()>, target: Target, ended: impl FnOnce(Next) -> Input) {
-    let next = match open(&context, request).await {
-        Ok((response, promises)) => watch(&context, response, promises, target).await,
+pub(super) async fn monitor(
+    requester: Requester,
+    request: Request<()>,
+    target: Target,
+    ended: impl FnOnce(Next) -> Input,
+) {
+    let next = match open(&requester, request).await {
+        Ok((response, promises)) => watch(&requester, response, promises, target).await,
         Err(_) => None,
     };
     // A request that failed without an answer fails with its connection, or may be tried again on it.
     if next == Some(Next::Ended) {
         warn!("the push service no longer knows what was monitored; application servers need the new subscriptions");
     }
-    context.reporter.report(Report::Input(ended(next.unwrap_or(Next::Backoff(None))))).await;
+    requester.reporter.report(Report::Input(ended(next.unwrap_or(Next::Backoff(None))))).await;
 }
 
-async fn open(context: &Context, request: Request<()>) -> Result<(ResponseFuture, PushPromises), h2::Error> {
-    let mut requests = super::request::ready(context).await?;
+async fn open(requester: &Requester, request: Request<()>) -> Result<(ResponseFuture, PushPromises), h2::Error> {
+    let mut requests = super::request::ready(requester).await?;
     let (mut response, _) = requests.send_request(request, true)?;
     let promises = response.push_promises();
     Ok((response, promises))
 }
 
 async fn watch(
-    context: &Context,
+    requester: &Requester,
     mut response: ResponseFuture,
     mut promises: PushPromises,
     target: Target,
@@ -53,14 +58,14 @@ async fn watch(
             // Promises first: all of them precede the end of the request.
             biased;
             promise = promises.push_promise(), if promising => match promise {
-                Some(Ok(promise)) => context.reporter.report(Report::Promised(target.clone(), promise)).await,
+                Some(Ok(promise)) => requester.reporter.report(Report::Promised(target.clone(), promise)).await,
                 // No more of them; how the request ended is still to be read.
                 Some(Err(_)) | None => promising = false,
             },
             head = &mut response, if next.is_none() => {
                 let head = head.ok()?;
                 let status = head.status().as_u16();
-                next = Some(context.dialect.end_of_monitor(status, head.headers(), context.clock.now()));
+                next = Some(requester.dialect.end_of_monitor(status, head.headers(), requester.clock.now()));
                 let stream = head.into_body();
                 if stream.is_end_stream() {
                     return next;
@@ -85,15 +90,15 @@ async fn chunk(body: &mut Option<RecvStream>) -> Option<Bytes> {
 }
 
 /// Takes in an admitted promise: head, then content within bounds of size and time.
-pub(super) async fn receive(context: Context, promise: PushPromise, slot: SlotId, unrouted: bool) {
-    let (wait, connection) = (Duration::from_millis(PUSH_BODY_WAIT_MS_MAX), context.reporter.connection);
-    let content = timeout(wait, content(&context, promise, slot, unrouted)).await.unwrap_or(Err(None));
+pub(super) async fn receive(requester: Requester, promise: PushPromise, slot: SlotId, unrouted: bool) {
+    let (wait, connection) = (Duration::from_millis(PUSH_BODY_WAIT_MS_MAX), requester.reporter.connection);
+    let content = timeout(wait, content(&requester, promise, slot, unrouted)).await.unwrap_or(Err(None));
     let input = content.unwrap_or_else(|content| Input::PushFailed { connection, slot, content });
-    context.reporter.report(Report::Input(input)).await;
+    requester.reporter.report(Report::Input(input)).await;
 }
 
 async fn content(
-    context: &Context,
+    requester: &Requester,
     promise: PushPromise,
     slot: SlotId,
     unrouted: bool,
@@ -101,7 +106,7 @@ async fn content(
     let (request, response) = promise.into_parts();
     let response = response.await.map_err(|_| None)?;
     let (head, stream) = response.into_parts();
-    context.dialect.content(head.status.as_u16(), &head.headers)?;
+    requester.dialect.content(head.status.as_u16(), &head.headers)?;
     let send = push_link(&head.headers, request.uri());
     if unrouted && send.is_none() {
         return Err(None);
@@ -116,6 +121,6 @@ async fn content(
     }
     // A stream that was reset has no end: what came of it is not the message.
     stream.ok_or(None)?.trailers().await.map_err(|_| None)?;
-    let connection = context.reporter.connection;
+    let connection = requester.reporter.connection;
     Ok(Input::Pushed { connection, slot, send, body, max_age: headers::max_age(&head.headers) })
 }

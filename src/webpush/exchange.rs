@@ -6,11 +6,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Uri, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 
 use super::headers::{self, Ttl};
 use super::link;
 use super::resource::{InvalidResource, PushMessageUri, PushServiceUri, PushUri, SetUri, SubscriptionUri};
+use super::vapid::{self, ApplicationServerKey};
 use crate::time::UnixTime;
 
 /// The form of the protocol that a push service speaks.
@@ -133,12 +135,24 @@ pub enum ContentError {
 }
 
 impl Dialect {
-    /// Asks for a subscription, presenting the known set.
+    /// Asks for a subscription, presenting the known set; one that is restricted to an application server if its key is
+    /// given.
     ///
-    /// Source: RFC 8030 §4, §4.1.
-    pub fn subscribe_request(self, service: &PushServiceUri, set: Option<&SetUri>) -> Request<()> {
-        let mut request = request(Method::POST, service.uri());
-        request.headers_mut().insert(header::CONTENT_LENGTH, 0.into());
+    /// Source: RFC 8030 §4, §4.1; RFC 8292 §4.1.
+    pub fn subscribe_request(
+        self,
+        service: &PushServiceUri,
+        set: Option<&SetUri>,
+        restricted_to: Option<&ApplicationServerKey>,
+    ) -> Request<Bytes> {
+        let options = restricted_to.map(ApplicationServerKey::options).unwrap_or_default();
+        let mut request = request(Method::POST, service.uri()).map(|()| Bytes::from(options));
+        let length = request.body().len();
+        request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        if length > 0 {
+            let media_type = HeaderValue::from_static(vapid::OPTIONS_MEDIA_TYPE);
+            request.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        }
         if let Some(set) = set {
             request.headers_mut().insert(header::LINK, link::value(set.as_str(), link::SET));
         }
@@ -298,6 +312,13 @@ impl Dialect {
         request(Method::DELETE, subscription.uri())
     }
 
+    /// Removes a set with all its subscriptions.
+    ///
+    /// Source: RFC 8030 §7.3.1.
+    pub fn unsubscribe_set_request(self, set: &SetUri) -> Request<()> {
+        request(Method::DELETE, set.uri())
+    }
+
     /// Reads the answer to a DELETE; one that finds nothing has reached its aim, one that is refused for good never will.
     ///
     /// Source: RFC 9110 §9.2.2.
@@ -400,11 +421,11 @@ mod tests {
     /// A-UA-05, A-UA-09: POST to the configured URL, later with the known set in a link.
     #[test]
     fn subscribing_presents_the_known_set() {
-        let first = DIALECT.subscribe_request(&service(), None);
+        let first = DIALECT.subscribe_request(&service(), None, None);
         assert_eq!((first.method(), first.uri().path()), (&Method::POST, "/subscribe"));
         assert!(!first.headers().contains_key(header::LINK));
         let set = SetUri::parse("https://push.example/set/1").expect("valid");
-        let second = DIALECT.subscribe_request(&service(), Some(&set));
+        let second = DIALECT.subscribe_request(&service(), Some(&set), None);
         assert_eq!(second.headers()[header::LINK], "<https://push.example/set/1>; rel=\"urn:ietf:params:push:set\"");
     }
 

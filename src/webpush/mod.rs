@@ -10,6 +10,7 @@ pub mod link;
 pub mod resource;
 mod scan;
 pub mod subscription;
+pub mod vapid;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -92,14 +92,15 @@ fn all_errors_come_at_once_each_with_its_line() {
         "1: state: not set; add, for example: state = \"/var/lib/fieldgate\"",
         "2: control: the path is relative; write it from / on",
         "5: push_service.url: this is a whole number; write text in quotes",
-        "6: push_service.ca: unknown key; remove it, known here: url, ca_file, credential_file",
+        "6: push_service.ca: unknown key; remove it, known here: name, url, ca_file, credential_file",
         "9: device[0].id: a device id is 1 to 32 characters of A-Z a-z 0-9 . _ -; choose another id",
         "10: device[0].link: a link is serial:/dev/PORT?baud=N, unix:/PATH or tcp:127.0.0.1:PORT",
         "11: device[0].mtu: out of bounds; write a number from 20 to 1024",
         "12: device[0].channels[1]: already used in line 12; choose another",
         "12: device[0].channels[2]: out of bounds; write a number from 1 to 65535",
         "12: device[0].channels[3]: this is text; write a whole number",
-        "13: device[0].colour: unknown key; remove it, known here: id, link, channels, mtu",
+        "13: device[0].colour: unknown key; remove it, known here: id, link, channels, mtu, push_service, isolated, \
+         application_server_key",
     ];
     assert_eq!(lines(&errors), expected);
 }

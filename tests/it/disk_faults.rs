@@ -24,7 +24,11 @@ fn a_full_disk_stops_no_gateway() {
     await_true("a warning", || site.status()["state_warning"].as_str().is_some_and(|it| it.contains("not written")));
     site.send(&first, "in spite of the disk");
     site.await_received("d1", "in spite of the disk");
-    assert_eq!(site.status()["devices"][1]["channels"][0]["state"], "granted", "not told before it is stored");
+    assert_eq!(
+        site.status()["devices"][1]["channels"][0]["state"],
+        "wanted",
+        "nothing is asked for that cannot be stored"
+    );
     assert!(gateway.limit_files(None));
     await_true("no warning", || site.status()["state_warning"].is_null());
     let second = site.subscription("d2");

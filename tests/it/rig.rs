@@ -8,6 +8,7 @@ use fieldgate::config::{self, Config};
 use fieldgate::control::{self, Request};
 use fieldgate::gateway;
 use fieldgate::gateway::supervisor::{News, Order, Supervisor};
+use fieldgate::proto::device::Options;
 use fieldgate::sender::Sender;
 use fieldgate::service::{Running, Service, ServiceOptions};
 use fieldgate::transport::endpoint::LinkEndpoint;
@@ -102,9 +103,10 @@ impl Rig {
 
     fn configured(folder: tempfile::TempDir, url: http::Uri, ca: std::path::PathBuf, service: Option<Running>) -> Self {
         let device = device(&folder, "d1");
-        let push_service = config::PushService { url: url.clone(), ca_file: Some(ca), credential_file: None };
+        let push_service =
+            config::PushService { name: None, url: url.clone(), ca_file: Some(ca), credential_file: None };
         let (state, control) = (folder.path().join("gateway"), folder.path().join("control.sock"));
-        let config = Config { state, control, push_service, devices: vec![device] };
+        let config = Config { state, control, push_service, more_push_services: vec![], devices: vec![device] };
         Self { folder, service, url, gateway: None, config, told: Rc::default(), sender: None }
     }
 
@@ -248,7 +250,13 @@ impl Rig {
 
 fn device(folder: &tempfile::TempDir, id: &str) -> config::Device {
     let link = LinkEndpoint::Unix { path: socket(folder, id) };
-    config::Device { id: id.parse().expect("an id"), link, channels: vec![ChannelId(1)], mtu: 256 }
+    config::Device {
+        id: id.parse().expect("an id"),
+        link,
+        channels: vec![ChannelId(1)],
+        mtu: 256,
+        options: Options::default(),
+    }
 }
 
 fn socket(folder: &tempfile::TempDir, place: &str) -> std::path::PathBuf {

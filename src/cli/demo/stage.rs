@@ -15,6 +15,7 @@ use crate::config::{self, Config};
 use crate::control::{self, Request};
 use crate::gateway;
 use crate::limits::{DEMO_EVENT_COUNT, DEMO_LOSS_PERCENT, DEMO_WAIT_MS_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN};
+use crate::proto::device::Options as DeviceOptions;
 use crate::random::{SystemRandom, array};
 use crate::sender::Sender;
 use crate::service::{Running, Service, ServiceOptions};
@@ -143,9 +144,11 @@ impl Stage {
             configured.push(device);
         }
         let config = Config {
+            more_push_services: Vec::new(),
             state: folder.path("gateway"),
             control: folder.path("control.sock"),
             push_service: config::PushService {
+                name: None,
                 url: service.url.parse().map_err(|error| format!("push service: {error}"))?,
                 ca_file: Some(service.ca_file.clone()),
                 credential_file: None,
@@ -246,7 +249,10 @@ fn describe(number: usize, folder: &Folder) -> Result<(config::Device, Place), S
     let place = place.parse().map_err(|error| format!("{place}: {error}"))?;
     let mtu = if number == 1 { LINK_MTU_BYTES_MIN } else { LINK_MTU_BYTES_MAX };
     let id = id.parse().map_err(|error| format!("{id}: {error}"))?;
-    Ok((config::Device { id, link, channels: vec![ChannelId(1)], mtu: mtu as u16 }, place))
+    Ok((
+        config::Device { id, link, channels: vec![ChannelId(1)], mtu: mtu as u16, options: DeviceOptions::default() },
+        place,
+    ))
 }
 
 fn spawn_device(

@@ -235,7 +235,7 @@ fn an_unanswered_request_is_followed_by_a_test() {
 #[test]
 fn d_9113_22_a_connection_that_is_used_up_is_replaced() {
     let mut rig = Rig::serving(&["a"]);
-    rig.gateway.upstreams.home_mut().uplink.limit_streams(20);
+    rig.gateway.upstreams.get_mut(UpstreamId::HOME).expect("home").uplink.limit_streams(20);
     for number in 0..20 {
         assert_eq!(connects(&mut rig), 0, "after {number}");
         let send = rig.send_uri("a");

@@ -25,7 +25,7 @@ const RESUMPTION_COUNT_MAX: usize = 4;
 /// TCP and TLS with fixed security parameters.
 #[derive(Clone)]
 pub struct TcpTls {
-    connector: TlsConnector,
+    config: Arc<ClientConfig>,
 }
 
 /// The wall clock, never before a time that is known to have passed: boards without a clock boot in 1970.
@@ -93,7 +93,16 @@ impl TcpTls {
             .with_no_client_auth();
         config.alpn_protocols = security.protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         config.resumption = Resumption::in_memory_sessions(RESUMPTION_COUNT_MAX);
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// The same trust without any session of this one's: a peer cannot tell by them that both are one.
+    ///
+    /// Source: RFC 9622 §6.2.8 (isolateSession).
+    pub fn isolated(&self) -> Self {
+        let mut config = (*self.config).clone();
+        config.resumption = Resumption::in_memory_sessions(RESUMPTION_COUNT_MAX);
+        Self { config: Arc::new(config) }
     }
 
     /// Connects to one address and verifies that it is `host`.
@@ -104,7 +113,8 @@ impl TcpTls {
         let name = ServerName::try_from(host.to_owned()).map_err(StackError::Name)?;
         let tcp = TcpStream::connect(address).await.map_err(StackError::Tcp)?;
         prepare(&tcp).map_err(StackError::Tcp)?;
-        let stream = self.connector.connect(name, tcp).await.map_err(StackError::Tls)?;
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let stream = connector.connect(name, tcp).await.map_err(StackError::Tls)?;
         if stream.get_ref().1.alpn_protocol().is_none() { Err(StackError::Protocol) } else { Ok(stream) }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fieldgate::config::{self, Config, ConfigError, Device, PushService};
 use fieldgate::limits::{
-    CHANNELS_PER_DEVICE_MAX, DEVICE_COUNT_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, SUBSCRIPTION_COUNT_MAX,
-    UNIX_PATH_BYTES_MAX,
+    CHANNELS_PER_DEVICE_MAX, DEVICE_COUNT_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, SERVICE_NAME_BYTES_MAX,
+    SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, UPSTREAM_PLACED_COUNT_MAX,
 };
+use fieldgate::proto::device::{Isolation, Options};
+use fieldgate::webpush::vapid::ApplicationServerKey;
 
 /// A text is a configuration within all bounds, which written out again is read as itself; or what is wrong with it is
 /// told line by line.
@@ -39,10 +41,18 @@ fn check_errors(text: &str, errors: &[ConfigError]) {
 fn check_bounds(config: &Config) {
     assert!(config.state.is_absolute() && config.control.is_absolute());
     assert!(config.control.as_os_str().len() <= UNIX_PATH_BYTES_MAX);
-    let PushService { url, ca_file, credential_file } = &config.push_service;
-    assert!([ca_file, credential_file].into_iter().flatten().all(|path| path.is_absolute()));
-    assert_eq!(url.scheme_str(), Some("https"));
-    assert!(url.host().is_some_and(|host| !host.is_empty()) && !url.to_string().contains(['@', '#']));
+    for PushService { name, url, ca_file, credential_file } in config.push_services() {
+        assert!(name.as_ref().is_none_or(|name| (1..=SERVICE_NAME_BYTES_MAX).contains(&name.len())));
+        assert!([ca_file, credential_file].into_iter().flatten().all(|path| path.is_absolute()));
+        assert_eq!(url.scheme_str(), Some("https"));
+        assert!(url.host().is_some_and(|host| !host.is_empty()) && !url.to_string().contains(['@', '#']));
+    }
+    let apart = config.devices.iter().filter(|device| device.options.isolated == Isolation::Connection);
+    assert!(config.push_services().count() + apart.count() <= UPSTREAM_PLACED_COUNT_MAX);
+    let names: Vec<_> = config.push_services().filter_map(|service| service.name.as_ref()).collect();
+    assert!(config.more_push_services.is_empty() || names.len() == config.push_services().count());
+    let asked = config.devices.iter().filter_map(|device| device.options.push_service.as_ref());
+    assert!(asked.clone().all(|name| names.contains(&name)));
 
     assert!(config.devices.len() <= DEVICE_COUNT_MAX);
     let channel_count: usize = config.devices.iter().map(|device| device.channels.len()).sum();
@@ -55,25 +65,44 @@ fn check_bounds(config: &Config) {
         assert_eq!(channels.len(), device.channels.len());
         assert!((1..=CHANNELS_PER_DEVICE_MAX).contains(&channels.len()));
         assert!((LINK_MTU_BYTES_MIN..=LINK_MTU_BYTES_MAX).contains(&device.mtu.into()));
-        let named = config::device(device.id.as_str(), &device.link.to_string(), device.channels.clone(), device.mtu);
+        let (link, channels, options) = (device.link.to_string(), device.channels.clone(), device.options.clone());
+        let named = config::device(device.id.as_str(), &link, channels, device.mtu, options);
         assert_eq!(named.as_ref(), Ok(device), "the same on the command line");
     }
 }
 
 /// Takes everything apart, so that a new setting cannot be forgotten here.
 fn written(config: &Config) -> String {
-    let Config { state, control, push_service: PushService { url, ca_file, credential_file }, devices } = config;
+    let Config { state, control, push_service: _, more_push_services, devices } = config;
     let mut text = format!("state = {}\ncontrol = {}\n", quoted(state), quoted(control));
-    write!(text, "[push_service]\nurl = {}\n", quoted(url.to_string())).expect("text grows");
-    for (key, path) in [("ca_file", ca_file), ("credential_file", credential_file)] {
-        if let Some(path) = path {
-            writeln!(text, "{key} = {}", quoted(path)).expect("text grows");
+    for PushService { name, url, ca_file, credential_file } in config.push_services() {
+        text += if more_push_services.is_empty() { "[push_service]\n" } else { "[[push_service]]\n" };
+        writeln!(text, "url = {}", quoted(url.to_string())).expect("text grows");
+        let name = name.as_ref().map(PathBuf::from);
+        for (key, value) in [("name", &name), ("ca_file", ca_file), ("credential_file", credential_file)] {
+            if let Some(value) = value {
+                writeln!(text, "{key} = {}", quoted(value)).expect("text grows");
+            }
         }
     }
-    for Device { id, link, channels, mtu } in devices {
+    for Device { id, link, channels, mtu, options } in devices {
         let channels: Vec<u16> = channels.iter().map(|channel| channel.0).collect();
         let (id, link) = (quoted(id.as_str()), quoted(link.to_string()));
         write!(text, "[[device]]\nid = {id}\nlink = {link}\nchannels = {channels:?}\nmtu = {mtu}\n").expect("it grows");
+        let Options { push_service, isolated, application_server_key } = options;
+        let isolated = match isolated {
+            Isolation::None => None,
+            Isolation::Set => Some("set"),
+            Isolation::Connection => Some("connection"),
+        };
+        let key = application_server_key.as_ref().map(ApplicationServerKey::as_str);
+        for (name, value) in
+            [("push_service", push_service.as_deref()), ("isolated", isolated), ("application_server_key", key)]
+        {
+            if let Some(value) = value {
+                writeln!(text, "{name} = {}", quoted(value)).expect("text grows");
+            }
+        }
     }
     text
 }

@@ -13,7 +13,7 @@ pub fn check(data: &[u8]) {
     let record = match Record::decode(key, value) {
         Ok(record) => record,
         Err(error) => {
-            let is_known = matches!(key.first(), Some(1..=4)) && matches!(value.first(), Some(1));
+            let is_known = matches!(key.first(), Some(1..=7)) && matches!(value.first(), Some(1..=3));
             assert!(is_known || error == Unreadable::Unknown || key.is_empty() || value.is_empty());
             return;
         }
@@ -28,14 +28,19 @@ pub fn check(data: &[u8]) {
 
 fn check_same(record: &Record, again: &Record) {
     match (record, again) {
-        (Record::Subscription(one), Record::Subscription(other)) => {
+        (Record::Subscription(one), Record::Subscription(other)) | (Record::Retired(one), Record::Retired(other)) => {
+            assert_eq!((&one.via, &one.restricted_to), (&other.via, &other.restricted_to));
             assert_eq!((&one.device, one.channel, one.leaving), (&other.device, other.channel, other.leaving));
             assert_eq!(one.granted, other.granted);
             assert_eq!(one.keys.private(), other.keys.private());
             assert_eq!((one.keys.public(), one.keys.auth()), (other.keys.public(), other.keys.auth()));
             assert!(one.granted.read.as_str().len() <= URI_BYTES_MAX);
         }
-        (Record::Set(one), Record::Set(other)) => assert_eq!(one, other),
+        (Record::Set { service, set }, Record::Set { service: other_service, set: other }) => {
+            assert_eq!((service, set), (other_service, other));
+        }
+        (Record::Departure(one), Record::Departure(other)) => assert_eq!(one, other),
+        (Record::Orphans(one), Record::Orphans(other)) => assert_eq!(one, other),
         (Record::Time(one), Record::Time(other)) => assert_eq!(one, other),
         (Record::Device(one), Record::Device(other)) => assert_eq!(one, other),
         pair => panic!("{pair:?}"),

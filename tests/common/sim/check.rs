@@ -295,6 +295,11 @@ impl Check {
         self.subscriptions.insert(told, Subscription { device, channel, is_wanted });
     }
 
+    /// The gateway replaces a subscription by another one.
+    pub fn replaced(&mut self, device: usize, channel: ChannelId) {
+        self.left(device, channel);
+    }
+
     /// A device gave a subscription up. What it is told from now on may be older than that.
     pub fn left(&mut self, device: usize, channel: ChannelId) {
         self.given_up.insert((device, channel));

@@ -175,6 +175,7 @@ impl Device {
             link: format!("unix:/run/{}.sock", self.id),
             channels: self.configured_channels.clone(),
             mtu: self.first_line.mtu as u16,
+            options: Default::default(),
         }
     }
 

@@ -70,11 +70,10 @@ pub(super) enum GatewayEvent {
     },
 }
 
-/// A write to flash: removal if there is no value.
+/// A write to flash, of all changes or none: keys with their values, removal if there is none.
 struct Write {
     ticket: u64,
-    key: Vec<u8>,
-    value: Option<Vec<u8>>,
+    changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
 /// The process, its configuration and its flash.
@@ -206,6 +205,12 @@ impl Gateway {
         if self.core.is_some() && self.pumps.remove(&device).is_some() {
             self.feed(Input::DeviceRemoved(self.ids[device].clone()), context);
         }
+    }
+
+    /// Gives a device other push URIs by command.
+    pub fn rotate(&mut self, device: usize, context: &mut Context) {
+        let input = Input::RotationAsked { device: self.ids[device].clone(), channel: None };
+        self.feed(input, context);
     }
 
     /// Whether a device is served.

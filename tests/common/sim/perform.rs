@@ -1,6 +1,7 @@
 //! How the gateway's shells perform what the machine decided.
 
 use fieldgate::proto::connection::ConnectionId;
+use fieldgate::proto::record::Record;
 use fieldgate::proto::{self, Change, Input, Output, Reply};
 use fieldgate::time::Instant;
 use fieldgate::webpush::ece::{self, DecodeError};
@@ -47,12 +48,15 @@ impl Gateway {
                 self.deliver(&device, session, (message, channel, &body), until, context);
             }
             Output::Reply { device, session, reply } => self.reply(&device, session, &reply, context),
-            Output::Persist { ticket, change } => {
-                let (key, value) = match change {
+            Output::Persist { ticket, change, also } => {
+                if let Some(Change::Put(Record::Retired(stored))) = also.as_deref() {
+                    context.check.replaced(self.index(&stored.device), stored.channel);
+                }
+                let changes = std::iter::once(change).chain(also.map(|also| *also)).map(|change| match change {
                     Change::Put(record) => (record.key().encode(), Some(record.encode().to_vec())),
                     Change::Remove(key) => (key.encode(), None),
-                };
-                self.writes.push_back(Write { ticket, key, value });
+                });
+                self.writes.push_back(Write { ticket, changes: changes.collect() });
                 let (pause, life) = (context.dice.between(1, 40), self.life);
                 context.after(pause, Event::Gateway(GatewayEvent::Stored { life }));
             }
@@ -67,6 +71,7 @@ impl Gateway {
             | Output::Monitor { connection, .. }
             | Output::Fetch { connection, .. }
             | Output::Subscribe { connection, .. }
+            | Output::UnsubscribeSet { connection, .. }
             | Output::Unsubscribe { connection, .. } => {
                 self.upstream_perform(self.number(connection), output, context);
             }
@@ -151,10 +156,12 @@ impl Gateway {
     }
 
     pub(super) fn write_next(&mut self) -> Option<u64> {
-        let Write { ticket, key, value } = self.writes.pop_front()?;
-        match value {
-            Some(value) => drop(self.flash.insert(key, value)),
-            None => drop(self.flash.remove(&key)),
+        let Write { ticket, changes } = self.writes.pop_front()?;
+        for (key, value) in changes {
+            match value {
+                Some(value) => drop(self.flash.insert(key, value)),
+                None => drop(self.flash.remove(&key)),
+            }
         }
         Some(ticket)
     }

@@ -105,6 +105,7 @@ enum Operation {
     Deaf,
     Fill,
     Remove,
+    Rotate,
     Cut,
     GoAway,
     Path,
@@ -125,6 +126,7 @@ const DEVICES: &[(u64, Operation)] = &[
     (3, Operation::Deaf),
     (2, Operation::Fill),
     (1, Operation::Remove),
+    (1, Operation::Rotate),
 ];
 const NETWORK: &[(u64, Operation)] = &[
     (30, Operation::Send),
@@ -177,6 +179,7 @@ impl World {
                 device.be_deaf(ms, context);
             }
             Operation::Fill => device.capacity = context.dice.between(1, 16) as usize,
+            Operation::Rotate => self.gateway.rotate(at, context),
             Operation::Remove => self.remove_or_add(at),
             Operation::Cut => self.cut_all(),
             Operation::GoAway => self.service.go_away(context),

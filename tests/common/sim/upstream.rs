@@ -30,6 +30,7 @@ enum Asked {
     Fetch { subscription: SubscriptionId, read: SubscriptionUri },
     Subscribe { subscription: SubscriptionId },
     Unsubscribe { subscription: SubscriptionId },
+    UnsubscribeSet { set: SetUri },
     Acknowledge { message: PushMessageUri },
 }
 
@@ -149,6 +150,10 @@ impl Upstream {
             Output::Unsubscribe { subscription, read, .. } => {
                 let request = Request::Delete(token(read.as_str()));
                 self.ask(Asked::Unsubscribe { subscription }, request, context);
+            }
+            Output::UnsubscribeSet { set, .. } => {
+                let request = Request::Delete(token(set.as_str()));
+                self.ask(Asked::UnsubscribeSet { set }, request, context);
             }
             Output::Subscribe { subscription, set, .. } => {
                 let request = Request::Subscribe(set.map(|set| token(set.as_str())));
@@ -322,6 +327,7 @@ fn answered(connection: ConnectionId, asked: Asked, reply: Option<Reply>) -> Opt
     let outcome = if reply.is_some() { Deletion::Done } else { Deletion::Retry(None) };
     match asked {
         Asked::Acknowledge { message } => Some(Input::Acknowledged { connection, message, outcome }),
+        Asked::UnsubscribeSet { set } => Some(Input::SetUnsubscribed { connection, set, outcome }),
         Asked::Unsubscribe { subscription } => Some(Input::Unsubscribed { connection, subscription, outcome }),
         Asked::Subscribe { subscription } => {
             let outcome = match reply {
