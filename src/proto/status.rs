@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::connection::Trouble;
 use super::device::Presence;
 use super::subscription::Life;
-use super::upstream::Upstream;
+use super::upstream::{Reason, Upstream};
 use super::{Counters, Gateway};
 
 /// The gateway at a glance.
@@ -21,8 +21,8 @@ pub struct Status {
     pub keep_alive_s: u64,
     /// Monitoring requests that are open.
     pub monitors: usize,
-    /// Other services to which the configured one sent requests on.
-    pub moved: Vec<MovedStatus>,
+    /// The connections beside the first one.
+    pub others: Vec<OtherStatus>,
     /// Messages in flight.
     pub in_flight: usize,
     /// Writes to the store in flight.
@@ -35,11 +35,15 @@ pub struct Status {
     pub counters: Counters,
 }
 
-/// A service that the configuration does not name.
+/// A connection beside the first one: to a further service, to one that requests were sent on to, or of one device alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct MovedStatus {
-    /// Its host and port.
+pub struct OtherStatus {
+    /// Host and port of the service.
     pub service: String,
+    /// Whether the configuration names the service.
+    pub is_configured: bool,
+    /// The device whose alone it is.
+    pub isolated: Option<String>,
     /// As [`Status::uplink`].
     pub uplink: &'static str,
     /// As [`Status::trouble`].
@@ -93,7 +97,7 @@ impl Gateway {
             needs_person: home.uplink.trouble().is_some_and(Trouble::needs_person),
             keep_alive_s: home.uplink.keep_alive_interval().as_secs(),
             monitors: self.upstreams.iter().map(|upstream| upstream.monitors.open_count()).sum(),
-            moved: self.upstreams.iter().skip(1).map(|upstream| self.moved_status(upstream)).collect(),
+            others: self.upstreams.iter().skip(1).map(|upstream| self.other_status(upstream)).collect(),
             in_flight: self.delivery.iter().count(),
             persisting: self.persisting.len(),
             undeliverable_known: self.delivery.undeliverable_count(),
@@ -117,9 +121,14 @@ impl Gateway {
         }
     }
 
-    fn moved_status(&self, upstream: &Upstream) -> MovedStatus {
-        let service = upstream.service.authority().to_owned();
-        MovedStatus { service, uplink: self.state_of(upstream), trouble: upstream.uplink.trouble() }
+    fn other_status(&self, upstream: &Upstream) -> OtherStatus {
+        OtherStatus {
+            service: upstream.service.authority().to_owned(),
+            is_configured: upstream.reason != Reason::Moved,
+            isolated: upstream.context.isolated.as_ref().map(ToString::to_string),
+            uplink: self.state_of(upstream),
+            trouble: upstream.uplink.trouble(),
+        }
     }
 }
 

@@ -98,7 +98,7 @@ impl PushService {
         self.goes.send_replace(());
     }
 
-    /// How many log lines begin so: a method and a path, `CONNECTED`, `CLOSED` or `REFUSED`.
+    /// How many log lines begin so: a method and a path, `CONTENT`, `CONNECTED`, `CLOSED` or `REFUSED`.
     pub fn count(&self, start: &str) -> usize {
         self.log.borrow().iter().filter(|line| line.starts_with(start)).count()
     }
@@ -179,6 +179,10 @@ async fn serve(
         log.borrow_mut().push(format!("{} {} {}", request.method(), request.uri().path(), token.unwrap_or("-")));
         match *request.method() {
             Method::POST => {
+                if !request.body().is_end_stream() {
+                    let media_type = request.headers().get("content-type").cloned();
+                    spawn_local(note_content(request.into_body(), media_type, Rc::clone(&log)));
+                }
                 let number = subscriptions.replace(subscriptions.get() + 1);
                 let response = match script.sends_on_to {
                     Some(port) => sent_on(port),
@@ -194,6 +198,16 @@ async fn serve(
         }
     }
     log.borrow_mut().push("CLOSED".to_owned());
+}
+
+/// Logs what a request carries.
+async fn note_content(mut body: h2::RecvStream, media_type: Option<http::HeaderValue>, log: Rc<RefCell<Vec<String>>>) {
+    let mut content = Vec::new();
+    while let Some(Ok(octets)) = body.data().await {
+        content.extend_from_slice(&octets);
+    }
+    let media_type = media_type.as_ref().and_then(|media_type| media_type.to_str().ok()).unwrap_or("-");
+    log.borrow_mut().push(format!("CONTENT {media_type} {}", String::from_utf8_lossy(&content)));
 }
 
 impl Script {

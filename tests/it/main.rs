@@ -21,6 +21,7 @@ mod kill_matrix;
 mod link_faults;
 mod link_ports;
 mod link_pump;
+mod membership;
 mod process;
 mod reload;
 mod rig;

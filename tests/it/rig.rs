@@ -156,6 +156,12 @@ impl Rig {
         task.await.expect("no panic").expect("it ran");
     }
 
+    /// Waits until the gateway has ended by itself.
+    pub async fn ended_gateway(&mut self) {
+        let (task, _order) = self.gateway.take().expect("it runs");
+        task.await.expect("no panic").expect("it ran");
+    }
+
     /// Stops the service and starts it again, where it was and with what it kept.
     pub async fn restart_service(&mut self) {
         self.service.take().expect("it runs").stop().await;
