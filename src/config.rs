@@ -22,6 +22,7 @@
 //! isolated = "set"                            # or "connection"; default: not
 //! # default: whoever has the push URI may send
 //! application_server_key = "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs"
+//! pending_acks = "auto"                       # or "flash"
 //! ```
 //!
 //! Several push services are written as `[[push_service]]`, each with a `name`.
@@ -45,7 +46,7 @@ use crate::limits::{
     LINK_PATH_BYTES_MAX, SERVICE_NAME_BYTES_MAX, SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX,
     UPSTREAM_PLACED_COUNT_MAX, URI_BYTES_MAX,
 };
-use crate::proto::device::{Isolation, Options};
+use crate::proto::device::{Isolation, Options, PendingAcks};
 use crate::transport::endpoint::LinkEndpoint;
 use crate::wire::{ChannelId, DeviceId};
 
@@ -58,7 +59,8 @@ pub const CONTROL_FILE: &str = "control.sock";
 
 const ROOT_KEYS: &[&str] = &["state", "control", "push_service", "device"];
 const PUSH_SERVICE_KEYS: &[&str] = &["name", "url", "ca_file", "credential_file"];
-const DEVICE_KEYS: &[&str] = &["id", "link", "channels", "mtu", "push_service", "isolated", "application_server_key"];
+const DEVICE_KEYS: &[&str] =
+    &["id", "link", "channels", "mtu", "push_service", "isolated", "application_server_key", "pending_acks"];
 
 /// What a gateway is told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -307,7 +309,20 @@ fn read_options(reader: &mut Reader, section: &Section, uses: &mut Uses) -> Opti
     }
     let key = |text: &str| text.parse().map_err(Problem::ServerKey);
     let application_server_key = reader.optional(section, "application_server_key", key);
-    Options { push_service, isolated, application_server_key }
+    let pending_acks = reader.optional(section, "pending_acks", pending_acks).unwrap_or_default();
+    Options { push_service, isolated, application_server_key, pending_acks }
+}
+
+/// Reads when what a device has acknowledged is written to flash.
+///
+/// # Errors
+/// The words that mean something.
+pub fn pending_acks(text: &str) -> Result<PendingAcks, Problem> {
+    match text {
+        "auto" => Ok(PendingAcks::Auto),
+        "flash" => Ok(PendingAcks::Flash),
+        _ => Err(Problem::OneOf(&["auto", "flash"])),
+    }
 }
 
 /// Reads how far a device is kept apart.

@@ -23,7 +23,7 @@ use self::supervisor::{News, Order, Supervisor};
 use crate::config::{self, Config};
 use crate::control::{Answer, Asked, Control, Request};
 use crate::downstream::{self, Downstream, SendError};
-use crate::limits::{DEVICE_COUNT_MAX, RESET_LINGER_MS};
+use crate::limits::{DEVICE_COUNT_MAX, RESET_LINGER_MS, STORE_CLOSE_MS_MAX};
 use crate::proto::device::Options;
 use crate::proto::record::{DeviceRecord, Record, Unreadable};
 use crate::proto::status::ChannelStatus;
@@ -599,7 +599,19 @@ impl Shell {
         channels.iter().map(channel).collect()
     }
 
-    async fn stop(self) {
+    /// What devices have acknowledged and the service does not know is on flash when the process ends.
+    async fn write_acknowledgements(&mut self) {
+        self.feed(Input::Stopping);
+        let end = TokioInstant::now() + Duration::from_millis(STORE_CLOSE_MS_MAX);
+        while self.core.is_persisting()
+            && let Ok(persisted) = timeout_at(end, self.store.next()).await
+        {
+            self.persisted(persisted);
+        }
+    }
+
+    async fn stop(mut self) {
+        self.write_acknowledgements().await;
         drop(self.downstream);
         self.upstream.close().await;
         if let Err(failure) = self.store.close() {

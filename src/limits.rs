@@ -41,6 +41,9 @@ pub const URI_BYTES_MAX: usize = 512;
 
 /// How long after its promise a message may still be handed to its device, in milliseconds.
 pub const HOLD_MS: u64 = 10_000;
+/// How long a service may take at least to answer a DELETE before the acknowledgement is written to flash, in
+/// milliseconds; four times its smoothed time if that is longer.
+pub const ACK_UNANSWERED_MS_MIN: u64 = 2_000;
 /// Message URIs remembered after their slot was freed, so that a late device ack still counts.
 pub const FREED_URI_RING: usize = 64;
 /// Message URIs remembered as never deliverable.
@@ -210,9 +213,10 @@ pub const STORE_CLOSE_MS_MAX: u64 = 5_000;
 const _: () = assert!(STORE_REGION_BYTES_MIN.is_multiple_of(STORE_BLOCK_BYTES));
 const _: () = assert!(STORE_REGION_BYTES_MAX.is_multiple_of(STORE_REGION_BYTES_MIN));
 const _: () = assert!(STORE_KEY_BYTES_MAX + STORE_VALUE_BYTES_MAX <= STORE_BATCH_BYTES_MAX);
-// Each subscription stores at most three URIs and 300 octets of keys and names, each slot one URI.
+// Each subscription stores at most three URIs and 400 octets of keys and names, each acknowledgement that is owed one URI.
 const _: () = assert!(
-    SUBSCRIPTION_COUNT_MAX * (3 * URI_BYTES_MAX + 300) + DELIVERY_SLOT_COUNT * (URI_BYTES_MAX + 100)
+    (SUBSCRIPTION_COUNT_MAX + ROTATION_COUNT_MAX) * (3 * URI_BYTES_MAX + 400)
+        + (DELIVERY_SLOT_COUNT + ACKED_COUNT_MAX + FREED_URI_RING) * (URI_BYTES_MAX + 100)
         <= STORE_LIVE_BYTES_MAX
 );
 

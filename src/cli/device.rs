@@ -9,7 +9,7 @@ use super::control::Socket;
 use super::{Failure, Outcome, say};
 use crate::config::{self, MTU_DEFAULT};
 use crate::control::Request;
-use crate::proto::device::{Isolation, Options};
+use crate::proto::device::{Isolation, Options, PendingAcks};
 use crate::webpush::vapid::ApplicationServerKey;
 use crate::wire::ChannelId;
 
@@ -51,6 +51,9 @@ enum Action {
         /// The VAPID public key of the one application server that may send to it
         #[arg(long, value_name = "KEY")]
         application_server_key: Option<ApplicationServerKey>,
+        /// When what it has acknowledged is written to flash: when the push service does not answer, or always first
+        #[arg(long, value_name = "auto|flash", value_parser = config::pending_acks, default_value = "auto")]
+        pending_acks: PendingAcks,
     },
     /// List the devices
     List {
@@ -99,9 +102,10 @@ enum Action {
 pub fn run(args: Args) -> Outcome {
     let Args { socket, action } = args;
     match action {
-        Action::Add { id, link, channel, mtu, push_service, isolated, application_server_key } => {
+        Action::Add { id, link, channel, mtu, push_service, isolated, application_server_key, pending_acks } => {
             let channels = channel.iter().copied().map(ChannelId).collect();
-            let options = Options { push_service, isolated: isolated.unwrap_or_default(), application_server_key };
+            let options =
+                Options { push_service, isolated: isolated.unwrap_or_default(), application_server_key, pending_acks };
             config::device(&id, &link, channels, mtu, options.clone())
                 .map_err(|(key, problem)| Failure::usage(format_args!("{}: {problem}", argument(key))))?;
             socket.ask(&Request::DeviceAdd { id: id.clone(), link, channels: channel, mtu, options })?;

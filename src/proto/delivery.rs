@@ -14,14 +14,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
-use super::backoff::Backoff;
+use super::acknowledgement::{Acknowledgement, Owed};
 use super::connection::ConnectionId;
 use super::device::DeviceIndex;
 use super::subscription::SubscriptionId;
 use super::upstream::UpstreamId;
 use crate::limits::{
-    ACKED_COUNT_MAX, DELETE_BACKOFF_MS_MAX, DELETE_BACKOFF_MS_MIN, DELIVERY_PER_DEVICE_MAX, DELIVERY_SLOT_COUNT,
-    DELIVERY_SLOT_SHARED_COUNT, FREED_URI_RING, UNDELIVERABLE_URI_COUNT_MAX,
+    ACKED_COUNT_MAX, DELIVERY_PER_DEVICE_MAX, DELIVERY_SLOT_COUNT, DELIVERY_SLOT_SHARED_COUNT, FREED_URI_RING,
+    UNDELIVERABLE_URI_COUNT_MAX,
 };
 use crate::time::Instant;
 use crate::webpush::resource::PushMessageUri;
@@ -74,17 +74,6 @@ impl fmt::Debug for Stage {
             Self::Acked(_) => "Acked(..)",
         })
     }
-}
-
-/// A DELETE that is due, in flight, or to be repeated.
-#[derive(Debug)]
-pub struct Acknowledgement {
-    /// The connection on which a request is on its way.
-    pub in_flight: Option<ConnectionId>,
-    /// When it may be sent.
-    pub not_before: Instant,
-    /// Pauses between repetitions.
-    pub backoff: Backoff,
 }
 
 /// One message in flight.
@@ -145,24 +134,6 @@ pub struct DeliveryTable {
     freed: VecDeque<Freed>,
     undeliverable: VecDeque<Undeliverable>,
     promises: u64,
-}
-
-impl Acknowledgement {
-    /// Due at once.
-    pub fn due(now: Instant) -> Self {
-        let backoff = Backoff::new(DELETE_BACKOFF_MS_MIN, DELETE_BACKOFF_MS_MAX);
-        Self { in_flight: None, not_before: now, backoff }
-    }
-
-    /// Whether it is to be sent now.
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.in_flight.is_none() && self.not_before <= now
-    }
-
-    /// A connection has ended, and with it a request on it.
-    pub fn connection_closed(&mut self, connection: ConnectionId) {
-        self.in_flight = self.in_flight.filter(|on| *on != connection);
-    }
 }
 
 impl Slot {
@@ -286,9 +257,66 @@ impl DeliveryTable {
                 id: message_id,
                 acknowledgement: None,
             };
-            push_bounded(&mut self.freed, freed, FREED_URI_RING);
+            self.remember(freed);
         }
         Some(slot)
+    }
+
+    /// Remembers a freed message in the place of the oldest one that is not to be acknowledged.
+    fn remember(&mut self, freed: Freed) {
+        if self.freed.len() == FREED_URI_RING {
+            let Some(oldest) = self.freed.iter().position(|freed| freed.acknowledgement.is_none()) else { return };
+            self.freed.remove(oldest);
+        }
+        self.freed.push_back(freed);
+    }
+
+    /// Takes up a message that its device had acknowledged in an earlier run.
+    ///
+    /// # Errors
+    /// [`Full`] when every slot is taken.
+    pub(super) fn restore(
+        &mut self,
+        message: PushMessageUri,
+        upstream: UpstreamId,
+        route: Route,
+        id: MessageId,
+        acknowledgement: Acknowledgement,
+    ) -> Result<(), Full> {
+        let index = self.slots.iter().position(Option::is_none).ok_or(Full)?;
+        let (promised_at, deadline) = (acknowledgement.not_before, acknowledgement.not_before);
+        self.slots[index] = Some(Slot {
+            message,
+            connection: ConnectionId::default(),
+            upstream,
+            route: Some(route),
+            id: Some(id),
+            promised_at,
+            deadline,
+            order: 0,
+            stage: Stage::Acked(acknowledgement),
+        });
+        Ok(())
+    }
+
+    /// The acknowledgements that are owed.
+    pub(super) fn owed_mut(&mut self) -> impl Iterator<Item = Owed<'_>> {
+        let slots = self.slots.iter_mut().flatten().filter_map(|slot| match &mut slot.stage {
+            Stage::Acked(acknowledgement) => Some(Owed {
+                message: &slot.message,
+                upstream: slot.upstream,
+                route: slot.route,
+                id: slot.id,
+                acknowledgement,
+            }),
+            _ => None,
+        });
+        let freed = self.freed.iter_mut().filter_map(|freed| {
+            let acknowledgement = freed.acknowledgement.as_mut()?;
+            let (route, id) = (Some(freed.route), Some(freed.id));
+            Some(Owed { message: &freed.message, upstream: freed.upstream, route, id, acknowledgement })
+        });
+        slots.chain(freed)
     }
 
     /// The next message that may be handed to this device: the oldest ready one, unless an older one is still coming.
@@ -320,17 +348,27 @@ impl DeliveryTable {
     }
 
     /// Forgets a freed message.
-    pub fn forget_freed(&mut self, message: &PushMessageUri) {
-        self.freed.retain(|freed| freed.message != *message);
+    pub fn forget_freed(&mut self, message: &PushMessageUri) -> Option<Freed> {
+        let at = self.freed.iter().position(|freed| freed.message == *message)?;
+        self.freed.remove(at)
     }
 
-    /// Forgets the messages of a subscription that the service no longer has: nothing is left to acknowledge.
-    pub fn forget_subscription(&mut self, subscription: SubscriptionId) {
-        self.freed.retain(|freed| freed.route.subscription != subscription);
+    /// Forgets the messages of a subscription that the service no longer has: nothing is left to acknowledge. Gives what
+    /// was to be.
+    pub fn forget_subscription(&mut self, subscription: SubscriptionId) -> Vec<(PushMessageUri, Acknowledgement)> {
         let slots = self.iter().filter(|(_, slot)| slot.route.is_some_and(|route| route.subscription == subscription));
-        for slot in slots.map(|(id, _)| id).collect::<Vec<_>>() {
-            self.free(slot);
+        let slots: Vec<SlotId> = slots.map(|(id, _)| id).collect();
+        let mut owed = Vec::new();
+        for slot in slots.into_iter().filter_map(|slot| self.free(slot)) {
+            if let Stage::Acked(acknowledgement) = slot.stage {
+                owed.push((slot.message, acknowledgement));
+            }
         }
+        let is_its = |freed: &Freed| freed.route.subscription == subscription;
+        let (forgotten, kept): (VecDeque<Freed>, _) = self.freed.drain(..).partition(is_its);
+        self.freed = kept;
+        owed.extend(forgotten.into_iter().filter_map(|freed| Some((freed.message, freed.acknowledgement?))));
+        owed
     }
 
     /// Forgets the messages of a device, but for those that it acknowledged.
@@ -406,7 +444,7 @@ mod tests {
         let device = devices()[0];
         for number in 0..DELIVERY_SLOT_COUNT + ACKED_COUNT_MAX {
             let slot = table.reserve(message(number), ON, route(device), Instant::ZERO, Instant::ZERO).expect("room");
-            table.get_mut(slot).expect("there").stage = Stage::Acked(Acknowledgement::due(Instant::ZERO));
+            table.get_mut(slot).expect("there").stage = Stage::Acked(Acknowledgement::due(Instant::ZERO, false));
         }
         assert_eq!(table.held_by(device), 0);
         let refused = table.reserve(message(9_999), ON, route(device), Instant::ZERO, Instant::ZERO);

@@ -46,6 +46,16 @@ pub enum Isolation {
     Connection,
 }
 
+/// When what a device has acknowledged is written to flash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PendingAcks {
+    /// When the service does not answer for a while, or the process ends.
+    #[default]
+    Auto,
+    /// Before the service hears of it: for devices that act, and forget over their own reset what they have done.
+    Flash,
+}
+
 /// What a device wants of its subscriptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
@@ -55,6 +65,8 @@ pub struct Options {
     pub isolated: Isolation,
     /// The key of the one application server that may send (RFC 8292 §4).
     pub application_server_key: Option<ApplicationServerKey>,
+    /// When what it has acknowledged is written to flash.
+    pub pending_acks: PendingAcks,
 }
 
 /// A device.

@@ -46,6 +46,8 @@ pub enum Input {
     },
     /// A person wants everything removed at the services and on flash.
     ResetAsked,
+    /// The process is about to end.
+    Stopping,
 
     /// The connection to the service can carry requests.
     ConnectionReady {
@@ -487,6 +489,7 @@ impl fmt::Debug for Input {
             Self::FetchAsked(..) => "FetchAsked",
             Self::RotationAsked { .. } => "RotationAsked { .. }",
             Self::ResetAsked => "ResetAsked",
+            Self::Stopping => "Stopping",
             Self::SetUnsubscribed { .. } => "SetUnsubscribed { .. }",
             Self::ConnectionReady { .. } => "ConnectionReady { .. }",
             Self::ConnectionClosed { .. } => "ConnectionClosed { .. }",

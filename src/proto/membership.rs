@@ -26,6 +26,8 @@ impl Gateway {
             }
             Record::Set { service, set } => self.restore_set(service, set),
             Record::Departure(set) => self.restore_departure(set),
+            // At most as many were ever owed as there are slots.
+            Record::PendingAck(owed) => self.restored_acks.push(owed),
             Record::Orphans(count) => self.orphans.restored(count),
             Record::Time(time) => self.time = Some(time),
             Record::Device(device) => self.device_added(device, false),
@@ -99,6 +101,7 @@ impl Gateway {
             entry.successor = entry.device.or(entry.successor);
         }
         self.fit_restored();
+        self.restore_acknowledgements();
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.device.is_none() && !entry.is_leaving()) {
             entry.leave(now);
         }
@@ -312,7 +315,7 @@ impl Gateway {
     /// The record of an ended subscription could not be removed: again, unless a new one has taken its place.
     pub(super) fn ended_not_stored(&mut self, key: Key) {
         let replaced = |life: &Life| matches!(life, Life::Granted { persisting: true, .. } | Life::Active(_));
-        if !self.subscriptions.iter().any(|entry| entry.key() == key && replaced(&entry.life)) {
+        if !self.subscriptions.iter().any(|entry| entry.key() == key && replaced(&entry.life)) && !self.is_owed(&key) {
             self.behind.ended.push(key);
         }
     }
@@ -350,7 +353,8 @@ impl Gateway {
             }
             self.subscriptions.remove(id);
         }
-        self.delivery.forget_subscription(id);
+        let owed = self.delivery.forget_subscription(id);
+        self.forget_acknowledgements(owed);
     }
 
     /// A subscription that is made anew is asked for where its device wants it now.
@@ -397,7 +401,8 @@ impl Gateway {
             Life::Active(_) if entry.role == Role::Current => {
                 self.behind.ended.push(entry.key());
                 entry.ended(now, random);
-                self.delivery.forget_subscription(id);
+                let owed = self.delivery.forget_subscription(id);
+                self.forget_acknowledgements(owed);
                 if self.succeed(id) {
                     self.subscriptions.remove(id);
                 } else {

@@ -11,6 +11,7 @@
 //! poll_timeout()              when to call back, and for what
 //! ```
 
+pub mod acknowledgement;
 pub mod backoff;
 pub mod connection;
 pub mod delivery;
@@ -29,12 +30,13 @@ mod membership;
 mod output;
 mod rotation;
 
+use self::acknowledgement::Acknowledgement;
 use self::connection::{ConnectionId, Trouble, Was};
-use self::delivery::{Acknowledgement, DeliveryTable, Slot, SlotId, Stage};
+use self::delivery::{DeliveryTable, Freed, Slot, SlotId, Stage};
 use self::departure::DepartureTable;
 use self::device::{DeviceIndex, DeviceTable, Presence};
 pub use self::event::{Change, Input, Output, PromiseId, Reply, Timer};
-use self::record::{DeviceRecord, Key};
+use self::record::{DeviceRecord, Key, PendingAck};
 use self::rotation::Orphans;
 use self::subscription::{Life, Mark, SubscriptionId, SubscriptionTable};
 use self::upstream::{Upstream, UpstreamId, UpstreamTable};
@@ -75,6 +77,7 @@ enum Subject {
     Ended(Key),
     Set(UpstreamId),
     Departure(SetUri),
+    PendingAck(PushMessageUri),
     Orphans(u8),
     Time,
     Device(DeviceId, Option<DeviceRecord>),
@@ -105,6 +108,8 @@ pub struct Gateway {
     /// Sets that are left for others, and are removed once all their subscriptions are replaced.
     abandoned: Vec<(SetUri, UpstreamId)>,
     orphans: Orphans,
+    /// What an earlier run owed, until all subscriptions are known.
+    restored_acks: Vec<PendingAck>,
     /// All stored facts and all configured devices are known.
     is_started: bool,
     /// Everything is to go.
@@ -152,6 +157,7 @@ impl Gateway {
             departures: DepartureTable::default(),
             abandoned: Vec::new(),
             orphans: Orphans::default(),
+            restored_acks: Vec::new(),
             is_started: false,
             is_resetting: false,
             promise: None,
@@ -181,6 +187,7 @@ impl Gateway {
             Input::FetchAsked(device) => self.fetch_asked(&device),
             Input::RotationAsked { device, channel } => self.rotation_asked(&device, channel),
             Input::ResetAsked => self.reset_asked(),
+            Input::Stopping => self.stopping(),
             Input::PathChanged => {
                 for upstream in self.upstreams.iter_mut() {
                     upstream.uplink.path_changed(self.now, &mut *self.random);
@@ -257,6 +264,7 @@ impl Gateway {
         self.replace_stalled();
         let waits = |stage: &Stage| matches!(stage, Stage::Ready(_) | Stage::Sent(_));
         self.give_up_where(|slot| waits(&slot.stage) && slot.deadline <= now);
+        self.write_unanswered();
         self.retire();
         self.begin_rotations();
     }
@@ -279,7 +287,8 @@ impl Gateway {
         let connect = upstream.uplink.connect_at().filter(|_| is_needed).map(|at| (at, Timer::Connect));
         let uplink = upstream.uplink.due().chain(self.stalled_at(upstream)).map(|at| (at, Timer::Connection));
         let requests = self.request_timeouts(upstream).filter(|_| upstream.uplink.requests_on().is_some());
-        connect.into_iter().chain(uplink).chain(requests)
+        let unanswered = self.unanswered_at(upstream).map(|at| (at, Timer::Acknowledge));
+        connect.into_iter().chain(uplink).chain(requests).chain(unanswered)
     }
 
     fn request_timeouts(&self, upstream: &Upstream) -> impl Iterator<Item = (Instant, Timer)> {
@@ -428,12 +437,12 @@ impl Gateway {
     /// A device has a message: from a slot, or from one that was given up meanwhile.
     fn device_ack(&mut self, device: &DeviceId, message: MessageId) {
         let Some(device) = self.devices.find(device) else { return };
-        let due = Acknowledgement::due(self.now);
-        if let Some(slot) = self.delivery.find_delivered(device, message)
-            && let Some(slot) = self.delivery.get_mut(slot)
+        let delivered = self.delivery.find_delivered(device, message);
+        if let Some(slot) = delivered
+            && let Some(route) = self.delivery.get_mut(slot).map(|slot| slot.route)
         {
-            let route = slot.route;
-            if !matches!(slot.stage, Stage::Acked(_)) {
+            let due = Acknowledgement::due(self.now, self.stores_first(route));
+            if let Some(slot) = self.delivery.get_mut(slot).filter(|slot| !matches!(slot.stage, Stage::Acked(_))) {
                 slot.stage = Stage::Acked(due);
                 self.counters.device_acks += 1;
             }
@@ -442,8 +451,10 @@ impl Gateway {
             }
             return;
         }
-        let mut freed = self.delivery.freed_mut().filter(|freed| freed.route.device == device && freed.id == message);
-        if let Some(freed) = freed.next()
+        let is_it = |freed: &Freed| freed.route.device == device && freed.id == message;
+        let route = self.delivery.freed().find(|freed| is_it(freed)).map(|freed| freed.route);
+        let due = Acknowledgement::due(self.now, self.stores_first(route));
+        if let Some(freed) = self.delivery.freed_mut().find(|freed| is_it(freed))
             && freed.acknowledgement.is_none()
         {
             freed.acknowledgement = Some(due);
@@ -476,8 +487,11 @@ impl Gateway {
         {
             match outcome {
                 Deletion::Done => {
-                    self.delivery.free(slot);
                     self.counters.acknowledged += 1;
+                    if let Some(Slot { upstream, stage: Stage::Acked(done), .. }) = self.delivery.free(slot) {
+                        self.answered(upstream, &done);
+                        self.settled(message, &done);
+                    }
                 }
                 Deletion::Retry(asked) => repeat(acknowledgement, asked, self.now, &mut *self.random),
             }
@@ -488,8 +502,10 @@ impl Gateway {
         match outcome {
             Deletion::Retry(asked) => repeat(acknowledgement, asked, self.now, &mut *self.random),
             Deletion::Done => {
-                self.delivery.forget_freed(message);
                 self.counters.acknowledged += 1;
+                if let Some(Freed { acknowledgement: Some(done), .. }) = self.delivery.forget_freed(message) {
+                    self.settled(message, &done);
+                }
             }
         }
     }
@@ -510,12 +526,18 @@ impl Gateway {
                 }
             }
             Subject::Departure(set) => self.departure_persisted(&set, stored),
+            Subject::PendingAck(message) => self.acknowledgement_persisted(&message, stored),
             Subject::Orphans(count) => self.orphans_persisted(count, stored),
             Subject::Time => self.behind.time |= !stored,
             Subject::Device(id, record) if !stored => self.device_not_stored(id, record),
             Subject::Ended(key) if !stored => self.ended_not_stored(key),
             Subject::Device(..) | Subject::Ended(_) => {}
         }
+    }
+
+    /// Whether writes are on their way.
+    pub fn is_persisting(&self) -> bool {
+        !self.persisting.is_empty()
     }
 
     /// The last wall time known to be good, from the store or since.

@@ -83,7 +83,7 @@ impl Gateway {
                 && let Stage::Acked(acknowledgement) = &mut slot.stage
                 && acknowledgement.is_due(now)
             {
-                acknowledgement.in_flight = Some(connection);
+                acknowledgement.sent(connection, now);
                 return Some(Output::Acknowledge { connection, message: slot.message.clone() });
             }
         }
@@ -92,7 +92,7 @@ impl Gateway {
                 && let Some(acknowledgement) = &mut freed.acknowledgement
                 && acknowledgement.is_due(now)
             {
-                acknowledgement.in_flight = Some(connection);
+                acknowledgement.sent(connection, now);
                 return Some(Output::Acknowledge { connection, message: freed.message.clone() });
             }
         }
@@ -105,6 +105,7 @@ impl Gateway {
             || self.upstreams.iter().any(|upstream| upstream.is_set_behind)
             || self.departures.iter().any(Departure::is_behind)
             || self.orphans_to_store().is_some()
+            || self.wants_acknowledgement_written()
             || !self.behind.devices.is_empty()
             || !self.behind.ended.is_empty()
             || self.subscriptions.iter().any(|entry| entry.life.is_behind())
@@ -150,7 +151,7 @@ impl Gateway {
         if let Some((subject, set, key)) = self.departure_behind() {
             return Some((subject, set.map_or(Change::Remove(key), |set| Change::Put(Record::Departure(set))), None));
         }
-        self.set_change().or_else(|| self.subscription_change())
+        self.acknowledgement_change().or_else(|| self.set_change()).or_else(|| self.subscription_change())
     }
 
     fn set_change(&mut self) -> Option<(Subject, Change, Option<Change>)> {

@@ -7,6 +7,7 @@
 //!                                 kind 4 device: device id
 //!                                 kind 5 subscription that was replaced: tag(8) | channel(2) | device id
 //!                                 kind 7 set that is being removed: tag(8)
+//!                                 kind 8 message that its device has and the service does not know of: tag(8)
 //! value  version(1) = 1 | postcard of the record below
 //!        version(1) = 2   a subscription that another service granted than was asked: as in 1, then that one's authority;
 //!                         a device with options: as in 1, then these
@@ -28,8 +29,8 @@ use crate::limits::RECORD_BYTES_MAX;
 use crate::time::UnixTime;
 use crate::webpush::ece::Keys;
 use crate::webpush::exchange::{Dialect, Granted};
-use crate::webpush::resource::{PushUri, SetUri, SubscriptionUri};
-use crate::wire::{ChannelId, DeviceId};
+use crate::webpush::resource::{PushMessageUri, PushUri, SetUri, SubscriptionUri};
+use crate::wire::{ChannelId, DeviceId, MessageId};
 
 const VERSION: u8 = 1;
 const VERSION_VIA: u8 = 2;
@@ -42,6 +43,7 @@ const DEVICE: u8 = 4;
 const RETIRED: u8 = 5;
 const ORPHANS: u8 = 6;
 const DEPARTURE: u8 = 7;
+const PENDING_ACK: u8 = 8;
 
 const TAG_BYTES: usize = 8;
 
@@ -61,6 +63,8 @@ pub enum Record {
     },
     /// A set that is being removed at the service with all its subscriptions.
     Departure(SetUri),
+    /// A message that its device has, of which the service is yet to hear.
+    PendingAck(PendingAck),
     /// Subscribe requests that may have made a subscription of which nothing is known here: those of unknown outcome, and
     /// those that are about to be sent.
     Orphans(u8),
@@ -68,6 +72,19 @@ pub enum Record {
     Time(UnixTime),
     /// A device that was added while running.
     Device(DeviceRecord),
+}
+
+/// A message that its device has, of which the service is yet to hear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingAck {
+    /// Its resource.
+    pub message: PushMessageUri,
+    /// The device it went to.
+    pub device: DeviceId,
+    /// The device's label of its subscription.
+    pub channel: ChannelId,
+    /// Its identity on the link.
+    pub id: MessageId,
 }
 
 /// A device that was added while running, in the words of the configuration.
@@ -101,6 +118,8 @@ pub enum Key {
     Set(Option<String>),
     /// A set that is being removed.
     Departure(Tag),
+    /// A message whose acknowledgement is owed.
+    PendingAck(Tag),
     /// The number of orphans.
     Orphans,
     /// The time.
@@ -152,6 +171,7 @@ impl Key {
             }
             Self::Set(service) => [&[SET], service.as_deref().unwrap_or_default().as_bytes()].concat(),
             Self::Departure(tag) => [&[DEPARTURE][..], &tag.0].concat(),
+            Self::PendingAck(tag) => [&[PENDING_ACK][..], &tag.0].concat(),
             Self::Orphans => vec![ORPHANS],
             Self::Time => vec![TIME],
             Self::Device(device) => [&[DEVICE], device.as_str().as_bytes()].concat(),
@@ -169,6 +189,7 @@ impl Record {
             }
             Self::Set { service, .. } => Key::Set(service.clone()),
             Self::Departure(set) => Key::Departure(Tag::of(set.as_str())),
+            Self::PendingAck(owed) => Key::PendingAck(Tag::of(owed.message.as_str())),
             Self::Orphans(_) => Key::Orphans,
             Self::Time(_) => Key::Time,
             Self::Device(record) => Key::Device(record.id.clone()),
@@ -180,6 +201,9 @@ impl Record {
         match self {
             Self::Subscription(stored) | Self::Retired(stored) => encode_subscription(stored),
             Self::Set { set, .. } | Self::Departure(set) => postcard_value(VERSION, &set.as_str()),
+            Self::PendingAck(PendingAck { message, device, channel, id }) => {
+                postcard_value(VERSION, &(message.as_str(), device, channel, id.0))
+            }
             Self::Orphans(count) => postcard_value(VERSION, count),
             Self::Time(time) => postcard_value(VERSION, time),
             Self::Device(record) if record.options == Options::default() => postcard_value(VERSION, record),
@@ -196,7 +220,7 @@ impl Record {
         let version_max = match kind {
             SUBSCRIPTION | RETIRED => VERSION_RESTRICTED,
             DEVICE => VERSION_OPTIONS,
-            SET | TIME | ORPHANS | DEPARTURE => VERSION,
+            SET | TIME | ORPHANS | DEPARTURE | PENDING_ACK => VERSION,
             _ => return Err(Unreadable::Unknown),
         };
         let (&version, value) = value.split_first().ok_or(Unreadable::Malformed)?;
@@ -218,6 +242,11 @@ impl Record {
                 Self::Set { service, set: decode_set(value)? }
             }
             DEPARTURE => Self::Departure(decode_set(value)?),
+            PENDING_ACK => {
+                let (message, device, channel, id): (&str, _, _, _) = from_postcard(value)?;
+                let message = PushMessageUri::parse(message).map_err(|_| Unreadable::Malformed)?;
+                Self::PendingAck(PendingAck { message, device, channel, id: MessageId(id) })
+            }
             ORPHANS => from_postcard(value).map(Self::Orphans)?,
             TIME => from_postcard(value).map(Self::Time)?,
             _ if version == VERSION => from_postcard(value).map(Self::Device)?,
@@ -294,7 +323,7 @@ fn from_postcard<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, Unreadabl
 mod tests {
     use super::*;
     use crate::limits::{CHANNELS_PER_DEVICE_MAX, LINK_PATH_BYTES_MAX, SERVICE_NAME_BYTES_MAX};
-    use crate::proto::device::Isolation;
+    use crate::proto::device::{Isolation, PendingAcks};
     use crate::random::SeededRandom;
     use crate::webpush::vapid::ApplicationServerKey;
 
@@ -411,7 +440,10 @@ mod tests {
             push_service: Some("second".into()),
             isolated: Isolation::Connection,
             application_server_key: Some(server_key()),
+            pending_acks: PendingAcks::Flash,
         };
+        let message = PushMessageUri::parse("https://push.example/m/1").expect("valid");
+        let owed = PendingAck { message, device: plain.id.clone(), channel: ChannelId(3), id: MessageId([7; 8]) };
         let set = SetUri::parse("https://push.example/t/1").expect("valid");
         vec![
             Record::Subscription(stored.clone()),
@@ -422,6 +454,7 @@ mod tests {
             Record::Set { service: None, set: set.clone() },
             Record::Set { service: Some("push.example:8443".into()), set: set.clone() },
             Record::Departure(set),
+            Record::PendingAck(owed),
             Record::Orphans(3),
             Record::Time(UnixTime(1_800_000_000)),
             Record::Device(plain.clone()),

@@ -11,6 +11,7 @@ use crate::wire::ChannelId;
 
 mod apart;
 mod moving;
+mod owed;
 mod redirected;
 mod rotated;
 

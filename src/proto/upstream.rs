@@ -4,6 +4,7 @@
 //! ones on connections of their own for devices that are kept apart. A service that sends subscribe requests on to another
 //! origin (RFC 8030 §7.1) adds that origin, for as long as it has subscriptions of ours.
 
+use super::acknowledgement::AnswerTime;
 use super::connection::{ConnectionId, Uplink};
 use super::monitor::MonitorTable;
 use crate::limits::{HTTPS_PORT, UPSTREAM_MOVED_COUNT_MAX, UPSTREAM_PLACED_COUNT_MAX};
@@ -61,6 +62,8 @@ pub struct Upstream {
     pub set: Option<SetUri>,
     /// Its stored form is behind.
     pub is_set_behind: bool,
+    /// How long it takes to answer a DELETE.
+    pub answer_time: AnswerTime,
     /// Since when a request for stored messages has the last of the service's streams.
     pub last_stream_taken: Option<Instant>,
 }
@@ -133,6 +136,7 @@ impl UpstreamTable {
             monitors: MonitorTable::default(),
             set: None,
             is_set_behind: false,
+            answer_time: AnswerTime::default(),
             last_stream_taken: None,
         });
         id

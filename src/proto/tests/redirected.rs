@@ -107,7 +107,7 @@ fn a_place_that_cannot_be_reached_is_given_up() {
     rig.dial();
     rig.feed(Input::ConnectionClosed { connection: rig.on, trouble: Trouble::Network });
     rig.on = home;
-    assert!(rig.gateway.status().moved.is_empty(), "nothing of ours is there");
+    assert!(rig.gateway.status().others.is_empty(), "nothing of ours is there");
     rig.wait(SUBSCRIBE_BACKOFF_MS_MIN);
     assert_eq!(subscribe(&mut rig), (subscription, first, granted(1).set));
 }
@@ -166,5 +166,5 @@ fn what_was_granted_elsewhere_is_read_there_after_a_restart_and_left_in_the_end(
     again.persist(true);
     let closed = again.take(|output| matches!(output, Output::Close { .. }));
     assert!(matches!(closed[..], [Output::Close { connection }] if connection == *there));
-    assert!(again.gateway.status().moved.is_empty());
+    assert!(again.gateway.status().others.is_empty());
 }

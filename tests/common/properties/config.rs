@@ -9,7 +9,7 @@ use fieldgate::limits::{
     CHANNELS_PER_DEVICE_MAX, DEVICE_COUNT_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, SERVICE_NAME_BYTES_MAX,
     SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, UPSTREAM_PLACED_COUNT_MAX,
 };
-use fieldgate::proto::device::{Isolation, Options};
+use fieldgate::proto::device::{Isolation, Options, PendingAcks};
 use fieldgate::webpush::vapid::ApplicationServerKey;
 
 /// A text is a configuration within all bounds, which written out again is read as itself; or what is wrong with it is
@@ -89,16 +89,20 @@ fn written(config: &Config) -> String {
         let channels: Vec<u16> = channels.iter().map(|channel| channel.0).collect();
         let (id, link) = (quoted(id.as_str()), quoted(link.to_string()));
         write!(text, "[[device]]\nid = {id}\nlink = {link}\nchannels = {channels:?}\nmtu = {mtu}\n").expect("it grows");
-        let Options { push_service, isolated, application_server_key } = options;
+        let Options { push_service, isolated, application_server_key, pending_acks } = options;
         let isolated = match isolated {
             Isolation::None => None,
             Isolation::Set => Some("set"),
             Isolation::Connection => Some("connection"),
         };
+        let pending_acks = (*pending_acks == PendingAcks::Flash).then_some("flash");
         let key = application_server_key.as_ref().map(ApplicationServerKey::as_str);
-        for (name, value) in
-            [("push_service", push_service.as_deref()), ("isolated", isolated), ("application_server_key", key)]
-        {
+        for (name, value) in [
+            ("push_service", push_service.as_deref()),
+            ("isolated", isolated),
+            ("application_server_key", key),
+            ("pending_acks", pending_acks),
+        ] {
             if let Some(value) = value {
                 writeln!(text, "{name} = {}", quoted(value)).expect("text grows");
             }

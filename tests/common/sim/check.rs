@@ -227,7 +227,6 @@ impl Check {
     // What the gateway does.
 
     pub fn gateway_started(&mut self) {
-        self.acked.clear();
         self.relayed.clear();
     }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use fieldgate::limits::{DEVICE_SEEN_COUNT, LINK_MESSAGE_BYTES_MAX, LINK_MTU_BYTES_MAX};
 use fieldgate::link::device::{self, Event as Heard};
 use fieldgate::link::{Config, SendError};
+use fieldgate::proto::device::{Options, PendingAcks};
 use fieldgate::proto::record::DeviceRecord;
 use fieldgate::time::Instant;
 use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, Role, ToDevice};
@@ -175,8 +176,13 @@ impl Device {
             link: format!("unix:/run/{}.sock", self.id),
             channels: self.configured_channels.clone(),
             mtu: self.first_line.mtu as u16,
-            options: Default::default(),
+            options: Options { pending_acks: self.pending_acks(), ..Options::default() },
         }
+    }
+
+    /// Every other device acts on what it gets.
+    fn pending_acks(&self) -> PendingAcks {
+        if self.index.is_multiple_of(2) { PendingAcks::Auto } else { PendingAcks::Flash }
     }
 
     /// The channels that should have a subscription at the end.
