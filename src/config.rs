@@ -11,6 +11,7 @@
 //! name = "home"                               # default: none, as long as there is one service
 //! url = "https://push.example.net/subscribe"
 //! ca_file = "/etc/fieldgate/ca.pem"           # default: the roots of the system
+//! crl_file = "/etc/fieldgate/crl.pem"         # default: none
 //! credential_file = "/etc/fieldgate/token"    # default: none
 //!
 //! [[device]]
@@ -58,7 +59,7 @@ pub const CHANNEL_DEFAULT: ChannelId = ChannelId(1);
 pub const CONTROL_FILE: &str = "control.sock";
 
 const ROOT_KEYS: &[&str] = &["state", "control", "push_service", "device"];
-const PUSH_SERVICE_KEYS: &[&str] = &["name", "url", "ca_file", "credential_file"];
+const PUSH_SERVICE_KEYS: &[&str] = &["name", "url", "ca_file", "crl_file", "credential_file"];
 const DEVICE_KEYS: &[&str] =
     &["id", "link", "channels", "mtu", "push_service", "isolated", "application_server_key", "pending_acks"];
 
@@ -89,6 +90,10 @@ pub struct PushService {
     pub url: Uri,
     /// Roots to verify it with, instead of those of the system; absolute.
     pub ca_file: Option<PathBuf>,
+    /// Lists of certificates that are not to be trusted any more; absolute.
+    ///
+    /// Source: RFC 9325 §7.5.
+    pub crl_file: Option<PathBuf>,
     /// The file with a bearer token that lets the gateway subscribe; absolute.
     pub credential_file: Option<PathBuf>,
 }
@@ -231,8 +236,9 @@ fn read_push_service(reader: &mut Reader, section: &Section) -> Option<PushServi
         push_service_url(text).map_err(Problem::Url)
     });
     let ca_file = reader.optional(section, "ca_file", absolute_path);
+    let crl_file = reader.optional(section, "crl_file", absolute_path);
     let credential_file = reader.optional(section, "credential_file", absolute_path);
-    Some(PushService { name, url: url?, ca_file, credential_file })
+    Some(PushService { name, url: url?, ca_file, crl_file, credential_file })
 }
 
 fn service_name(text: &str) -> Result<String, Problem> {

@@ -35,7 +35,8 @@ use crate::time::Instant;
 use crate::transport::endpoint::{LinkEndpoint, RemoteEndpoint};
 use crate::transport::path::PathMonitor;
 use crate::transport::properties::{SecurityParameters, Trust};
-use crate::transport::stack::tcp_tls::{TcpTls, TrustError, WallClock};
+use crate::transport::stack::tcp_tls::{TcpTls, WallClock};
+use crate::transport::trust::TrustError;
 use crate::upstream::credential::{Credential, CredentialError};
 use crate::upstream::{Service, Upstream};
 use crate::webpush::ece;
@@ -632,8 +633,11 @@ fn services(config: &Config, clock: &WallClock) -> Result<Vec<Service>, StartErr
 fn service(configured: &config::PushService, clock: &WallClock) -> Result<Service, (&'static str, ServiceError)> {
     let uri = PushServiceUri::new(&configured.url).map_err(|error| ("url", ServiceError::Url(error)))?;
     let trust = configured.ca_file.clone().map_or(Trust::System, Trust::File);
-    let security = SecurityParameters { trust, protocols: vec!["h2"] };
-    let stack = TcpTls::new(&security, clock.clone()).map_err(|error| ("ca_file", ServiceError::Trust(error)))?;
+    let security = SecurityParameters { trust, revocations: configured.crl_file.clone(), protocols: vec!["h2"] };
+    let distrust = |error: TrustError| {
+        (if error.is_of_revocations() { "crl_file" } else { "ca_file" }, ServiceError::Trust(error))
+    };
+    let stack = TcpTls::new(&security, clock.clone()).map_err(distrust)?;
     RemoteEndpoint::of_authority(uri.authority()).ok_or(("url", ServiceError::Url(InvalidResource::Authority)))?;
     let credential = configured.credential_file.as_deref().map(Credential::read).transpose();
     let credential = credential.map_err(|error| ("credential_file", ServiceError::Credential(error)))?;

@@ -289,6 +289,8 @@ pub const SUBSCRIPTION_FILE_BYTES_MAX: usize = 16_384;
 
 /// Octets of a file with root certificates: the bundles of whole systems have a quarter of it.
 pub const CA_FILE_BYTES_MAX: usize = 1024 * 1024;
+/// Octets of a file with revocation lists: some 20,000 certificates.
+pub const CRL_FILE_BYTES_MAX: usize = 1024 * 1024;
 
 // The push service.
 

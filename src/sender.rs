@@ -3,6 +3,7 @@
 //! One [`Sender`] speaks to one push service on one connection, made when it is needed and made anew when it ended.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,8 @@ use crate::random::{Random, SystemRandom};
 use crate::transport::endpoint::RemoteEndpoint;
 use crate::transport::preconnection::{EstablishmentError, Preconnection};
 use crate::transport::properties::{SecurityParameters, Trust};
-use crate::transport::stack::tcp_tls::{TcpTls, TrustError, WallClock};
+use crate::transport::stack::tcp_tls::{TcpTls, WallClock};
+use crate::transport::trust::TrustError;
 use crate::transport::{Application, HandshakeError, describe};
 use crate::webpush::ece::{self, EncodeError};
 use crate::webpush::exchange::{Accepted, Dialect, PostError};
@@ -29,6 +31,8 @@ use crate::webpush::subscription::PushSubscription;
 pub struct Sender {
     preconnection: Preconnection<Client>,
     authority: String,
+    /// Plaintexts are padded to a multiple of it.
+    class_bytes: usize,
     connection: Option<Session>,
     clock: WallClock,
     random: Box<dyn Random>,
@@ -68,14 +72,31 @@ impl Sender {
     /// # Errors
     /// [`SendError::Trust`] when the trust anchors cannot be used.
     pub fn new(subscription: &PushSubscription, trust: Trust) -> Result<Self, SendError> {
+        Self::with_revocations(subscription, trust, None)
+    }
+
+    /// The same, with a file of certificates that are not to be trusted any more.
+    ///
+    /// # Errors
+    /// [`SendError::Trust`] when trust anchors or lists cannot be used.
+    pub fn with_revocations(
+        subscription: &PushSubscription,
+        trust: Trust,
+        revocations: Option<PathBuf>,
+    ) -> Result<Self, SendError> {
         let authority = subscription.endpoint.authority().to_owned();
         let remote = RemoteEndpoint::of_authority(&authority).expect("an endpoint has a host");
         let clock = WallClock::default();
-        let security = SecurityParameters { trust, protocols: vec!["h2"] };
+        let security = SecurityParameters { trust, revocations, protocols: vec!["h2"] };
         let stack = TcpTls::new(&security, clock.clone()).map_err(SendError::Trust)?;
         let preconnection = Preconnection::new(remote, stack, Client);
         let random = Box::new(SystemRandom::default());
-        Ok(Self { preconnection, authority, connection: None, clock, random })
+        Ok(Self { preconnection, authority, class_bytes: 0, connection: None, clock, random })
+    }
+
+    /// Pads the messages to come to a multiple of some octets, so that their lengths say less.
+    pub fn pad_to(&mut self, class_bytes: usize) {
+        self.class_bytes = class_bytes;
     }
 
     /// Encrypts a message and posts it. A failure is the end of this attempt; nothing is repeated.
@@ -91,7 +112,8 @@ impl Sender {
         if subscription.endpoint.authority() != self.authority {
             return Err(SendError::OtherService);
         }
-        let body = ece::encode(&subscription.public, &subscription.auth, plaintext, 0, &mut *self.random)
+        let padding = ece::padding(plaintext.len(), self.class_bytes);
+        let body = ece::encode(&subscription.public, &subscription.auth, plaintext, padding, &mut *self.random)
             .map_err(SendError::Encode)?;
         let request = Dialect::Rfc8030.post_request(&subscription.endpoint, ttl, body.len());
         let (status, headers, posted_at) = self.exchange(request, body.into()).await?;
@@ -189,6 +211,11 @@ impl SendError {
             return false;
         };
         matches!(error, StackError::Tls(_))
+    }
+
+    /// Whether the file of revocation lists is what is wrong.
+    pub fn is_of_revocations(&self) -> bool {
+        matches!(self, Self::Trust(error) if error.is_of_revocations())
     }
 
     /// Whether the same message may be accepted later.

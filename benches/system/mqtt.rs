@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fieldgate::transport::stack::tcp_tls::certificates;
+use fieldgate::transport::trust::certificates;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -42,7 +42,8 @@ impl Parcel {
 
 impl Poster {
     pub async fn connect(authority: &str, ca: &Path) -> Self {
-        let security = SecurityParameters { trust: Trust::File(ca.to_owned()), protocols: vec!["h2"] };
+        let security =
+            SecurityParameters { trust: Trust::File(ca.to_owned()), revocations: None, protocols: vec!["h2"] };
         let stack = TcpTls::new(&security, WallClock::default()).expect("the authority is there");
         let remote = RemoteEndpoint::of_authority(authority).expect("an authority");
         let (requests, _) = Preconnection::new(remote, stack, Client).initiate().await.expect("the service is there");

@@ -3,16 +3,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use std::sync::Arc;
 
 use super::{Failure, Outcome, complain, say};
-use crate::config::{self, Config, ConfigError, Problem};
-use crate::limits::{CA_FILE_BYTES_MAX, CONFIG_BYTES_MAX};
+use crate::config::{self, Config, ConfigError, Problem, PushService};
+use crate::limits::CONFIG_BYTES_MAX;
 use crate::store::file;
 use crate::transport::endpoint::LinkEndpoint;
+use crate::transport::properties::Trust;
+use crate::transport::trust;
 use crate::upstream::credential::Credential;
 
 /// The configuration file in the working folder, which comes first when none is named.
@@ -108,8 +107,8 @@ fn file_errors(config: &Config) -> Vec<(String, String)> {
     }
     for (index, service) in config.push_services().enumerate() {
         let mut refuse = |key, error| errors.push((config.push_service_key(index, key), error));
-        if let Some(Err(error)) = service.ca_file.as_deref().map(check_ca_file) {
-            refuse("ca_file", error);
+        if let Err((key, error)) = check_trust(service) {
+            refuse(key, error);
         }
         if let Some(Err(error)) = service.credential_file.as_deref().map(Credential::read) {
             refuse("credential_file", error.to_string());
@@ -137,18 +136,19 @@ fn check_state(folder: &Path) -> Result<(), String> {
     fs::remove_file(&probe).map_err(unusable)
 }
 
-fn check_ca_file(path: &Path) -> Result<(), String> {
-    let unusable = |what: String| format!("{} {what}; it must hold certificates in PEM", path.display());
-    let pem = read_bounded(path, CA_FILE_BYTES_MAX).map_err(|error| unusable(format!("cannot be read: {error}")))?;
-    if pem.len() > CA_FILE_BYTES_MAX {
-        return Err(unusable(format!("is larger than {CA_FILE_BYTES_MAX} octets")));
+/// Reads the files that say whom to trust. The system's authorities may still be installed before the start.
+fn check_trust(service: &PushService) -> Result<(), (&'static str, String)> {
+    let PushService { ca_file, crl_file, .. } = service;
+    if ca_file.is_none() && crl_file.is_none() {
+        return Ok(());
     }
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| unusable(format!("is damaged: {error}")))?;
-        roots.add(certificate).map_err(|error| unusable(format!("holds something that is no certificate: {error}")))?;
-    }
-    if roots.is_empty() { Err(unusable("holds no certificate".to_owned())) } else { Ok(()) }
+    let trust = ca_file.clone().map_or(Trust::System, Trust::File);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = trust::verifier(&trust, crl_file.as_deref(), provider);
+    verifier.map(drop).map_err(|error| {
+        let key = if error.is_of_revocations() { "crl_file" } else { "ca_file" };
+        (key, error.to_string())
+    })
 }
 
 /// What may well be right later: devices come and go.

@@ -28,6 +28,12 @@ pub struct Args {
     /// Certification authority of the push service, in PEM; the system's if none is named
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Lists in PEM of certificates that are not to be trusted any more
+    #[arg(long, value_name = "FILE")]
+    crl: Option<PathBuf>,
+    /// Pad the message to a multiple of so many octets, to hide its length
+    #[arg(long, value_name = "OCTETS", value_parser = class)]
+    pad: Option<usize>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -48,8 +54,11 @@ pub fn run(args: Args) -> Outcome {
     let message = message(args.message)?;
     let trust = args.ca.map_or(Trust::System, Trust::File);
     block_on(async {
-        let mut sender =
-            Sender::new(&subscription, trust).map_err(|error| Failure::usage(format_args!("--ca: {error}")))?;
+        let mut sender = Sender::with_revocations(&subscription, trust, args.crl).map_err(|error| {
+            let option = if error.is_of_revocations() { "--crl" } else { "--ca" };
+            Failure::usage(format_args!("{option}: {error}"))
+        })?;
+        sender.pad_to(args.pad.unwrap_or(0));
         let sent = sender.send(&subscription, &message, Ttl::from_secs(args.ttl)).await.map_err(|error| {
             let again = match &error {
                 _ if error.is_retryable() && !error.is_untrusted() => "; it may be sent again",
@@ -68,6 +77,11 @@ pub fn run(args: Args) -> Outcome {
 
 fn ttl(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "a TTL is a whole number of seconds, such as 3600".to_owned())
+}
+
+fn class(text: &str) -> Result<usize, String> {
+    let class = text.parse().ok().filter(|class| (1..=PLAINTEXT_BYTES_MAX).contains(class));
+    class.ok_or_else(|| format!("a whole number of octets from 1 to {PLAINTEXT_BYTES_MAX}, such as 512"))
 }
 
 /// Reads the subscription to send to.

@@ -82,13 +82,14 @@ fn changed(old: &Device, new: &Device) -> Option<Changed> {
 fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
     // Taken apart, so that a setting that is added later cannot be forgotten here.
     let Config { state, control, push_service, more_push_services, devices: _ } = new;
-    let PushService { name, url, ca_file, credential_file } = push_service;
+    let PushService { name, url, ca_file, crl_file, credential_file } = push_service;
     let settings = [
         ("state", *state != running.state),
         ("control", *control != running.control),
         ("push_service.name", *name != running.push_service.name),
         ("push_service.url", *url != running.push_service.url),
         ("push_service.ca_file", *ca_file != running.push_service.ca_file),
+        ("push_service.crl_file", *crl_file != running.push_service.crl_file),
         ("push_service.credential_file", *credential_file != running.push_service.credential_file),
         ("push_service[1]", *more_push_services != running.more_push_services),
     ];
@@ -171,6 +172,7 @@ mod tests {
                 name: Some("other".into()),
                 url: "https://other.example/".parse().expect("a URL"),
                 ca_file: Some("/ca".into()),
+                crl_file: Some("/crl".into()),
                 credential_file: Some("/token".into()),
             },
             more_push_services: vec![push_service()],
@@ -183,6 +185,7 @@ mod tests {
             "push_service.name",
             "push_service.url",
             "push_service.ca_file",
+            "push_service.crl_file",
             "push_service.credential_file",
             "push_service[1]",
         ];
@@ -240,6 +243,6 @@ mod tests {
 
     fn push_service() -> PushService {
         let url = "https://push.example.net/subscribe".parse().expect("a URL");
-        PushService { name: None, url, ca_file: None, credential_file: None }
+        PushService { name: None, url, ca_file: None, crl_file: None, credential_file: None }
     }
 }

@@ -328,4 +328,21 @@ mod tests {
         std::fs::write(folder.path().join("ca.key"), "no key").unwrap();
         assert!(matches!(open(folder.path()), Err(CertificateError::Damaged(path)) if path.ends_with("ca.key")));
     }
+
+    /// D-9325-10: with an RSA key of 1024 bits that somebody put there the service does not start; with 2048 it does.
+    #[test]
+    fn d_9325_10_a_weak_key_is_refused() {
+        let [weak, strong] = [
+            include_str!("../../tests/common/certificates/rsa1024.key"),
+            include_str!("../../tests/common/certificates/rsa2048.key"),
+        ];
+        for file in ["ca.key", "service.key"] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join(file), weak).unwrap();
+            assert!(matches!(open(folder.path()), Err(CertificateError::Damaged(path)) if path.ends_with(file)));
+            std::fs::write(folder.path().join(file), strong).unwrap();
+            let authority = open(folder.path()).unwrap();
+            assert!(is_valid(&authority, &authority.issue(NOW).unwrap(), "localhost", NOW.0));
+        }
+    }
 }

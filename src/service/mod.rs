@@ -296,7 +296,7 @@ impl fmt::Display for StartError {
             }
             Self::Certificate(CertificateError::Damaged(path)) => write!(
                 f,
-                "{}: not a private key; restore it from a backup, or move it away with ca.pem to found a new authority, \
+                "{}: not a private key that is strong enough; restore it from a backup, or move it away with ca.pem to found a new authority, \
                  which every gateway and sender must then be given",
                 path.display()
             ),

@@ -7,6 +7,8 @@
 //! - A [`PathMonitor`](path::PathMonitor) tells when the network has changed.
 //! - A [stack] is a composition of protocols: `h2/tls/tcp/ip` upstream; framed serial, Unix or TCP downstream.
 //!
+//! Whom a stack trusts is read by [trust].
+//!
 //! `transport` knows no push, no subscription and no device. What runs above a secured stack is given to it as an
 //! [`Application`]; where messages begin and end on a device's byte stream is the business of the link protocol.
 //!
@@ -19,6 +21,7 @@ pub mod path;
 pub mod preconnection;
 pub mod properties;
 pub mod stack;
+pub mod trust;
 
 use std::fmt;
 

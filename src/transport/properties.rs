@@ -7,6 +7,8 @@ use std::path::PathBuf;
 pub struct SecurityParameters {
     /// The certification authorities that may vouch for the peer.
     pub trust: Trust,
+    /// A PEM file with the lists of certificates that they have revoked.
+    pub revocations: Option<PathBuf>,
     /// The application protocol, negotiated by ALPN (RFC 7301); a peer that selects none of them has failed.
     pub protocols: Vec<&'static str>,
 }

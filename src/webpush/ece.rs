@@ -141,6 +141,15 @@ pub fn decode(keys: &Keys, mut body: Vec<u8>) -> Result<Vec<u8>, DecodeError> {
     Ok(body)
 }
 
+/// Zero octets that bring a plaintext to a multiple of `class_bytes`, or to the largest plaintext where that is less: all
+/// plaintexts of one class look alike. A class of zero octets pads nothing.
+///
+/// Source: RFC 8291 §7 (lengths leak), RFC 8188 §2 (padding).
+pub fn padding(plaintext_bytes: usize, class_bytes: usize) -> usize {
+    let wanted = plaintext_bytes.max(1).div_ceil(class_bytes.max(1)).saturating_mul(class_bytes);
+    wanted.min(PLAINTEXT_BYTES_MAX).saturating_sub(plaintext_bytes)
+}
+
 /// Encrypts a message for the holder of `receiver` and `auth`, padded with `padding` zero octets.
 ///
 /// # Errors

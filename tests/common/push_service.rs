@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use http::{Method, Request, Response};
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -28,6 +29,10 @@ pub enum Identity {
     Expired,
     /// One that the authority in its file knows nothing of.
     Unknown,
+    /// One that its authority has revoked.
+    Revoked,
+    /// The certificate and key of two files, and the authority of a third, all in PEM.
+    Given([&'static str; 3]),
 }
 
 /// How the service behaves.
@@ -70,8 +75,10 @@ impl Default for Script {
 pub struct PushService {
     /// Where subscriptions are made.
     pub url: String,
-    /// Its certificate, which vouches for itself.
+    /// The authority that vouches for its certificate.
     pub ca_file: PathBuf,
+    /// What its authority has revoked, where it is of that kind.
+    pub crl_file: PathBuf,
     log: Rc<RefCell<Vec<String>>>,
     goes: watch::Sender<()>,
     _folder: tempfile::TempDir,
@@ -80,17 +87,16 @@ pub struct PushService {
 impl PushService {
     pub async fn start(script: Script) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let certificate = certificate(script.identity);
-        let ca_file = folder.path().join("ca.pem");
-        let other = self::certificate(Identity::OtherName);
-        let trusted = if script.identity == Identity::Unknown { &other } else { &certificate };
-        std::fs::write(&ca_file, trusted.cert.pem()).expect("written");
+        let shown = shown(script.identity);
+        let [ca_file, crl_file] = ["ca.pem", "crl.pem"].map(|name| folder.path().join(name));
+        std::fs::write(&ca_file, &shown.authority).expect("written");
+        std::fs::write(&crl_file, &shown.revoked).expect("written");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
         let url = format!("https://{}/subscribe", listener.local_addr().expect("an address"));
         let log: Rc<RefCell<Vec<String>>> = Rc::default();
         let (goes, _) = watch::channel(());
-        spawn_local(accept(listener, acceptor(&certificate), script, Rc::clone(&log), goes.subscribe()));
-        Self { url, ca_file, log, goes, _folder: folder }
+        spawn_local(accept(listener, acceptor(shown), script, Rc::clone(&log), goes.subscribe()));
+        Self { url, ca_file, crl_file, log, goes, _folder: folder }
     }
 
     /// Lets the connections that are there go, in order: what is open goes on.
@@ -104,24 +110,84 @@ impl PushService {
     }
 }
 
-/// A certificate that vouches for itself.
-fn certificate(identity: Identity) -> rcgen::CertifiedKey<rcgen::KeyPair> {
-    let name = if identity == Identity::OtherName { "other.example" } else { "127.0.0.1" };
-    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("a name");
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+/// What a service shows of itself, and whom its users trust.
+struct Shown {
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+    /// PEM.
+    authority: String,
+    /// A revocation list in PEM, or nothing.
+    revoked: String,
+}
+
+fn shown(identity: Identity) -> Shown {
+    match identity {
+        Identity::Revoked => revoked(),
+        Identity::Given([certificate, key, authority]) => Shown {
+            certificate: CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate"),
+            key: PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key"),
+            authority: authority.to_owned(),
+            revoked: String::new(),
+        },
+        Identity::Good | Identity::OtherName | Identity::Expired | Identity::Unknown => vouching_for_itself(identity),
+    }
+}
+
+fn vouching_for_itself(identity: Identity) -> Shown {
+    let mut params = params(if identity == Identity::OtherName { "other.example" } else { "127.0.0.1" });
     if identity == Identity::Expired {
         params.not_after = rcgen::date_time_ymd(2001, 1, 1);
     }
-    let signing_key = rcgen::KeyPair::generate().expect("a key");
-    rcgen::CertifiedKey { cert: params.self_signed(&signing_key).expect("a certificate"), signing_key }
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = params.self_signed(&key).expect("a certificate");
+    let authority = if identity == Identity::Unknown {
+        vouching_for_itself(Identity::OtherName).authority
+    } else {
+        certificate.pem()
+    };
+    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    Shown { certificate: certificate.der().clone(), key, authority, revoked: String::new() }
 }
 
-fn acceptor(certificate: &rcgen::CertifiedKey<rcgen::KeyPair>) -> TlsAcceptor {
-    let key = PrivateKeyDer::Pkcs8(certificate.signing_key.serialize_der().into());
+/// A certificate that is good but for the list of its authority.
+fn revoked() -> Shown {
+    let (mut ca, mut leaf) = (params("authority.example"), params("127.0.0.1"));
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    leaf.serial_number = Some(7_u64.into());
+    let [ca_key, key] = [(); 2].map(|()| rcgen::KeyPair::generate().expect("a key"));
+    let authority = ca.self_signed(&ca_key).expect("a certificate").pem();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let certificate = leaf.signed_by(&key, &issuer).expect("a certificate").der().clone();
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2024, 1, 1),
+        // Long over: a list counts until there is another.
+        next_update: rcgen::date_time_ymd(2024, 2, 1),
+        crl_number: 1_u64.into(),
+        issuing_distribution_point: None,
+        revoked_certs: vec![rcgen::RevokedCertParams {
+            serial_number: 7_u64.into(),
+            revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        }],
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let revoked = list.signed_by(&issuer).expect("a list").pem().expect("PEM");
+    Shown { certificate, key: PrivateKeyDer::Pkcs8(key.serialize_der().into()), authority, revoked }
+}
+
+fn params(name: &str) -> rcgen::CertificateParams {
+    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("a name");
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params
+}
+
+fn acceptor(shown: Shown) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.expect("TLS 1.2 and 1.3").with_no_client_auth();
-    let mut config = config.with_single_cert(vec![certificate.cert.der().clone()], key).expect("they belong together");
+    let mut config = config.with_single_cert(vec![shown.certificate], shown.key).expect("they belong together");
     config.alpn_protocols = vec![b"h2".to_vec()];
     TlsAcceptor::from(Arc::new(config))
 }

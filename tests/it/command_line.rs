@@ -104,6 +104,12 @@ fn a_capability_is_never_printed() {
         let ran = run(folder.path(), &["send", "--to", "to.json", "--ca", ca, "--ttl", "5", "x"]);
         assert!(ran.code == Some(2) && ran.err.contains("--ca: ") && ran.err.contains("in PEM"), "{}", ran.err);
     }
+    fs::write(folder.path().join("ca.pem"), include_str!("../common/certificates/rsa2048_authority.pem"))
+        .expect("written");
+    for crl in ["absent.pem", "to.json"] {
+        let ran = run(folder.path(), &["send", "--to", "to.json", "--ca", "ca.pem", "--crl", crl, "--ttl", "5", "x"]);
+        assert!(ran.code == Some(2) && ran.err.contains("--crl: ") && ran.err.contains("in PEM"), "{}", ran.err);
+    }
     fs::write(
         folder.path().join("fieldgate.toml"),
         format!("state = \"s\"\n[push_service]\nurl = \"http://x/{SECRET}\"\n"),

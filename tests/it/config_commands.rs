@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use fieldgate::limits::{CA_FILE_BYTES_MAX, CONFIG_BYTES_MAX};
+use fieldgate::limits::{CA_FILE_BYTES_MAX, CONFIG_BYTES_MAX, CRL_FILE_BYTES_MAX};
 use fieldgate::store::Store;
 
 const URL: &str = "https://push.example.net/subscribe";
@@ -107,6 +107,51 @@ fn the_certificates_must_be_certificates() {
     assert!(told(Some(empty_certificate)).contains("no certificate"));
     assert!(told(Some(&vec![b'\n'; CA_FILE_BYTES_MAX + 1])).contains("is larger than"));
     fs::write(&ca_file, pem).expect("it is ours");
+    assert_eq!(fieldgate(folder.path(), &["check"]).out, "ok\n");
+}
+
+/// D-9325-12: revocation lists must be lists, and are said to be wrong where they are named.
+#[test]
+fn d_9325_12_the_revocation_lists_must_be_lists() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut params = rcgen::CertificateParams::new(["ca.test".to_owned()]).expect("a name");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    fs::write(folder.path().join("ca.pem"), params.self_signed(&key).expect("a certificate").pem()).expect("written");
+    let crl_file = folder.path().join("crl.pem");
+    let line = format!("crl_file = \"{}\"", crl_file.display());
+    let init = ["init", "--force", "--state", "state", "--push-service", URL, "--ca-file", "ca.pem"];
+    assert_eq!(fieldgate(folder.path(), &init).code, 0);
+    let text: Vec<String> = config(folder.path())
+        .lines()
+        .map(|it| if it.starts_with("# crl_file = ") { line.clone() } else { it.to_owned() })
+        .collect();
+    let place = format!(":{}: push_service.crl_file: ", 1 + text.iter().position(|it| *it == line).expect("it is set"));
+    fs::write(folder.path().join("fieldgate.toml"), text.join("\n")).expect("written");
+    for (content, told) in [
+        (None, "cannot be read"),
+        (Some(&b""[..]), "holds no revocation list"),
+        (Some(b"-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n"), "is damaged"),
+        (Some(&vec![b'\n'; CRL_FILE_BYTES_MAX + 1]), "is larger than"),
+    ] {
+        if let Some(content) = content {
+            fs::write(&crl_file, content).expect("it is ours");
+        }
+        for command in ["check", "run"] {
+            let ran = fieldgate(folder.path(), &[command]);
+            assert!(ran.code == 2 && ran.err.contains(&place) && ran.err.contains(told), "{command}: {}", ran.err);
+        }
+    }
+    let issuer = rcgen::Issuer::new(params, key);
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2024, 1, 1),
+        next_update: rcgen::date_time_ymd(2024, 2, 1),
+        crl_number: 1_u64.into(),
+        issuing_distribution_point: None,
+        revoked_certs: vec![],
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    fs::write(&crl_file, list.signed_by(&issuer).expect("a list").pem().expect("PEM")).expect("it is ours");
     assert_eq!(fieldgate(folder.path(), &["check"]).out, "ok\n");
 }
 

@@ -25,6 +25,7 @@ fn the_example_of_the_module_is_read() {
     let config = Config::parse(&example).expect("an example that works");
     assert_eq!(config.control, PathBuf::from("/run/fieldgate/control.sock"));
     assert_eq!(config.push_service.ca_file, Some(PathBuf::from("/etc/fieldgate/ca.pem")));
+    assert_eq!(config.push_service.crl_file, Some(PathBuf::from("/etc/fieldgate/crl.pem")));
     assert_eq!(config.devices.len(), 1);
 }
 
@@ -92,7 +93,7 @@ fn all_errors_come_at_once_each_with_its_line() {
         "1: state: not set; add, for example: state = \"/var/lib/fieldgate\"",
         "2: control: the path is relative; write it from / on",
         "5: push_service.url: this is a whole number; write text in quotes",
-        "6: push_service.ca: unknown key; remove it, known here: name, url, ca_file, credential_file",
+        "6: push_service.ca: unknown key; remove it, known here: name, url, ca_file, crl_file, credential_file",
         "9: device[0].id: a device id is 1 to 32 characters of A-Z a-z 0-9 . _ -; choose another id",
         "10: device[0].link: a link is serial:/dev/PORT?baud=N, unix:/PATH or tcp:127.0.0.1:PORT",
         "11: device[0].mtu: out of bounds; write a number from 20 to 1024",

@@ -103,8 +103,13 @@ impl Rig {
 
     fn configured(folder: tempfile::TempDir, url: http::Uri, ca: std::path::PathBuf, service: Option<Running>) -> Self {
         let device = device(&folder, "d1");
-        let push_service =
-            config::PushService { name: None, url: url.clone(), ca_file: Some(ca), credential_file: None };
+        let push_service = config::PushService {
+            name: None,
+            url: url.clone(),
+            ca_file: Some(ca),
+            crl_file: None,
+            credential_file: None,
+        };
         let (state, control) = (folder.path().join("gateway"), folder.path().join("control.sock"));
         let config = Config { state, control, push_service, more_push_services: vec![], devices: vec![device] };
         Self { folder, service, url, gateway: None, config, told: Rc::default(), sender: None }

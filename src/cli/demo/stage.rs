@@ -151,6 +151,7 @@ impl Stage {
                 name: None,
                 url: service.url.parse().map_err(|error| format!("push service: {error}"))?,
                 ca_file: Some(service.ca_file.clone()),
+                crl_file: None,
                 credential_file: None,
             },
             devices: configured.clone(),

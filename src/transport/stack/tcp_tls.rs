@@ -3,21 +3,20 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{InvalidDnsNameError, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::limits::TCP_USER_TIMEOUT_MS;
-use crate::transport::properties::{SecurityParameters, Trust};
+use crate::transport::properties::SecurityParameters;
+use crate::transport::trust::{self, TrustError};
 
 /// TLS sessions remembered for resumption, in memory only.
 const RESUMPTION_COUNT_MAX: usize = 4;
@@ -32,17 +31,6 @@ pub struct TcpTls {
 #[derive(Clone, Debug, Default)]
 pub struct WallClock {
     floor_s: Arc<AtomicU64>,
-}
-
-/// Why the trust anchors cannot be used.
-#[derive(Debug)]
-pub enum TrustError {
-    /// The file cannot be read.
-    Unreadable(PathBuf, String),
-    /// The file holds no certificate.
-    Empty(PathBuf),
-    /// The operating system has no certification authorities.
-    NoSystemRoots,
 }
 
 /// Why a stream could not be made.
@@ -80,16 +68,17 @@ impl rustls::time_provider::TimeProvider for WallClock {
 }
 
 impl TcpTls {
-    /// Prepares the stack: reads the trust anchors once.
+    /// Prepares the stack: reads the trust anchors and revocation lists once.
     ///
     /// # Errors
-    /// [`TrustError`] when there is no trust anchor to verify with.
+    /// [`TrustError`] when there is no trust anchor to verify with, or no list where one is named.
     pub fn new(security: &SecurityParameters, clock: WallClock) -> Result<Self, TrustError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = trust::verifier(&security.trust, security.revocations.as_deref(), Arc::clone(&provider))?;
         let mut config = ClientConfig::builder_with_details(provider, Arc::new(clock))
             .with_safe_default_protocol_versions()
             .expect("the provider supports TLS 1.2 and 1.3")
-            .with_root_certificates(roots(&security.trust)?)
+            .with_webpki_verifier(verifier)
             .with_no_client_auth();
         config.alpn_protocols = security.protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         config.resumption = Resumption::in_memory_sessions(RESUMPTION_COUNT_MAX);
@@ -125,57 +114,9 @@ fn prepare(tcp: &TcpStream) -> io::Result<()> {
     socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(timeout))
 }
 
-fn roots(trust: &Trust) -> Result<RootCertStore, TrustError> {
-    let mut store = RootCertStore::empty();
-    match trust {
-        Trust::File(path) => {
-            for certificate in certificates(path)? {
-                let unusable = |error: rustls::Error| TrustError::Unreadable(path.clone(), error.to_string());
-                store.add(certificate).map_err(unusable)?;
-            }
-            if store.is_empty() {
-                return Err(TrustError::Empty(path.clone()));
-            }
-        }
-        Trust::System => {
-            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if store.is_empty() {
-                return Err(TrustError::NoSystemRoots);
-            }
-        }
-    }
-    Ok(store)
-}
-
-/// Reads the certificates of a PEM file.
-///
-/// # Errors
-/// [`TrustError::Unreadable`] when it cannot be read or is no PEM.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
-    let unreadable = |error: rustls::pki_types::pem::Error| TrustError::Unreadable(path.to_owned(), error.to_string());
-    let certificates = CertificateDer::pem_file_iter(path).map_err(unreadable)?;
-    certificates.map(|certificate| certificate.map_err(unreadable)).collect()
-}
-
 impl fmt::Debug for TcpTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TcpTls(..)")
-    }
-}
-
-impl fmt::Display for TrustError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(path, error) => {
-                write!(f, "{}: {error}; name a file with certificates in PEM", path.display())
-            }
-            Self::Empty(path) => {
-                write!(f, "{}: holds no certificate; name a file with certificates in PEM", path.display())
-            }
-            Self::NoSystemRoots => f.write_str(
-                "the system has no certification authorities: install ca-certificates, or name a file with them",
-            ),
-        }
     }
 }
 
@@ -193,7 +134,6 @@ impl fmt::Display for StackError {
     }
 }
 
-impl std::error::Error for TrustError {}
 impl std::error::Error for StackError {}
 
 /// What a person can do about a certificate that is not good.
@@ -202,7 +142,13 @@ fn advice(error: &io::Error) -> Option<&'static str> {
         BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
         NotValidYetContext, UnknownIssuer,
     };
-    let Some(rustls::Error::InvalidCertificate(reason)) = error.get_ref()?.downcast_ref() else { return None };
+    let reason = match error.get_ref()?.downcast_ref()? {
+        rustls::Error::InvalidCertificate(reason) => reason,
+        rustls::Error::InvalidCertRevocationList(_) => {
+            return Some("its authority did not sign the list in crl_file or --crl; name another");
+        }
+        _ => return None,
+    };
     Some(match reason {
         // Two authorities of one name: the one that is trusted here did not sign.
         UnknownIssuer | BadSignature => "name its certification authority with ca_file or --ca",
@@ -225,15 +171,5 @@ mod tests {
         clock.raise_floor(far);
         clock.raise_floor(crate::time::UnixTime(1));
         assert_eq!(clock.now(), far);
-    }
-
-    /// C-59: without a trust anchor there is no stack.
-    #[test]
-    fn a_file_without_certificate_is_refused() {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        let security = SecurityParameters { trust: Trust::File(file.path().into()), protocols: vec!["h2"] };
-        assert!(matches!(TcpTls::new(&security, WallClock::default()), Err(TrustError::Empty(_))));
-        let missing = SecurityParameters { trust: Trust::File("/nonexistent/ca.pem".into()), ..security };
-        assert!(matches!(TcpTls::new(&missing, WallClock::default()), Err(TrustError::Unreadable(..))));
     }
 }

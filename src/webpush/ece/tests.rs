@@ -189,6 +189,20 @@ fn padding_is_stripped() {
     assert_eq!(decode(&keys, short).as_deref(), Ok(&b"a"[..]));
 }
 
+/// D-8291-18, A-ALL-14: all plaintexts of one class get the same length, and none gets too long.
+#[test]
+fn d_8291_18_classes_make_lengths_equal() {
+    for bytes in 0..=512 {
+        assert_eq!(bytes + padding(bytes, 512), 512);
+    }
+    assert_eq!((padding(513, 512), padding(3_600, 512)), (511, PLAINTEXT_BYTES_MAX - 3_600));
+    assert_eq!((padding(PLAINTEXT_BYTES_MAX, 512), padding(PLAINTEXT_BYTES_MAX + 1, 512)), (0, 0));
+    assert_eq!(
+        (padding(7, 0), padding(7, 1), padding(0, 0), padding(7, usize::MAX)),
+        (0, 0, 0, PLAINTEXT_BYTES_MAX - 7)
+    );
+}
+
 /// D-8188-10, D-8291-03: each message has its own salt and sender key.
 #[test]
 fn salts_and_sender_keys_never_repeat() {

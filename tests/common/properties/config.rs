@@ -41,9 +41,9 @@ fn check_errors(text: &str, errors: &[ConfigError]) {
 fn check_bounds(config: &Config) {
     assert!(config.state.is_absolute() && config.control.is_absolute());
     assert!(config.control.as_os_str().len() <= UNIX_PATH_BYTES_MAX);
-    for PushService { name, url, ca_file, credential_file } in config.push_services() {
+    for PushService { name, url, ca_file, crl_file, credential_file } in config.push_services() {
         assert!(name.as_ref().is_none_or(|name| (1..=SERVICE_NAME_BYTES_MAX).contains(&name.len())));
-        assert!([ca_file, credential_file].into_iter().flatten().all(|path| path.is_absolute()));
+        assert!([ca_file, crl_file, credential_file].into_iter().flatten().all(|path| path.is_absolute()));
         assert_eq!(url.scheme_str(), Some("https"));
         assert!(url.host().is_some_and(|host| !host.is_empty()) && !url.to_string().contains(['@', '#']));
     }
@@ -75,11 +75,13 @@ fn check_bounds(config: &Config) {
 fn written(config: &Config) -> String {
     let Config { state, control, push_service: _, more_push_services, devices } = config;
     let mut text = format!("state = {}\ncontrol = {}\n", quoted(state), quoted(control));
-    for PushService { name, url, ca_file, credential_file } in config.push_services() {
+    for PushService { name, url, ca_file, crl_file, credential_file } in config.push_services() {
         text += if more_push_services.is_empty() { "[push_service]\n" } else { "[[push_service]]\n" };
         writeln!(text, "url = {}", quoted(url.to_string())).expect("text grows");
         let name = name.as_ref().map(PathBuf::from);
-        for (key, value) in [("name", &name), ("ca_file", ca_file), ("credential_file", credential_file)] {
+        for (key, value) in
+            [("name", &name), ("ca_file", ca_file), ("crl_file", crl_file), ("credential_file", credential_file)]
+        {
             if let Some(value) = value {
                 writeln!(text, "{key} = {}", quoted(value)).expect("text grows");
             }
