@@ -331,6 +331,10 @@ pub const SERVICE_PUSH_MS_MAX: u64 = 60_000;
 
 /// Connections the push service serves at once.
 pub const SERVICE_CONNECTION_COUNT_MAX: usize = 1_024;
+/// TLS sessions that may be resumed, over all clients.
+pub const SERVICE_TLS_SESSION_COUNT_MAX: usize = 1_024;
+/// How long a TLS session may be resumed, in seconds: what the clients are told.
+pub const SERVICE_TLS_SESSION_S_MAX: u64 = 86_400;
 /// Concurrent requests of one connection, monitors included.
 pub const SERVICE_STREAM_COUNT_MAX: u32 = 100;
 /// Octets of a request's header fields, as HTTP/2 counts them.

@@ -30,6 +30,8 @@ use crate::random::{Random, SystemRandom, array};
 use crate::time::{Duration, UnixTime};
 use crate::webpush::base64url;
 
+use super::resumption::Sessions;
+
 const DAY_S: u64 = 86_400;
 /// 2024-01-01: a clock before it was never set, and a certificate issued by it would not be valid yet or any more.
 const CLOCK_SET_S: u64 = 1_704_067_200;
@@ -145,9 +147,7 @@ impl ResolvesServerCert for CurrentCertificate {
 }
 
 /// The TLS side of the service: 1.2 and 1.3, AEAD suites with forward secrecy, no early data, one short ticket.
-///
-/// Sessions are kept in memory, so tickets die with the process and no ticket key has to be rotated.
-pub(super) fn server_config(certificate: Arc<CurrentCertificate>) -> ServerConfig {
+pub(super) fn server_config(certificate: Arc<CurrentCertificate>, sessions: Arc<Sessions>) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -155,6 +155,7 @@ pub(super) fn server_config(certificate: Arc<CurrentCertificate>) -> ServerConfi
         .with_no_client_auth()
         .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.session_storage = sessions;
     config.send_tls13_tickets = 1;
     config.max_early_data_size = 0;
     config

@@ -19,6 +19,7 @@ mod http1;
 mod hub;
 mod listener;
 mod parcel;
+mod resumption;
 pub mod retention;
 pub mod routes;
 mod session;
@@ -50,6 +51,7 @@ use certificate::{Authority, CertificateError, CurrentCertificate};
 use clock::Clock;
 use hub::Hub;
 use listener::Listener;
+use resumption::Sessions;
 use retention::{Input, Retention};
 use routes::SUBSCRIBE_PATH;
 use store::{Closed, OpenError, Store};
@@ -135,7 +137,8 @@ impl Service {
         let hub = Rc::new(Hub::new(retention, Box::new(SystemRandom::default()), Rc::clone(&clock), store));
 
         let (stop, stopping) = watch::channel(false);
-        let config = Arc::new(certificate::server_config(Arc::clone(&certificate)));
+        let sessions = Arc::new(Sessions::default());
+        let config = Arc::new(certificate::server_config(Arc::clone(&certificate), Arc::clone(&sessions)));
         let listener = Listener::new(listener, config, Rc::clone(&hub), stopping, options.connection_count_max);
         let host = options.name.unwrap_or_else(|| host(address.ip()));
         let url = format!("https://{host}{}{SUBSCRIBE_PATH}", port(address.port()));
@@ -145,7 +148,7 @@ impl Service {
         let (mut serving, mut helpers) = (JoinSet::new(), JoinSet::new());
         serving.spawn_local(listener.run());
         helpers.spawn_local(run_timers(Rc::clone(&hub)));
-        helpers.spawn_local(renew(authority, certificate, Rc::clone(&clock)));
+        helpers.spawn_local(renew(authority, certificate, sessions, Rc::clone(&clock)));
         let closed = Some(closed);
         Ok(Running { url, address, ca_file, clock, hub, stop, serving, helpers, closed })
     }
@@ -214,12 +217,13 @@ async fn run_timers(hub: Rc<Hub>) {
     hub.run_timers().await;
 }
 
-/// Replaces the certificate after two thirds of its life, for ever. It looks at the wall clock often: a board's may
-/// jump after the start, and then a certificate may long be out of date.
-async fn renew(authority: Authority, certificate: Arc<CurrentCertificate>, clock: Rc<Clock>) {
+/// Replaces the certificate after two thirds of its life, for ever, and wipes old sessions. It looks at the wall clock
+/// often: a board's may jump after the start, and then a certificate may long be out of date.
+async fn renew(authority: Authority, certificate: Arc<CurrentCertificate>, sessions: Arc<Sessions>, clock: Rc<Clock>) {
     let mut issued = clock.now().wall;
     loop {
         tokio::time::sleep(Duration::from_secs(SERVICE_CERTIFICATE_LOOK_S)).await;
+        sessions.forget_old();
         let now = clock.now().wall;
         if now >= issued && now.0 - issued.0 < Authority::renewal().as_secs() {
             continue;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fieldgate::limits::LINK_MTU_BYTES_MAX;
 use fieldgate::link::{Config, Event, Link, Role};
 use fieldgate::time::Instant;
-use fieldgate::wire::{DeviceId, ToDevice, ToGateway};
+use fieldgate::wire::{DeviceId, MessageId, ToDevice, ToGateway};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep_until, timeout};
 
@@ -92,6 +92,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScriptedDevice<S> {
                 other => panic!("{other:?} instead of a subscription"),
             }
         }
+    }
+
+    /// Waits for a message of the push service: it has this text.
+    pub async fn hear_push(&mut self, text: &str) -> MessageId {
+        let heard = self.hear().await;
+        let ToDevice::Push { message, body, .. } = heard.message() else { panic!("{heard:?} is no push") };
+        assert_eq!(String::from_utf8_lossy(body), text);
+        message
     }
 
     pub fn into_stream(self) -> S {

@@ -6,6 +6,10 @@ mod device;
 mod flash;
 #[path = "../common/push_service.rs"]
 mod push_service;
+#[path = "../common/relay.rs"]
+mod relay;
+#[path = "../common/tls_records.rs"]
+mod tls_records;
 
 mod board_files;
 mod command_line;
@@ -31,6 +35,7 @@ mod simulate_process;
 mod simulation;
 mod store_log;
 mod store_writer;
+mod tls_on_the_wire;
 mod trust_faults;
 mod walks;
 
