@@ -1,7 +1,7 @@
 //! A push service that shares no code with ours: it does what a script says and logs what it is asked.
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -181,6 +181,13 @@ fn params(name: &str) -> rcgen::CertificateParams {
     let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("a name");
     params.distinguished_name.push(rcgen::DnType::CommonName, name);
     params
+}
+
+/// The TLS of a service whose authority is in a file.
+pub fn good_acceptor(ca_file: &Path) -> TlsAcceptor {
+    let shown = shown(Identity::Good);
+    std::fs::write(ca_file, &shown.authority).expect("written");
+    acceptor(shown)
 }
 
 fn acceptor(shown: Shown) -> TlsAcceptor {

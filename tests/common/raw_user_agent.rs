@@ -3,7 +3,7 @@
 //! It writes field blocks without compression and reads only the first octet of those it gets, which names a status
 //! of the static table: 0x88 is 200, 0x89 is 204, 0x8c is 400, 0x8d is 404.
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -70,6 +70,18 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     octets
 }
 
+/// A field block without compression: each field literal and with its name; lengths below 127 need no continuation.
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let text = |text: &str| [&[u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
+    fields.iter().flat_map(|(name, value)| [&[0][..], &text(name), &text(value)].concat()).collect()
+}
+
+/// The pairs in the payload of SETTINGS.
+pub fn settings(payload: &[u8]) -> Vec<(u16, u32)> {
+    let value = |pair: &[u8]| u32::from_be_bytes(pair[2..6].try_into().expect("four octets"));
+    payload.chunks(6).map(|pair| (u16::from_be_bytes([pair[0], pair[1]]), value(pair))).collect()
+}
+
 pub struct RawUserAgent {
     stream: TlsStream<TcpStream>,
     authority: String,
@@ -111,16 +123,8 @@ impl RawUserAgent {
 
     /// A request without content, as a frame.
     pub fn request_frame(&self, stream: u32, method: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
-        let mut block = Vec::new();
         let pseudo = [(":method", method), (":scheme", "https"), (":authority", &*self.authority), (":path", path)];
-        for (name, value) in pseudo.iter().chain(fields) {
-            // Literal without indexing, new name; lengths below 127 need no continuation.
-            block.extend([0, u8::try_from(name.len()).expect("short")]);
-            block.extend(name.bytes());
-            block.push(u8::try_from(value.len()).expect("short"));
-            block.extend(value.bytes());
-        }
-        frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)
+        frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&[&pseudo, fields].concat()))
     }
 
     pub async fn reset(&mut self, stream: u32, code: u32) {
@@ -137,11 +141,7 @@ impl RawUserAgent {
             let frame = timeout(PATIENCE, self.read()).await.expect("in time")?;
             match (frame.kind, frame.flags & ACK) {
                 (SETTINGS, 0) => {
-                    let pair = |it: &[u8]| {
-                        let value = it[2..6].try_into().expect("four octets");
-                        (u16::from_be_bytes([it[0], it[1]]), u32::from_be_bytes(value))
-                    };
-                    self.settings.extend(frame.payload.chunks(6).map(pair));
+                    self.settings.extend(settings(&frame.payload));
                     self.send(SETTINGS, ACK, 0, &[]).await;
                 }
                 (SETTINGS, _) | (WINDOW_UPDATE, _) => {}
@@ -181,11 +181,16 @@ impl RawUserAgent {
     }
 
     async fn read(&mut self) -> Option<Frame> {
-        let mut head = [0; 9];
-        self.stream.read_exact(&mut head).await.ok()?;
-        let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = head;
-        let mut payload = vec![0; usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2)];
-        self.stream.read_exact(&mut payload).await.ok()?;
-        Some(Frame { kind, flags, stream: u32::from_be_bytes([s0, s1, s2, s3]), payload })
+        read_frame(&mut self.stream).await
     }
+}
+
+/// The next frame; None once the connection is closed.
+pub async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.ok()?;
+    let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = head;
+    let mut payload = vec![0; usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2)];
+    stream.read_exact(&mut payload).await.ok()?;
+    Some(Frame { kind, flags, stream: u32::from_be_bytes([s0, s1, s2, s3]), payload })
 }

@@ -17,8 +17,10 @@ mod config_commands;
 mod config_text;
 
 mod disk_faults;
+mod end_to_end_content;
 mod foreign_service;
 mod fuzz_corpus;
+mod http2_messages;
 mod http_faults;
 mod kill;
 mod kill_matrix;
@@ -27,6 +29,7 @@ mod link_ports;
 mod link_pump;
 mod membership;
 mod process;
+mod raw_stage;
 mod reload;
 mod rig;
 mod secrets;
@@ -39,6 +42,8 @@ mod tls_on_the_wire;
 mod trust_faults;
 mod walks;
 
+#[path = "../common/raw_push_service.rs"]
+mod raw_push_service;
 #[path = "../common/raw_user_agent.rs"]
 mod raw_user_agent;
 #[path = "../common/service.rs"]

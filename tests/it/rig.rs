@@ -97,8 +97,13 @@ impl Rig {
 
     /// The gateway is configured for a push service that is not ours.
     pub async fn with_foreign(service: &PushService) -> Self {
+        Self::with_service_at(&service.url, &service.ca_file)
+    }
+
+    /// The gateway is configured for a push service that vouches for itself in a file.
+    pub fn with_service_at(url: &str, ca_file: &std::path::Path) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        Self::configured(folder, service.url.parse().expect("a URL"), service.ca_file.clone(), None)
+        Self::configured(folder, url.parse().expect("a URL"), ca_file.to_owned(), None)
     }
 
     fn configured(folder: tempfile::TempDir, url: http::Uri, ca: std::path::PathBuf, service: Option<Running>) -> Self {
