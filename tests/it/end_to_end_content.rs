@@ -108,6 +108,23 @@ async fn d_8291_17_a_message_under_a_wrong_link_reaches_nobody() {
     assert_eq!(stage.connection.count(Seen::Delete), 2);
 }
 
+/// D-8291-18, A-ALL-14: padded messages look alike until the gateway has stripped what was added.
+#[tokio::test(flavor = "local")]
+async fn d_8291_18_padding_ends_at_the_gateway() {
+    let mut stage = Stage::set().await;
+    let PushSubscription { public, auth, endpoint } = stage.subscription.clone();
+    let mut lengths = Vec::new();
+    for (number, bytes) in [1, 2, 200, 400].into_iter().enumerate() {
+        let text = "x".repeat(bytes);
+        let padding = ece::padding(bytes, 512);
+        let body = ece::encode(&public, &auth, text.as_bytes(), padding, &mut stage.random).expect("it fits");
+        lengths.push(body.len());
+        stage.connection.push(&endpoint, &format!("/m/{number}"), &GOOD_HEAD, &body).await;
+        is_delivered(&mut stage.connection, &mut stage.device, &text).await;
+    }
+    assert!(lengths.iter().all(|length| *length == lengths[0]), "{lengths:?}");
+}
+
 /// D-8291-19: the gateway holds the keys. It decrypts, and no octet of the ciphertext goes on over the link.
 #[tokio::test(flavor = "local")]
 async fn d_8291_19_the_gateway_decrypts() {

@@ -28,6 +28,8 @@ mod link_faults;
 mod link_ports;
 mod link_pump;
 mod membership;
+mod message_lengths;
+mod preferences;
 mod process;
 mod raw_stage;
 mod reload;
@@ -41,6 +43,7 @@ mod store_writer;
 mod tls_on_the_wire;
 mod trust_faults;
 mod walks;
+mod withdrawing;
 
 #[path = "../common/raw_push_service.rs"]
 mod raw_push_service;

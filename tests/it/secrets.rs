@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Output;
 
 use base64::Engine as _;
@@ -15,8 +17,11 @@ const LOUD: &[(&str, &str)] =
 const TEXT: &str = "the-secret-text-of-a-message";
 /// Characters of a token: 128 random bits.
 const TOKEN_CHARACTERS: usize = 22;
+/// Of the store of the service.
+const PAGE_BYTES: usize = 4_096;
 
-/// A-ALL-04, A-ALL-05, A-UA-43, A-UA-04: processes that are asked to say all they can, while what can go wrong does.
+/// A-ALL-04, A-UA-43, A-UA-04: processes that are asked to say all they can, and the libraries below them as well, while
+/// what can go wrong does, up to a panic amid the secrets.
 #[test]
 fn a_all_04_nothing_that_is_written_holds_a_secret() {
     let (site, mut service) = Site::with_service_in(LOUD);
@@ -54,9 +59,79 @@ fn a_all_04_nothing_that_is_written_holds_a_secret() {
     drop(devices);
     service.terminate();
     gateway.terminate();
+    damage_the_store(&site);
+    assert_eq!(site.restart_service().exit_code(), Some(101), "it panics");
+    assert!(site.lines("service.err").iter().any(|line| line.contains("panic")));
     for (name, text) in written(&site, &outputs) {
         for secret in &secrets {
             assert!(!text.contains(secret), "{name} holds a secret");
+        }
+    }
+}
+
+/// The store of the service, with all that it holds, but for the octets in each page that say what the page is.
+fn damage_the_store(site: &Site) {
+    let path = site.path("service/service.redb");
+    let mut octets = fs::read(&path).expect("the store");
+    // What says that it is a store, and of which version, stays.
+    octets.chunks_mut(PAGE_BYTES).skip(1).for_each(|page| page[..4].fill(0xff));
+    fs::write(&path, octets).expect("written");
+}
+
+/// A-ALL-05: at the level that there is without asking, the service says nothing of what subscriptions do: its log relates
+/// none to another. No line of the gateway's names two of them.
+#[test]
+fn a_all_05_no_line_relates_two_subscriptions() {
+    let (site, mut service) = Site::with_service();
+    site.await_listening();
+    let before = site.lines("service.err");
+    site.configure(&[("d1", site.device_link("d1")), ("d2", site.device_link("d2"))]);
+    let mut gateway = site.start_gateway();
+    let _devices = [site.start_device("d1", &[]), site.start_device("d2", &[])];
+    for id in ["d1", "d2"] {
+        site.send(&site.subscription(id), TEXT);
+        site.await_received(id, TEXT);
+    }
+    let listed = site.command(&["device", "list", "--json"]).stdout;
+    let listed: serde_json::Value = serde_json::from_slice(&listed).expect("JSON");
+    let fingerprints: Vec<String> = ["/0", "/1"]
+        .iter()
+        .map(|device| listed.pointer(&format!("{device}/channels/0/push")).and_then(|push| push.as_str()))
+        .map(|push| push.expect("a fingerprint").to_owned())
+        .collect();
+    assert_ne!(fingerprints[0], fingerprints[1]);
+    assert!(!before.is_empty() && site.lines("service.err") == before, "the service was silent meanwhile");
+    gateway.terminate();
+    service.terminate();
+    for line in site.lines("service.err").iter().chain(&site.lines("gateway.err")) {
+        assert!(!fingerprints.iter().all(|fingerprint| line.contains(fingerprint)), "{line}");
+    }
+}
+
+/// A-ALL-06: logs go to standard error and nowhere else: who collects them bounds how long they are kept and who may read
+/// them. What the processes keep themselves is not for others, and holds no line of a log.
+#[test]
+fn a_all_06_no_log_is_kept() {
+    let (site, mut service) = Site::with_service_in(LOUD);
+    site.configure(&[("d1", site.device_link("d1"))]);
+    let mut gateway = site.start_gateway();
+    let _device = site.start_device("d1", &[]);
+    site.send(&site.subscription("d1"), TEXT);
+    site.await_received("d1", TEXT);
+    gateway.terminate();
+    service.terminate();
+    assert!(site.lines("gateway.err").iter().any(|line| line.contains("DEBUG fieldgate::")), "it had much to say");
+    for folder in ["gateway", "service"] {
+        let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+        assert_eq!(mode(Path::new(&site.path(folder))), 0o700);
+        let files: Vec<_> =
+            fs::read_dir(site.path(folder)).expect("a folder").map(|it| it.expect("a file").path()).collect();
+        assert!(files.len() >= 2, "{files:?}");
+        for file in files {
+            let octets = fs::read(&file).expect("it is ours");
+            assert!(!octets.windows(11).any(|octets| octets == b"fieldgate::"), "{} holds a log", file.display());
+            // The certificate is for everybody, and in a folder that is not.
+            assert!(mode(&file) == 0o600 || file.ends_with("ca.pem"), "{}", file.display());
         }
     }
 }
