@@ -79,7 +79,7 @@ async fn an_isolated_device_is_served_on_its_own_connection() {
 #[tokio::test(flavor = "local")]
 async fn c_69_an_isolated_connection_shares_no_tls_session() {
     let rig = Rig::start().await;
-    let security = SecurityParameters { trust: Trust::File(rig.ca_file()), protocols: vec!["h2"] };
+    let security = SecurityParameters { trust: Trust::File(rig.ca_file()), revocations: None, protocols: vec!["h2"] };
     let shared = TcpTls::new(&security, WallClock::default()).expect("the authority is there");
     let address = rig.config.push_service.url.authority().expect("an authority").as_str().parse().expect("an address");
     let apart = shared.isolated();
