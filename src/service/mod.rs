@@ -300,8 +300,8 @@ impl fmt::Display for StartError {
             }
             Self::Certificate(CertificateError::Damaged(path)) => write!(
                 f,
-                "{}: not a private key that is strong enough; restore it from a backup, or move it away with ca.pem to found a new authority, \
-                 which every gateway and sender must then be given",
+                "{}: damaged or too weak; restore it from a backup, or move it away with ca.pem to found a new \
+                 authority, which every gateway and sender must then be given",
                 path.display()
             ),
             Self::Certificate(CertificateError::Name(names)) => {

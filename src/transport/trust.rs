@@ -160,9 +160,7 @@ mod tests {
     /// D-9325-12: a list that cannot be used is no list, and nothing starts without it.
     #[test]
     fn d_9325_12_a_file_without_revocation_list_is_refused() {
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let params = rcgen::CertificateParams::new(["ca.test".to_owned()]).expect("a name");
-        let authorities = file(params.self_signed(&key).expect("a certificate").pem().as_bytes());
+        let authorities = file(include_bytes!("../../tests/common/certificates/rsa2048_authority.pem"));
         let refused = |revocations: &Path| match judged(authorities.path(), Some(revocations)) {
             Err(TrustError::Revocations(_, flaw)) => flaw,
             other => panic!("{other:?}"),
