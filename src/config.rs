@@ -24,6 +24,8 @@
 //! # default: whoever has the push URI may send
 //! application_server_key = "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs"
 //! pending_acks = "auto"                       # or "flash"
+//! flood_per_minute = 600                      # default: no limit
+//! undeliverable = "keep"                      # or "acknowledge"
 //! ```
 //!
 //! Several push services are written as `[[push_service]]`, each with a `name`.
@@ -43,11 +45,11 @@ pub use error::{ConfigError, InvalidUrl, Problem};
 use reader::{Reader, Section};
 
 use crate::limits::{
-    CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN,
-    LINK_PATH_BYTES_MAX, SERVICE_NAME_BYTES_MAX, SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX,
+    CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, FLOOD_PER_MINUTE_MAX, LINK_MTU_BYTES_MAX,
+    LINK_MTU_BYTES_MIN, LINK_PATH_BYTES_MAX, SERVICE_NAME_BYTES_MAX, SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX,
     UPSTREAM_PLACED_COUNT_MAX, URI_BYTES_MAX,
 };
-use crate::proto::device::{Isolation, Options, PendingAcks};
+use crate::proto::device::{Isolation, Options, PendingAcks, Undeliverable};
 use crate::transport::endpoint::LinkEndpoint;
 use crate::wire::{ChannelId, DeviceId};
 
@@ -60,8 +62,18 @@ pub const CONTROL_FILE: &str = "control.sock";
 
 const ROOT_KEYS: &[&str] = &["state", "control", "push_service", "device"];
 const PUSH_SERVICE_KEYS: &[&str] = &["name", "url", "ca_file", "crl_file", "credential_file"];
-const DEVICE_KEYS: &[&str] =
-    &["id", "link", "channels", "mtu", "push_service", "isolated", "application_server_key", "pending_acks"];
+const DEVICE_KEYS: &[&str] = &[
+    "id",
+    "link",
+    "channels",
+    "mtu",
+    "push_service",
+    "isolated",
+    "application_server_key",
+    "pending_acks",
+    "flood_per_minute",
+    "undeliverable",
+];
 
 /// What a gateway is told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -316,7 +328,19 @@ fn read_options(reader: &mut Reader, section: &Section, uses: &mut Uses) -> Opti
     let key = |text: &str| text.parse().map_err(Problem::ServerKey);
     let application_server_key = reader.optional(section, "application_server_key", key);
     let pending_acks = reader.optional(section, "pending_acks", pending_acks).unwrap_or_default();
-    Options { push_service, isolated, application_server_key, pending_acks }
+    let flood_per_minute = section
+        .value("flood_per_minute")
+        .and_then(|value| reader.number(value, format!("{}.flood_per_minute", section.name), 1, FLOOD_PER_MINUTE_MAX));
+    let undeliverable = reader.optional(section, "undeliverable", undeliverable).unwrap_or_default();
+    Options { push_service, isolated, application_server_key, pending_acks, flood_per_minute, undeliverable }
+}
+
+fn undeliverable(text: &str) -> Result<Undeliverable, Problem> {
+    match text {
+        "keep" => Ok(Undeliverable::Keep),
+        "acknowledge" => Ok(Undeliverable::Acknowledge),
+        _ => Err(Problem::OneOf(&["keep", "acknowledge"])),
+    }
 }
 
 /// Reads when what a device has acknowledged is written to flash.

@@ -327,8 +327,9 @@ impl Shell {
                 }
                 self.decoded = Some(Input::Decoded { slot, outcome });
             }
-            Output::Deliver { device, session, message, channel, body, until } => {
-                debug!(%device, %channel, %message, octets = body.len(), "relayed");
+            Output::Deliver { device, session, message, channel, body, until, age } => {
+                let age_s = age.map(|age| age.as_secs());
+                debug!(%device, %channel, %message, octets = body.len(), age_s, "relayed");
                 let push = ToDevice::Push { message, channel, body: &body };
                 if let Err(later) = self.send(&device, session, push, Some(until)) {
                     self.feed(Input::DeviceRefused { device, message, later });

@@ -98,6 +98,20 @@ pub const FETCH_PAUSE_MS: u64 = 1_000;
 pub const REFUSED_PAUSE_MS_MIN: u64 = 5_000;
 /// See [`REFUSED_PAUSE_MS_MIN`].
 pub const REFUSED_PAUSE_MS_MAX: u64 = 900_000;
+/// How long after a change of the wanted urgency another one may follow that wants less, in milliseconds.
+pub const URGENCY_PAUSE_MS: u64 = 300_000;
+/// How long a monitoring request may stay open in whose place there is another one, in milliseconds.
+pub const MONITOR_OUTDATED_MS_MAX: u64 = 10_000;
+/// Displacements within [`DISPLACED_WINDOW_MS`] after which two gateways are taken to share one identity.
+pub const DISPLACED_COUNT_MAX: usize = 3;
+/// See [`DISPLACED_COUNT_MAX`], in milliseconds.
+pub const DISPLACED_WINDOW_MS: u64 = 600_000;
+/// How long a gateway that was displaced leaves the field to the other one, in milliseconds.
+pub const DISPLACED_PAUSE_MS: u64 = 900_000;
+/// Messages of which it is remembered that they came, so that each counts once against floods.
+pub const FLOOD_SEEN_COUNT: usize = 512;
+/// Messages a minute that a device may be said to take at most.
+pub const FLOOD_PER_MINUTE_MAX: u32 = 60_000;
 /// A connection or monitor that lived this long was good: the next pause starts small again, in milliseconds.
 pub const STABLE_MS: u64 = 10_000;
 /// First and longest pause before a subscribe request is tried again, in milliseconds.

@@ -23,7 +23,7 @@ use crate::transport::trust::TrustError;
 use crate::transport::{Application, HandshakeError, describe};
 use crate::webpush::ece::{self, EncodeError};
 use crate::webpush::exchange::{Accepted, Dialect, PostError};
-use crate::webpush::headers::Ttl;
+use crate::webpush::headers::{Ttl, Urgency};
 use crate::webpush::resource::PushMessageUri;
 use crate::webpush::subscription::PushSubscription;
 
@@ -33,6 +33,7 @@ pub struct Sender {
     authority: String,
     /// Plaintexts are padded to a multiple of it.
     class_bytes: usize,
+    urgency: Urgency,
     connection: Option<Session>,
     clock: WallClock,
     random: Box<dyn Random>,
@@ -91,12 +92,25 @@ impl Sender {
         let stack = TcpTls::new(&security, clock.clone()).map_err(SendError::Trust)?;
         let preconnection = Preconnection::new(remote, stack, Client);
         let random = Box::new(SystemRandom::default());
-        Ok(Self { preconnection, authority, class_bytes: 0, connection: None, clock, random })
+        Ok(Self {
+            preconnection,
+            authority,
+            class_bytes: 0,
+            urgency: Urgency::default(),
+            connection: None,
+            clock,
+            random,
+        })
     }
 
     /// Pads the messages to come to a multiple of some octets, so that their lengths say less.
     pub fn pad_to(&mut self, class_bytes: usize) {
         self.class_bytes = class_bytes;
+    }
+
+    /// Says of the messages to come how much they matter.
+    pub fn set_urgency(&mut self, urgency: Urgency) {
+        self.urgency = urgency;
     }
 
     /// Encrypts a message and posts it. A failure is the end of this attempt; nothing is repeated.
@@ -115,7 +129,7 @@ impl Sender {
         let padding = ece::padding(plaintext.len(), self.class_bytes);
         let body = ece::encode(&subscription.public, &subscription.auth, plaintext, padding, &mut *self.random)
             .map_err(SendError::Encode)?;
-        let request = Dialect::Rfc8030.post_request(&subscription.endpoint, ttl, body.len());
+        let request = Dialect::Rfc8030.post_request(&subscription.endpoint, ttl, self.urgency, body.len());
         let (status, headers, posted_at) = self.exchange(request, body.into()).await?;
         let accepted = Dialect::Rfc8030.parse_accepted(&subscription.endpoint, status, &headers, self.clock.now());
         Ok(Sent { accepted: accepted.map_err(SendError::Refused)?, posted_at })

@@ -11,7 +11,7 @@ use fieldgate::transport::stack::tcp_tls::{TcpTls, WallClock};
 use fieldgate::transport::{Application, HandshakeError, describe};
 use fieldgate::webpush::ece;
 use fieldgate::webpush::exchange::Dialect;
-use fieldgate::webpush::headers::Ttl;
+use fieldgate::webpush::headers::{Ttl, Urgency};
 use fieldgate::webpush::subscription::PushSubscription;
 use h2::client::{Builder, SendRequest};
 use http::Request;
@@ -52,7 +52,7 @@ impl Poster {
 
     /// Posts a message; done when it is accepted.
     pub async fn post(&self, parcel: &Parcel, ttl: Ttl) {
-        let request = Dialect::Rfc8030.post_request(&parcel.endpoint, ttl, parcel.body.len());
+        let request = Dialect::Rfc8030.post_request(&parcel.endpoint, ttl, Urgency::Normal, parcel.body.len());
         answered(self.0.clone(), request, parcel.body.clone()).await;
     }
 
@@ -64,7 +64,7 @@ impl Poster {
                 waiting.join_next().await.expect("some wait").expect("no task fails");
             }
             let ttl = Ttl::from_secs(3_600);
-            let request = Dialect::Rfc8030.post_request(&parcel.endpoint, ttl, parcel.body.len());
+            let request = Dialect::Rfc8030.post_request(&parcel.endpoint, ttl, Urgency::Normal, parcel.body.len());
             waiting.spawn_local(answered(self.0.clone(), request, parcel.body.clone()));
         }
         while let Some(ended) = waiting.join_next().await {

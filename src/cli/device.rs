@@ -104,8 +104,13 @@ pub fn run(args: Args) -> Outcome {
     match action {
         Action::Add { id, link, channel, mtu, push_service, isolated, application_server_key, pending_acks } => {
             let channels = channel.iter().copied().map(ChannelId).collect();
-            let options =
-                Options { push_service, isolated: isolated.unwrap_or_default(), application_server_key, pending_acks };
+            let options = Options {
+                push_service,
+                isolated: isolated.unwrap_or_default(),
+                application_server_key,
+                pending_acks,
+                ..Options::default()
+            };
             config::device(&id, &link, channels, mtu, options.clone())
                 .map_err(|(key, problem)| Failure::usage(format_args!("{}: {problem}", argument(key))))?;
             socket.ask(&Request::DeviceAdd { id: id.clone(), link, channels: channel, mtu, options })?;

@@ -10,7 +10,7 @@ use crate::limits::{PLAINTEXT_BYTES_MAX, SUBSCRIPTION_FILE_BYTES_MAX};
 use crate::sender::Sender;
 use crate::store::file::{OTHERS, mode};
 use crate::transport::properties::Trust;
-use crate::webpush::headers::Ttl;
+use crate::webpush::headers::{Ttl, Urgency};
 use crate::webpush::subscription::PushSubscription;
 
 /// Arguments of `fieldgate send`.
@@ -34,6 +34,9 @@ pub struct Args {
     /// Pad the message to a multiple of so many octets, to hide its length
     #[arg(long, value_name = "OCTETS", value_parser = class)]
     pad: Option<usize>,
+    /// How much it matters: very-low, low, normal or high; a device's gateway may ask for nothing below a level
+    #[arg(long, value_name = "LEVEL", default_value_t = Urgency::default())]
+    urgency: Urgency,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -59,6 +62,7 @@ pub fn run(args: Args) -> Outcome {
             Failure::usage(format_args!("{option}: {error}"))
         })?;
         sender.pad_to(args.pad.unwrap_or(0));
+        sender.set_urgency(args.urgency);
         let sent = sender.send(&subscription, &message, Ttl::from_secs(args.ttl)).await.map_err(|error| {
             let again = match &error {
                 _ if error.is_retryable() && !error.is_untrusted() => "; it may be sent again",

@@ -13,7 +13,7 @@
 //!
 //! Source: RFC 8030 §7.1 (graceful movement); RFC 9113 §5.1.1, §6.7, §6.8, §9.1.
 
-use super::backoff::Backoff;
+use super::backoff::Decorrelated;
 use super::keep_alive::KeepAlive;
 use crate::limits::{
     BACKOFF_MS_MAX, BACKOFF_MS_MIN, CONNECTION_AGE_S_MAX, CONNECTION_REFUSALS_MAX, CONNECTION_STREAMS_MAX,
@@ -65,7 +65,7 @@ pub struct Uplink {
     attempt: Attempt,
     /// A connection that is dead or no longer of use, and whose shell is to be told.
     dead: Option<ConnectionId>,
-    backoff: Backoff,
+    backoff: Decorrelated,
     keep_alive: KeepAlive,
     trouble: Option<Trouble>,
     replaced_at: Option<Instant>,
@@ -121,7 +121,7 @@ impl Uplink {
             old: None,
             attempt: Attempt::Due { at: now },
             dead: None,
-            backoff: Backoff::new(BACKOFF_MS_MIN, BACKOFF_MS_MAX),
+            backoff: Decorrelated::new(BACKOFF_MS_MIN, BACKOFF_MS_MAX),
             keep_alive: KeepAlive::for_port(port),
             trouble: None,
             replaced_at: None,
@@ -246,7 +246,7 @@ impl Uplink {
         }
         if matches!(self.attempt, Attempt::Connecting { .. }) && self.current.as_ref().is_none_or(|it| it.id != id) {
             self.trouble = Some(trouble);
-            self.attempt = Attempt::Due { at: now + self.backoff.fail(None, random) };
+            self.attempt = Attempt::Due { at: now + self.backoff.fail(random) };
             return Was::Attempt;
         }
         if let Some(current) = self.current.take() {
@@ -257,7 +257,7 @@ impl Uplink {
         }
         // An attempt to replace it goes on.
         if matches!(self.attempt, Attempt::None) {
-            self.attempt = Attempt::Due { at: now + self.backoff.fail(None, random) };
+            self.attempt = Attempt::Due { at: now + self.backoff.fail(random) };
         }
         Was::Current
     }
@@ -271,7 +271,7 @@ impl Uplink {
         current.is_going = true;
         let was_good = now.since(current.since) >= Duration::from_millis(STABLE_MS);
         if matches!(self.attempt, Attempt::None) {
-            let pause = if was_good { Duration::ZERO } else { self.backoff.fail(None, random) };
+            let pause = if was_good { Duration::ZERO } else { self.backoff.fail(random) };
             self.attempt = Attempt::Due { at: now + pause };
         }
         if was_good {
@@ -387,6 +387,11 @@ impl Uplink {
     fn ping_at(&self) -> Option<Instant> {
         let current = self.current.as_ref().filter(|current| current.pinged.is_none())?;
         Some(if current.is_suspect { current.heard } else { current.heard + self.keep_alive.interval() })
+    }
+
+    /// Since when a connection has been ready.
+    pub fn since(&self, connection: ConnectionId) -> Option<Instant> {
+        self.current.as_ref().filter(|current| current.id == connection).map(|current| current.since)
     }
 
     /// The old connection, once it is to be closed: nothing more comes on it, or that takes too long.

@@ -23,7 +23,7 @@ use crate::limits::{
     ACKED_COUNT_MAX, DELIVERY_PER_DEVICE_MAX, DELIVERY_SLOT_COUNT, DELIVERY_SLOT_SHARED_COUNT, FREED_URI_RING,
     UNDELIVERABLE_URI_COUNT_MAX,
 };
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::webpush::resource::PushMessageUri;
 use crate::wire::MessageId;
 
@@ -93,6 +93,10 @@ pub struct Slot {
     pub promised_at: Instant,
     /// Until when it may be handed to its device.
     pub deadline: Instant,
+    /// How long it had been with the service when it was promised, if that says so.
+    pub age: Option<Duration>,
+    /// Whether it came by itself: not because what is stored was asked for.
+    pub is_live: bool,
     /// Order of the promises.
     pub order: u64,
     /// How far it has come.
@@ -185,8 +189,19 @@ impl DeliveryTable {
         let order = self.promises;
         self.promises += 1;
         let stage = Stage::Admitted;
-        self.slots[index] =
-            Some(Slot { message, connection, upstream, route, id: None, promised_at: now, deadline, order, stage });
+        self.slots[index] = Some(Slot {
+            message,
+            connection,
+            upstream,
+            route,
+            id: None,
+            promised_at: now,
+            age: None,
+            is_live: false,
+            deadline,
+            order,
+            stage,
+        });
         Ok(SlotId { index, generation: self.generations[index] })
     }
 
@@ -291,6 +306,8 @@ impl DeliveryTable {
             upstream,
             route: Some(route),
             id: Some(id),
+            age: None,
+            is_live: false,
             promised_at,
             deadline,
             order: 0,

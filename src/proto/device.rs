@@ -56,6 +56,16 @@ pub enum PendingAcks {
     Flash,
 }
 
+/// What is done about a message that can never be delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Undeliverable {
+    /// It is not acknowledged, for its device does not have it.
+    #[default]
+    Keep,
+    /// It is acknowledged, so that it is gone.
+    Acknowledge,
+}
+
 /// What a device wants of its subscriptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
@@ -67,6 +77,10 @@ pub struct Options {
     pub application_server_key: Option<ApplicationServerKey>,
     /// When what it has acknowledged is written to flash.
     pub pending_acks: PendingAcks,
+    /// Messages a minute beyond which a subscription is ended.
+    pub flood_per_minute: Option<u32>,
+    /// What is done about messages that can never be delivered.
+    pub undeliverable: Undeliverable,
 }
 
 /// A device.

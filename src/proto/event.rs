@@ -12,6 +12,7 @@ use super::upstream::Context;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::ece::{DecodeError, Keys};
 use crate::webpush::exchange::{ContentError, Deletion, Granted, Next, SubscribeError, Target};
+use crate::webpush::headers::Urgency;
 use crate::webpush::resource::{PushMessageUri, PushServiceUri, PushUri, SetUri, SubscriptionUri};
 use crate::webpush::vapid::ApplicationServerKey;
 use crate::wire::{ChannelId, DeviceId, MessageId};
@@ -48,6 +49,8 @@ pub enum Input {
     ResetAsked,
     /// The process is about to end.
     Stopping,
+    /// Messages that matter less than this are not wanted now.
+    UrgencyWanted(Urgency),
 
     /// The connection to the service can carry requests.
     ConnectionReady {
@@ -129,6 +132,8 @@ pub enum Input {
         body: Vec<u8>,
         /// How much of its lifetime is left, if the service says so.
         max_age: Option<Duration>,
+        /// How long it has been with the service, if that says so.
+        age: Option<Duration>,
     },
     /// An admitted message did not arrive.
     PushFailed {
@@ -309,6 +314,8 @@ pub enum Output {
         monitor: MonitorId,
         /// What it reads.
         target: Target,
+        /// What matters less is not wanted.
+        urgency: Urgency,
     },
     /// Ask for what is stored for one subscription.
     Fetch {
@@ -318,6 +325,8 @@ pub enum Output {
         subscription: SubscriptionId,
         /// Where.
         read: SubscriptionUri,
+        /// What matters less is not wanted.
+        urgency: Urgency,
     },
     /// Take in a promised message.
     Admit {
@@ -356,6 +365,8 @@ pub enum Output {
         body: Rc<Vec<u8>>,
         /// When it is too late: it is given up then, and must not reach the device any more.
         until: Instant,
+        /// How long ago it was sent, if the service says so.
+        age: Option<Duration>,
     },
     /// Acknowledge a message at the service.
     Acknowledge {
@@ -490,6 +501,7 @@ impl fmt::Debug for Input {
             Self::RotationAsked { .. } => "RotationAsked { .. }",
             Self::ResetAsked => "ResetAsked",
             Self::Stopping => "Stopping",
+            Self::UrgencyWanted(..) => "UrgencyWanted",
             Self::SetUnsubscribed { .. } => "SetUnsubscribed { .. }",
             Self::ConnectionReady { .. } => "ConnectionReady { .. }",
             Self::ConnectionClosed { .. } => "ConnectionClosed { .. }",

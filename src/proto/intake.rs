@@ -4,8 +4,10 @@ use std::rc::Rc;
 
 use ring::digest;
 
+use super::acknowledgement::Acknowledgement;
 use super::connection::ConnectionId;
 use super::delivery::{Route, SlotId, Stage};
+use super::device::Undeliverable;
 use super::{Gateway, Output, PromiseId};
 use crate::limits::{HOLD_MS, HOLD_MS_MIN};
 use crate::time::Duration;
@@ -84,6 +86,7 @@ impl Gateway {
         match (self.delivery.reserve(message, (upstream, connection), route, self.now, deadline), route) {
             (Ok(slot), route) => {
                 self.came(slot, route);
+                self.note_origin(slot, target, route);
                 Ok((slot, unrouted))
             }
             (Err(_), Some(route)) => Err(Refusal::NoRoom(route)),
@@ -132,6 +135,16 @@ impl Gateway {
         }
     }
 
+    /// Whether a message comes by itself. One that is read at a subscription which is in a set was asked for.
+    fn note_origin(&mut self, slot: SlotId, target: &Target, route: Option<Route>) {
+        let entry = route.and_then(|route| self.subscriptions.get(route.subscription));
+        let has_set = entry.and_then(|entry| entry.granted()).is_some_and(|granted| granted.set.is_some());
+        let was_asked_for = matches!(target, Target::Subscription(_)) && has_set;
+        if let Some(slot) = self.delivery.get_mut(slot) {
+            slot.is_live = !was_asked_for;
+        }
+    }
+
     /// A message that may have been refused before is here.
     fn came(&mut self, slot: SlotId, route: Option<Route>) {
         if let Some(entry) = route.and_then(|route| self.subscriptions.get_mut(route.subscription))
@@ -142,7 +155,14 @@ impl Gateway {
     }
 
     /// Takes in the content of a promised message; one without route gets it from the response now.
-    pub(super) fn pushed(&mut self, id: SlotId, send: Option<PushUri>, body: Vec<u8>, max_age: Option<Duration>) {
+    pub(super) fn pushed(
+        &mut self,
+        id: SlotId,
+        send: Option<PushUri>,
+        body: Vec<u8>,
+        max_age: Option<Duration>,
+        age: Option<Duration>,
+    ) {
         let Some(slot) = self.delivery.get_mut(id) else { return };
         if slot.route.is_none() {
             let route = send.and_then(|send| {
@@ -166,6 +186,7 @@ impl Gateway {
         let hold = max_age.map_or(HOLD_MS, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         slot.deadline = slot.promised_at + Duration::from_millis(hold.clamp(HOLD_MS_MIN, HOLD_MS));
         slot.id = Some(message_id(&slot.message, &body));
+        slot.age = age;
         slot.stage = Stage::Received(body);
     }
 
@@ -201,10 +222,28 @@ impl Gateway {
     /// A message that can never be delivered as it is: not acknowledged, since a receipt must never say that a device
     /// got what it did not get; remembered, so that it is not read again.
     pub(super) fn undeliverable(&mut self, slot: SlotId, too_large: Option<(super::DeviceIndex, usize)>) {
+        if self.gives_up_undeliverable(slot) {
+            self.counters.undeliverable += 1;
+            return;
+        }
         if let Some(slot) = self.delivery.free(slot) {
             self.delivery.mark_undeliverable(slot.message, too_large);
             self.counters.undeliverable += 1;
         }
+    }
+}
+
+impl Gateway {
+    /// Acknowledges a message in spite of all, where the configuration says so.
+    fn gives_up_undeliverable(&mut self, slot: SlotId) -> bool {
+        let now = self.now;
+        let Some(slot) = self.delivery.get_mut(slot) else { return false };
+        let device = slot.route.and_then(|route| self.devices.get(route.device));
+        let gives_up = device.is_some_and(|device| device.options.undeliverable == Undeliverable::Acknowledge);
+        if gives_up {
+            slot.stage = Stage::Acked(Acknowledgement::due(now, false));
+        }
+        gives_up
     }
 }
 

@@ -26,6 +26,7 @@ impl Gateway {
             }
             Record::Set { service, set } => self.restore_set(service, set),
             Record::Departure(set) => self.restore_departure(set),
+            Record::Stopped(device, channel) => self.restore_stopped(device, channel),
             // At most as many were ever owed as there are slots.
             Record::PendingAck(owed) => self.restored_acks.push(owed),
             Record::Orphans(count) => self.orphans.restored(count),
@@ -102,6 +103,7 @@ impl Gateway {
         }
         self.fit_restored();
         self.restore_acknowledgements();
+        self.settle_stopped();
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.device.is_none() && !entry.is_leaving()) {
             entry.leave(now);
         }
@@ -122,6 +124,9 @@ impl Gateway {
         }
         for &channel in &record.channels {
             // A table that is full leaves the channel without subscription; status shows it.
+            if self.is_stopped(&record.id, channel) {
+                continue;
+            }
             self.want(index, &record.id, channel);
         }
         if self.is_started {
@@ -143,6 +148,7 @@ impl Gateway {
             entry.leave(now);
         }
         self.devices.remove(index);
+        self.forgive(id, None);
         self.store_device(id.clone(), None);
         self.reconcile_monitors();
     }
@@ -153,7 +159,7 @@ impl Gateway {
     }
 
     /// Makes sure that a channel has a subscription, or gets one.
-    fn want(&mut self, index: DeviceIndex, id: &DeviceId, channel: ChannelId) -> bool {
+    pub(super) fn want(&mut self, index: DeviceIndex, id: &DeviceId, channel: ChannelId) -> bool {
         let now = self.now;
         if let Some(entry) = self.subscriptions.find_mut(id, channel) {
             if entry.is_leaving() {
@@ -174,6 +180,7 @@ impl Gateway {
     /// A device asks for a subscription; it is told at once if there is one.
     pub(super) fn subscribe_asked(&mut self, id: &DeviceId, channel: ChannelId) {
         let Some(index) = self.devices.find(id) else { return };
+        self.forgive(id, Some(channel));
         if !self.want(index, id, channel) {
             self.reply = Some((index, Reply::Full { channel }));
         } else if let Some(entry) = self.subscriptions.find_mut(id, channel) {
@@ -416,8 +423,11 @@ impl Gateway {
 
     pub(super) fn monitor_ended(&mut self, connection: ConnectionId, monitor: MonitorId, next: Next) {
         let Some(upstream) = self.upstreams.of(connection) else { return };
+        let is_ours = upstream.monitors.is_outdated(monitor);
         let (failed, asked) = match next {
             Next::Again => (false, None),
+            Next::Displaced if is_ours => (false, None),
+            Next::Displaced => (false, upstream.displaced.noted(self.now)),
             Next::Ended => (true, None),
             Next::Backoff(asked) => (true, asked),
         };
@@ -444,7 +454,7 @@ impl Gateway {
         entry.fetch.open_count = entry.fetch.open_count.saturating_sub(1);
         upstream.last_stream_taken = None;
         match next {
-            Next::Again => entry.fetch.ended(self.now, &mut *self.random),
+            Next::Again | Next::Displaced => entry.fetch.ended(self.now, &mut *self.random),
             Next::Backoff(asked) => {
                 entry.fetch.due = true;
                 entry.fetch.wait_until(self.now + asked.unwrap_or_default());

@@ -18,12 +18,14 @@ pub mod delivery;
 pub mod departure;
 pub mod device;
 pub mod event;
+pub mod flood;
 pub mod keep_alive;
 pub mod monitor;
 pub mod record;
 pub mod status;
 pub mod subscription;
 pub mod upstream;
+mod urgency;
 
 mod intake;
 mod membership;
@@ -36,16 +38,18 @@ use self::delivery::{DeliveryTable, Freed, Slot, SlotId, Stage};
 use self::departure::DepartureTable;
 use self::device::{DeviceIndex, DeviceTable, Presence};
 pub use self::event::{Change, Input, Output, PromiseId, Reply, Timer};
+use self::flood::{Seen, Stopped};
 use self::record::{DeviceRecord, Key, PendingAck};
 use self::rotation::Orphans;
 use self::subscription::{Life, Mark, SubscriptionId, SubscriptionTable};
 use self::upstream::{Upstream, UpstreamId, UpstreamTable};
+use self::urgency::Level;
 use crate::limits::{DELETE_BACKOFF_MS_MAX, LAST_STREAM_MS_MAX, SUBSCRIBE_UNKNOWN_MS, TIME_RECORD_INTERVAL_S};
 use crate::random::Random;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::exchange::Deletion;
 use crate::webpush::resource::{PushMessageUri, PushServiceUri, SetUri};
-use crate::wire::{DeviceId, MessageId};
+use crate::wire::{ChannelId, DeviceId, MessageId};
 
 /// What became of messages and promises since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -64,6 +68,8 @@ pub struct Counters {
     pub given_up: u64,
     /// Messages that can never be delivered as they are.
     pub undeliverable: u64,
+    /// Subscriptions that were ended because too many messages came.
+    pub floods: u64,
     /// Connections that were ready.
     pub connections: u64,
 }
@@ -78,6 +84,7 @@ enum Subject {
     Set(UpstreamId),
     Departure(SetUri),
     PendingAck(PushMessageUri),
+    Stopped(DeviceId, ChannelId, bool),
     Orphans(u8),
     Time,
     Device(DeviceId, Option<DeviceRecord>),
@@ -108,6 +115,11 @@ pub struct Gateway {
     /// Sets that are left for others, and are removed once all their subscriptions are replaced.
     abandoned: Vec<(SetUri, UpstreamId)>,
     orphans: Orphans,
+    level: Level,
+    /// Messages that counted against floods.
+    seen: Seen,
+    /// Channels whose subscriptions were ended for good, at most as many as subscriptions may be.
+    stopped: Vec<Stopped>,
     /// What an earlier run owed, until all subscriptions are known.
     restored_acks: Vec<PendingAck>,
     /// All stored facts and all configured devices are known.
@@ -157,6 +169,9 @@ impl Gateway {
             departures: DepartureTable::default(),
             abandoned: Vec::new(),
             orphans: Orphans::default(),
+            level: Level::default(),
+            seen: Seen::default(),
+            stopped: Vec::new(),
             restored_acks: Vec::new(),
             is_started: false,
             is_resetting: false,
@@ -188,6 +203,7 @@ impl Gateway {
             Input::RotationAsked { device, channel } => self.rotation_asked(&device, channel),
             Input::ResetAsked => self.reset_asked(),
             Input::Stopping => self.stopping(),
+            Input::UrgencyWanted(urgency) => self.urgency_wanted(urgency),
             Input::PathChanged => {
                 for upstream in self.upstreams.iter_mut() {
                     upstream.uplink.path_changed(self.now, &mut *self.random);
@@ -206,7 +222,10 @@ impl Gateway {
             Input::Promised { connection, promise, target, message, send } => {
                 self.promised(connection, promise, &target, message, send);
             }
-            Input::Pushed { slot, send, body, max_age, .. } => self.pushed(slot, send, body, max_age),
+            Input::Pushed { slot, send, body, max_age, age, .. } => {
+                self.pushed(slot, send, body, max_age, age);
+                self.count_arrival(slot);
+            }
             Input::PushFailed { slot, content, .. } => self.push_failed(slot, content),
             Input::Decoded { slot, outcome } => self.decoded(slot, outcome),
             Input::Acknowledged { message, outcome, .. } => self.acknowledged(&message, outcome),
@@ -226,6 +245,7 @@ impl Gateway {
             Input::Subscribe { device, channel } => self.subscribe_asked(&device, channel),
             Input::Unsubscribe { device, channel } => self.unsubscribe_asked(&device, channel),
         }
+        self.settle_urgency();
         self.retire();
         self.begin_rotations();
         self.drop_unused_upstreams();
@@ -265,6 +285,7 @@ impl Gateway {
         let waits = |stage: &Stage| matches!(stage, Stage::Ready(_) | Stage::Sent(_));
         self.give_up_where(|slot| waits(&slot.stage) && slot.deadline <= now);
         self.write_unanswered();
+        self.settle_urgency();
         self.retire();
         self.begin_rotations();
     }
@@ -278,7 +299,8 @@ impl Gateway {
         let persist = self.wants_persist().then_some((self.persist_not_before, Timer::Persist));
         let upstreams = self.upstreams.iter().flat_map(|upstream| self.upstream_timeouts(upstream));
         let retirement = self.retirement_due().map(|at| (at, Timer::Subscription));
-        let all = hold.chain(persist).chain(retirement).chain(upstreams);
+        let urgency = self.urgency_due().map(|at| (at, Timer::Monitor));
+        let all = hold.chain(persist).chain(retirement).chain(urgency).chain(upstreams);
         all.filter(|&(at, _)| at > self.now).min()
     }
 
@@ -526,6 +548,9 @@ impl Gateway {
                 }
             }
             Subject::Departure(set) => self.departure_persisted(&set, stored),
+            Subject::Stopped(device, channel, is_over) => {
+                self.stopped_persisted(&device, channel, is_over, stored);
+            }
             Subject::PendingAck(message) => self.acknowledgement_persisted(&message, stored),
             Subject::Orphans(count) => self.orphans_persisted(count, stored),
             Subject::Time => self.behind.time |= !stored,

@@ -1,7 +1,11 @@
 //! The monitoring requests: one a set, and one a subscription without set.
 
+use heapless::Deque;
+
 use super::backoff::Backoff;
-use crate::limits::{BACKOFF_MS_MAX, BACKOFF_MS_MIN, STABLE_MS};
+use crate::limits::{
+    BACKOFF_MS_MAX, BACKOFF_MS_MIN, DISPLACED_COUNT_MAX, DISPLACED_PAUSE_MS, DISPLACED_WINDOW_MS, STABLE_MS,
+};
 use crate::random::Random;
 use crate::time::{Duration, Instant};
 use crate::webpush::exchange::Target;
@@ -25,6 +29,39 @@ struct Monitor {
     backoff: Backoff,
     /// Ends in a row that came soon after the request.
     short_count: u32,
+    /// Since when it asks for less or more than is wanted; another one takes its place.
+    outdated_since: Option<Instant>,
+}
+
+/// When newer requests than ours, which were not ours, took the place of ours: two gateways have one identity.
+#[derive(Debug, Default)]
+pub struct Displacements {
+    at: Deque<Instant, DISPLACED_COUNT_MAX>,
+    until: Option<Instant>,
+}
+
+impl Displacements {
+    /// Notes one; after some of them the other gateway is left alone for the time given back.
+    pub fn noted(&mut self, now: Instant) -> Option<Duration> {
+        if self.at.is_full() {
+            self.at.pop_front();
+        }
+        // There is room: one has just left.
+        self.at.push_back(now).ok();
+        let first = self.at.front().filter(|_| self.at.is_full())?;
+        if now.since(*first) > Duration::from_millis(DISPLACED_WINDOW_MS) {
+            return None;
+        }
+        self.at.clear();
+        let pause = Duration::from_millis(DISPLACED_PAUSE_MS);
+        self.until = Some(now + pause);
+        Some(pause)
+    }
+
+    /// Whether the other gateway is being left alone.
+    pub fn is_yielding(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
 }
 
 /// All monitoring requests: one a set, and one a subscription without set.
@@ -38,22 +75,54 @@ impl MonitorTable {
     /// Makes the monitored targets those given: new ones are due at once, others are not asked for again.
     pub fn reconcile(&mut self, targets: &[Target], now: Instant) {
         for monitor in &mut self.monitors {
-            monitor.wanted = targets.contains(&monitor.target);
+            monitor.wanted = targets.contains(&monitor.target) && monitor.outdated_since.is_none();
         }
         self.monitors.retain(|monitor| monitor.wanted || matches!(monitor.state, MonitorState::Open { .. }));
         for target in targets {
-            if !self.monitors.iter().any(|monitor| monitor.target == *target) {
-                self.monitors.push(Monitor {
-                    id: MonitorId(self.next_id),
-                    target: target.clone(),
-                    wanted: true,
-                    state: MonitorState::Idle { not_before: now },
-                    backoff: Backoff::new(BACKOFF_MS_MIN, BACKOFF_MS_MAX),
-                    short_count: 0,
-                });
-                self.next_id += 1;
+            if !self.monitors.iter().any(|monitor| monitor.target == *target && monitor.outdated_since.is_none()) {
+                self.add(target.clone(), now);
             }
         }
+    }
+
+    fn add(&mut self, target: Target, now: Instant) {
+        self.monitors.push(Monitor {
+            id: MonitorId(self.next_id),
+            target,
+            wanted: true,
+            state: MonitorState::Idle { not_before: now },
+            backoff: Backoff::new(BACKOFF_MS_MIN, BACKOFF_MS_MAX),
+            short_count: 0,
+            outdated_since: None,
+        });
+        self.next_id += 1;
+    }
+
+    /// Has another request take the place of each open one: what is wanted has changed. The old ones stay until the
+    /// service ends them, or their connection is replaced.
+    ///
+    /// Source: RFC 8030 §5.3, §6.
+    pub fn renew(&mut self, now: Instant) {
+        let mut targets = Vec::new();
+        for monitor in self.monitors.iter_mut().filter(|monitor| monitor.wanted) {
+            if matches!(monitor.state, MonitorState::Open { .. }) {
+                (monitor.wanted, monitor.outdated_since) = (false, Some(now));
+                targets.push(monitor.target.clone());
+            }
+        }
+        for target in targets {
+            self.add(target, now);
+        }
+    }
+
+    /// Since when the oldest request has been one whose place another one takes.
+    pub fn outdated_since(&self) -> Option<Instant> {
+        self.monitors.iter().filter_map(|monitor| monitor.outdated_since).min()
+    }
+
+    /// Whether a request is one whose place another one of ours takes.
+    pub fn is_outdated(&self, id: MonitorId) -> bool {
+        self.monitors.iter().any(|monitor| monitor.id == id && monitor.outdated_since.is_some())
     }
 
     /// Opens the next request that is due.

@@ -70,9 +70,10 @@ impl Gateway {
         let channel = self.subscriptions.get(route.subscription)?.channel;
         let (message, Stage::Ready(body)) = (slot.id?, &slot.stage) else { return None };
         let (body, until) = (Rc::clone(body), slot.deadline);
+        let age = slot.age.map(|age| age + self.now.since(slot.promised_at));
         slot.stage = Stage::Sent(Rc::clone(&body));
         self.counters.relayed += 1;
-        Some(Output::Deliver { device: device.id.clone(), session, message, channel, body, until })
+        Some(Output::Deliver { device: device.id.clone(), session, message, channel, body, until, age })
     }
 
     fn acknowledge_output(&mut self) -> Option<Output> {
@@ -106,6 +107,7 @@ impl Gateway {
             || self.departures.iter().any(Departure::is_behind)
             || self.orphans_to_store().is_some()
             || self.wants_acknowledgement_written()
+            || self.stopped.iter().any(|stopped| stopped.is_behind)
             || !self.behind.devices.is_empty()
             || !self.behind.ended.is_empty()
             || self.subscriptions.iter().any(|entry| entry.life.is_behind())
@@ -151,7 +153,10 @@ impl Gateway {
         if let Some((subject, set, key)) = self.departure_behind() {
             return Some((subject, set.map_or(Change::Remove(key), |set| Change::Put(Record::Departure(set))), None));
         }
-        self.acknowledgement_change().or_else(|| self.set_change()).or_else(|| self.subscription_change())
+        self.stopped_change()
+            .or_else(|| self.acknowledgement_change())
+            .or_else(|| self.set_change())
+            .or_else(|| self.subscription_change())
     }
 
     fn set_change(&mut self) -> Option<(Subject, Change, Option<Change>)> {
@@ -263,7 +268,7 @@ impl Gateway {
         let has_stream_to_keep = self.has_stream_to_keep(id);
         let upstream = self.upstreams.get_mut(id)?;
         if has_stream_to_keep && let Some((monitor, target)) = upstream.monitors.open_next(self.now) {
-            return Some(Output::Monitor { connection, monitor, target });
+            return Some(Output::Monitor { connection, monitor, target, urgency: self.level.current() });
         }
         self.subscribe_output(id, connection)
             .or_else(|| self.unsubscribe_output(id, connection))
@@ -366,6 +371,6 @@ impl Gateway {
         entry.fetch.asked(now + Duration::from_millis(FETCH_PAUSE_MS));
         let subscription = entry.id;
         self.upstreams.get_mut(id)?.last_stream_taken = (!keeps_one).then_some(now);
-        Some(Output::Fetch { connection, subscription, read })
+        Some(Output::Fetch { connection, subscription, read, urgency: self.level.current() })
     }
 }

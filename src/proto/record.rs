@@ -7,6 +7,7 @@
 //!                                 kind 4 device: device id
 //!                                 kind 5 subscription that was replaced: tag(8) | channel(2) | device id
 //!                                 kind 7 set that is being removed: tag(8)
+//!                                 kind 10 channel that is not subscribed by itself: channel(2) | device id
 //!                                 kind 8 message that its device has and the service does not know of: tag(8)
 //! value  version(1) = 1 | postcard of the record below
 //!        version(1) = 2   a subscription that another service granted than was asked: as in 1, then that one's authority;
@@ -44,6 +45,7 @@ const RETIRED: u8 = 5;
 const ORPHANS: u8 = 6;
 const DEPARTURE: u8 = 7;
 const PENDING_ACK: u8 = 8;
+const STOPPED: u8 = 10;
 
 const TAG_BYTES: usize = 8;
 
@@ -65,6 +67,8 @@ pub enum Record {
     Departure(SetUri),
     /// A message that its device has, of which the service is yet to hear.
     PendingAck(PendingAck),
+    /// A channel whose subscription was ended because too many messages came; it is not subscribed by itself.
+    Stopped(DeviceId, ChannelId),
     /// Subscribe requests that may have made a subscription of which nothing is known here: those of unknown outcome, and
     /// those that are about to be sent.
     Orphans(u8),
@@ -120,6 +124,8 @@ pub enum Key {
     Departure(Tag),
     /// A message whose acknowledgement is owed.
     PendingAck(Tag),
+    /// A channel that is not subscribed by itself.
+    Stopped(DeviceId, ChannelId),
     /// The number of orphans.
     Orphans,
     /// The time.
@@ -172,6 +178,9 @@ impl Key {
             Self::Set(service) => [&[SET], service.as_deref().unwrap_or_default().as_bytes()].concat(),
             Self::Departure(tag) => [&[DEPARTURE][..], &tag.0].concat(),
             Self::PendingAck(tag) => [&[PENDING_ACK][..], &tag.0].concat(),
+            Self::Stopped(device, channel) => {
+                [&[STOPPED][..], &channel.0.to_be_bytes(), device.as_str().as_bytes()].concat()
+            }
             Self::Orphans => vec![ORPHANS],
             Self::Time => vec![TIME],
             Self::Device(device) => [&[DEVICE], device.as_str().as_bytes()].concat(),
@@ -190,6 +199,7 @@ impl Record {
             Self::Set { service, .. } => Key::Set(service.clone()),
             Self::Departure(set) => Key::Departure(Tag::of(set.as_str())),
             Self::PendingAck(owed) => Key::PendingAck(Tag::of(owed.message.as_str())),
+            Self::Stopped(device, channel) => Key::Stopped(device.clone(), *channel),
             Self::Orphans(_) => Key::Orphans,
             Self::Time(_) => Key::Time,
             Self::Device(record) => Key::Device(record.id.clone()),
@@ -204,6 +214,7 @@ impl Record {
             Self::PendingAck(PendingAck { message, device, channel, id }) => {
                 postcard_value(VERSION, &(message.as_str(), device, channel, id.0))
             }
+            Self::Stopped(device, channel) => postcard_value(VERSION, &(device, channel)),
             Self::Orphans(count) => postcard_value(VERSION, count),
             Self::Time(time) => postcard_value(VERSION, time),
             Self::Device(record) if record.options == Options::default() => postcard_value(VERSION, record),
@@ -220,7 +231,7 @@ impl Record {
         let version_max = match kind {
             SUBSCRIPTION | RETIRED => VERSION_RESTRICTED,
             DEVICE => VERSION_OPTIONS,
-            SET | TIME | ORPHANS | DEPARTURE | PENDING_ACK => VERSION,
+            SET | TIME | ORPHANS | DEPARTURE | PENDING_ACK | STOPPED => VERSION,
             _ => return Err(Unreadable::Unknown),
         };
         let (&version, value) = value.split_first().ok_or(Unreadable::Malformed)?;
@@ -247,6 +258,7 @@ impl Record {
                 let message = PushMessageUri::parse(message).map_err(|_| Unreadable::Malformed)?;
                 Self::PendingAck(PendingAck { message, device, channel, id: MessageId(id) })
             }
+            STOPPED => from_postcard(value).map(|(device, channel)| Self::Stopped(device, channel))?,
             ORPHANS => from_postcard(value).map(Self::Orphans)?,
             TIME => from_postcard(value).map(Self::Time)?,
             _ if version == VERSION => from_postcard(value).map(Self::Device)?,
@@ -323,7 +335,7 @@ fn from_postcard<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, Unreadabl
 mod tests {
     use super::*;
     use crate::limits::{CHANNELS_PER_DEVICE_MAX, LINK_PATH_BYTES_MAX, SERVICE_NAME_BYTES_MAX};
-    use crate::proto::device::{Isolation, PendingAcks};
+    use crate::proto::device::{Isolation, PendingAcks, Undeliverable};
     use crate::random::SeededRandom;
     use crate::webpush::vapid::ApplicationServerKey;
 
@@ -441,6 +453,8 @@ mod tests {
             isolated: Isolation::Connection,
             application_server_key: Some(server_key()),
             pending_acks: PendingAcks::Flash,
+            flood_per_minute: Some(600),
+            undeliverable: Undeliverable::Acknowledge,
         };
         let message = PushMessageUri::parse("https://push.example/m/1").expect("valid");
         let owed = PendingAck { message, device: plain.id.clone(), channel: ChannelId(3), id: MessageId([7; 8]) };
@@ -455,6 +469,7 @@ mod tests {
             Record::Set { service: Some("push.example:8443".into()), set: set.clone() },
             Record::Departure(set),
             Record::PendingAck(owed),
+            Record::Stopped(plain.id.clone(), ChannelId(2)),
             Record::Orphans(3),
             Record::Time(UnixTime(1_800_000_000)),
             Record::Device(plain.clone()),

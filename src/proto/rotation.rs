@@ -186,6 +186,11 @@ impl Gateway {
 
     /// A person wants other URIs and keys for a device's channel, or for all of them.
     pub(super) fn rotation_asked(&mut self, device: &DeviceId, channel: Option<ChannelId>) {
+        for channel in self.forgive(device, channel) {
+            if let Some(index) = self.devices.find(device) {
+                self.want(index, device, channel);
+            }
+        }
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.device_id == *device) {
             if entry.role == Role::Current && channel.is_none_or(|channel| entry.channel == channel) {
                 entry.rotation_due |= entry.granted().is_some() && !entry.is_leaving();
@@ -374,6 +379,7 @@ impl Gateway {
         }
         let devices: Vec<DeviceId> = self.devices.iter().map(|(_, device)| device.id.clone()).collect();
         for id in devices {
+            self.forgive(&id, None);
             self.store_device(id, None);
         }
         self.reconcile_monitors();

@@ -21,6 +21,10 @@ pub struct Status {
     pub keep_alive_s: u64,
     /// Monitoring requests that are open.
     pub monitors: usize,
+    /// The least urgency of messages that are wanted now.
+    pub urgency: &'static str,
+    /// Channels whose subscriptions were ended because too many messages came, each with its device.
+    pub flooded: Vec<(String, u16)>,
     /// The connections beside the first one.
     pub others: Vec<OtherStatus>,
     /// Messages in flight.
@@ -97,6 +101,8 @@ impl Gateway {
             needs_person: home.uplink.trouble().is_some_and(Trouble::needs_person),
             keep_alive_s: home.uplink.keep_alive_interval().as_secs(),
             monitors: self.upstreams.iter().map(|upstream| upstream.monitors.open_count()).sum(),
+            urgency: self.level.current().as_str(),
+            flooded: self.flooded(),
             others: self.upstreams.iter().skip(1).map(|upstream| self.other_status(upstream)).collect(),
             in_flight: self.delivery.iter().count(),
             persisting: self.persisting.len(),
@@ -104,6 +110,11 @@ impl Gateway {
             devices: devices.collect(),
             counters: self.counters,
         }
+    }
+
+    fn flooded(&self) -> Vec<(String, u16)> {
+        let stopped = self.stopped.iter().filter(|stopped| !stopped.is_over);
+        stopped.map(|stopped| (stopped.device.to_string(), stopped.channel.0)).collect()
     }
 
     /// `connected` while messages can arrive, else what is being done about it.
@@ -114,6 +125,7 @@ impl Gateway {
     fn state_of(&self, upstream: &Upstream) -> &'static str {
         match &upstream.uplink {
             uplink if uplink.is_up() && upstream.monitors.open_count() > 0 => "connected",
+            uplink if uplink.is_up() && upstream.displaced.is_yielding(self.now) => "displaced",
             uplink if uplink.is_up() => "subscribing",
             uplink if uplink.is_connecting() => "connecting",
             _ if self.subscriptions.has_any_at(upstream.id) => "waiting",

@@ -22,6 +22,7 @@ use std::rc::Rc;
 use super::backoff::Backoff;
 use super::connection::ConnectionId;
 use super::device::{DeviceIndex, Isolation};
+use super::flood::Arrivals;
 use super::record::{Key, Record, Tag};
 use super::upstream::UpstreamId;
 use crate::limits::{
@@ -291,6 +292,8 @@ pub struct Subscription {
     pub reply_due: bool,
     /// Messages that wait at the service.
     pub fetch: Fetch,
+    /// Messages that came of late.
+    pub arrivals: Arrivals,
     /// It is to be removed once the answer to its request tells where it is.
     pub unwanted: bool,
     /// A device that asks for the same channel while the subscription is being removed.
@@ -596,6 +599,7 @@ impl SubscriptionTable {
             active_since: Instant::ZERO,
             reply_due: false,
             fetch: Fetch::default(),
+            arrivals: Arrivals::default(),
             unwanted: false,
             successor: None,
         });

@@ -14,6 +14,7 @@ mod moving;
 mod owed;
 mod redirected;
 mod rotated;
+mod wanted;
 
 /// A-UA-24, A-UA-25: DELETE follows the device ack, and nothing else does.
 #[test]
@@ -145,7 +146,7 @@ fn the_rest_of_the_lifetime_shortens_the_hold() {
         rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 4096 });
         let (slot, _) = rig.promise(message("m1"), Some(send)).expect("admitted");
         let max_age = Some(Duration::from_secs(max_age_s));
-        rig.feed(Input::Pushed { connection: rig.on, slot, send: None, body: vec![1], max_age });
+        rig.feed(Input::Pushed { connection: rig.on, slot, send: None, body: vec![1], max_age, age: None });
         rig.feed(Input::Decoded { slot, outcome: Ok(vec![1]) });
         rig.wait(held_ms - 1);
         assert_eq!(rig.gateway.status().in_flight, 1);
@@ -161,7 +162,7 @@ fn undecodable_messages_are_refused_from_then_on() {
     let mut rig = Rig::serving(&["a"]);
     let send = rig.send_uri("a");
     let (slot, _) = rig.promise(message("m1"), Some(send.clone())).expect("admitted");
-    rig.feed(Input::Pushed { connection: rig.on, slot, send: None, body: vec![0; 200], max_age: None });
+    rig.feed(Input::Pushed { connection: rig.on, slot, send: None, body: vec![0; 200], max_age: None, age: None });
     rig.feed(Input::Decoded { slot, outcome: Err(crate::webpush::ece::DecodeError::Authentication) });
     assert!(rig.promise(message("m1"), Some(send.clone())).is_none());
     let (slot, _) = rig.promise(message("m2"), Some(send.clone())).expect("admitted");
@@ -583,7 +584,7 @@ fn half_a_message_is_no_message() {
     let send = rig.send_uri("a");
     let (slot, _) = rig.promise(message("m1"), Some(send)).expect("admitted");
     rig.feed(rig.closed());
-    rig.feed(Input::Pushed { connection: rig.on, slot, send: None, body: vec![1], max_age: None });
+    rig.feed(Input::Pushed { connection: rig.on, slot, send: None, body: vec![1], max_age: None, age: None });
     rig.wait(60_000);
     assert_eq!((rig.gateway.status().in_flight, rig.acknowledgements()), (0, 0));
 }
@@ -823,7 +824,7 @@ fn a_late_acknowledgement_is_repeated_while_its_message_comes_again() {
 fn one_stream_is_left_for_requests_that_end() {
     let mut rig = Rig::serving(&["a"]);
     rig.feed(rig.closed());
-    rig.wait(BACKOFF_MS_MIN);
+    rig.wait(3 * BACKOFF_MS_MIN);
     rig.dial();
     rig.ready(2);
     assert_eq!(rig.take(|output| matches!(output, Output::Monitor { .. })).len(), 1);
@@ -999,7 +1000,7 @@ impl Rig {
     }
 
     fn reconnect(&mut self) {
-        self.wait(BACKOFF_MS_MIN);
+        self.wait(3 * BACKOFF_MS_MIN);
         self.connect();
     }
 
@@ -1089,7 +1090,14 @@ impl Rig {
     }
 
     fn arrive_with(&mut self, slot: SlotId, send: Option<PushUri>, plaintext: Vec<u8>) {
-        self.feed(Input::Pushed { connection: self.on, slot, send, body: b"sealed".to_vec(), max_age: None });
+        self.feed(Input::Pushed {
+            connection: self.on,
+            slot,
+            send,
+            body: b"sealed".to_vec(),
+            max_age: None,
+            age: None,
+        });
         for output in self.take(|output| matches!(output, Output::Decode { .. })) {
             let Output::Decode { slot, .. } = output else { continue };
             self.feed(Input::Decoded { slot, outcome: Ok(plaintext.clone()) });

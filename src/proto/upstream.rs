@@ -6,7 +6,7 @@
 
 use super::acknowledgement::AnswerTime;
 use super::connection::{ConnectionId, Uplink};
-use super::monitor::MonitorTable;
+use super::monitor::{Displacements, MonitorTable};
 use crate::limits::{HTTPS_PORT, UPSTREAM_MOVED_COUNT_MAX, UPSTREAM_PLACED_COUNT_MAX};
 use crate::time::Instant;
 use crate::webpush::resource::{PushServiceUri, SetUri};
@@ -64,6 +64,8 @@ pub struct Upstream {
     pub is_set_behind: bool,
     /// How long it takes to answer a DELETE.
     pub answer_time: AnswerTime,
+    /// When another gateway took the place of this one.
+    pub displaced: Displacements,
     /// Since when a request for stored messages has the last of the service's streams.
     pub last_stream_taken: Option<Instant>,
 }
@@ -137,6 +139,7 @@ impl UpstreamTable {
             set: None,
             is_set_behind: false,
             answer_time: AnswerTime::default(),
+            displaced: Displacements::default(),
             last_stream_taken: None,
         });
         id

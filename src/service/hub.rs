@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::random::Random;
 use crate::time::{Instant, UnixTime};
-use crate::webpush::headers::http_date;
+use crate::webpush::headers::{Urgency, http_date};
 
 use super::clock::Clock;
 use super::retention::{
@@ -85,8 +85,8 @@ impl Hub {
     }
 
     /// Opens a monitoring request; nothing of it is stored.
-    pub(super) fn monitor(&self, resource: Token, monitor: MonitorId, wait_s: Option<u64>) -> Reply {
-        let reply = self.apply(Request::Monitor { resource, monitor, wait_s });
+    pub(super) fn monitor(&self, resource: Token, monitor: MonitorId, wait_s: Option<u64>, urgency: Urgency) -> Reply {
+        let reply = self.apply(Request::Monitor { resource, monitor, wait_s, urgency });
         self.settle();
         reply
     }
@@ -112,10 +112,10 @@ impl Hub {
         let request = match route {
             Route::Answer(response) => return Some(response),
             Route::Subscribe { set } => Request::Subscribe { set },
-            Route::Send { push, ttl, mut content } => match read.await {
+            Route::Send { push, ttl, urgency, mut content } => match read.await {
                 Ok(body) => {
                     content.body = body;
-                    Request::Send { push, ttl, content }
+                    Request::Send { push, ttl, urgency, content }
                 }
                 Err(BodyError::TooLarge) => return Some(routes::too_large()),
                 Err(BodyError::TooSlow) => return Some(routes::too_slow()),

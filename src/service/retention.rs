@@ -31,7 +31,7 @@ use crate::limits::{
 };
 use crate::random::Random;
 use crate::time::{Duration, Instant, UnixTime};
-use crate::webpush::headers::Ttl;
+use crate::webpush::headers::{Ttl, Urgency};
 
 use super::token::Token;
 pub use model::{
@@ -136,10 +136,12 @@ impl Retention {
     pub fn handle_request(&mut self, request: Request, now: Moment, random: &mut dyn Random) -> Reply {
         match request {
             Request::Subscribe { set } => self.subscribe(set, random),
-            Request::Send { push, ttl, content } => self.send(push, ttl, content, now, random),
+            Request::Send { push, ttl, urgency, content } => self.send(push, (ttl, urgency), content, now, random),
             Request::Read { message } => self.read(message, now),
             Request::Remove { resource } => self.remove(resource, now),
-            Request::Monitor { resource, monitor, wait_s } => self.monitor(resource, monitor, wait_s, now),
+            Request::Monitor { resource, monitor, wait_s, urgency } => {
+                self.monitor(resource, monitor, wait_s, urgency, now)
+            }
         }
     }
 
@@ -195,10 +197,17 @@ impl Retention {
         Reply::Subscribed { subscription: token, push, set: self.sets[&set].token }
     }
 
-    fn send(&mut self, push: Token, ttl: Ttl, content: Content, now: Moment, random: &mut dyn Random) -> Reply {
+    fn send(
+        &mut self,
+        push: Token,
+        (ttl, urgency): (Ttl, Urgency),
+        content: Content,
+        now: Moment,
+        random: &mut dyn Random,
+    ) -> Reply {
         let Some(Resource::Push(subscription)) = self.tokens.get(&push).copied() else { return Reply::Gone };
         let ttl = ttl.min(self.ttl_max);
-        let can_go_now = self.can_push(subscription);
+        let can_go_now = self.can_push(subscription) && urgency >= self.least_wanted(subscription);
         let message = Token::random(random);
         if ttl.as_secs() == 0 && !can_go_now {
             // Nobody can take it now, so it has expired.
@@ -207,8 +216,15 @@ impl Retention {
         if self.is_full_for(subscription, &content) {
             return Reply::Full;
         }
-        let stored =
-            StoredMessage { subscription, sequence: self.number(), token: message, accepted: now.wall, ttl, content };
+        let stored = StoredMessage {
+            subscription,
+            sequence: self.number(),
+            token: message,
+            accepted: now.wall,
+            ttl,
+            urgency,
+            content,
+        };
         let lifetime = match ttl.as_secs() {
             0 => Duration::from_millis(SERVICE_TTL_ZERO_MS),
             secs => Duration::from_secs(secs),

@@ -17,7 +17,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 
 use crate::limits::{PUSH_BODY_BYTES_MAX, SERVICE_DESCRIPTION_BYTES_MAX, SERVICE_RETRY_AFTER_S};
 use crate::time::UnixTime;
-use crate::webpush::headers::{InvalidTtl, Preferences, Ttl, http_date};
+use crate::webpush::headers::{InvalidTtl, Preferences, Ttl, Urgency, http_date};
+use crate::webpush::headers::{MONITOR_FIELD, MONITOR_REPLACED};
 use crate::webpush::link;
 
 use super::retention::{Content, Ending, Kind, Push, Reply};
@@ -53,6 +54,8 @@ pub enum Route {
         push: Token,
         /// How long to keep it.
         ttl: Ttl,
+        /// How much it matters.
+        urgency: Urgency,
         /// The message, its octets still missing.
         content: Content,
     },
@@ -72,6 +75,8 @@ pub enum Route {
         resource: Token,
         /// The preference for an answer after so many seconds.
         wait_s: Option<u64>,
+        /// The least that is wanted.
+        urgency: Urgency,
     },
 }
 
@@ -161,8 +166,11 @@ pub fn announces_too_much(headers: &HeaderMap) -> bool {
 /// The final answer to a monitoring request.
 pub fn ended(ending: Ending) -> Response<()> {
     let mut response = Response::new(());
+    if ending == Ending::Replaced {
+        response.headers_mut().insert(MONITOR_FIELD, HeaderValue::from_static(MONITOR_REPLACED));
+    }
     *response.status_mut() = match ending {
-        Ending::Pushed => StatusCode::OK,
+        Ending::Pushed | Ending::Replaced => StatusCode::OK,
         Ending::Nothing => StatusCode::NO_CONTENT,
         Ending::Gone => StatusCode::NOT_FOUND,
     };
@@ -227,11 +235,14 @@ fn subscribe(head: &request::Parts) -> Route {
 }
 
 fn send(push: Token, headers: &HeaderMap) -> Route {
+    let Ok(urgency) = Urgency::from_headers(headers) else { return invalid_urgency() };
+    let urgency = urgency.unwrap_or_default();
     match Ttl::from_headers(headers) {
         Ok(_) if announces_too_much(headers) => Route::Answer(too_large()),
         Ok(ttl) => match (description(headers, CONTENT_TYPE), description(headers, CONTENT_ENCODING)) {
             (Ok(content_type), Ok(content_encoding)) => {
-                Route::Send { push, ttl, content: Content { body: Bytes::new(), content_type, content_encoding } }
+                let content = Content { body: Bytes::new(), content_type, content_encoding };
+                Route::Send { push, ttl, urgency, content }
             }
             _ => Route::Answer(reason(
                 StatusCode::BAD_REQUEST,
@@ -262,9 +273,18 @@ fn description(headers: &HeaderMap, name: HeaderName) -> Result<Option<HeaderVal
 /// A field that describes a message is repeated or too long.
 struct Indescribable;
 
+/// Source: RFC 8030 §5.3 (one value), which leaves open what other words mean.
+fn invalid_urgency() -> Route {
+    Route::Answer(reason(StatusCode::BAD_REQUEST, "an urgency is one of very-low, low, normal and high"))
+}
+
 fn monitor(resource: Token, headers: &HeaderMap, push: PushSupport) -> Route {
+    let Ok(urgency) = Urgency::from_headers(headers) else { return invalid_urgency() };
+    let urgency = urgency.unwrap_or(Urgency::VeryLow);
     match push {
-        PushSupport::Available => Route::Monitor { resource, wait_s: Preferences::from_headers(headers).wait_s },
+        PushSupport::Available => {
+            Route::Monitor { resource, wait_s: Preferences::from_headers(headers).wait_s, urgency }
+        }
         PushSupport::Disabled => Route::Answer(push_disabled()),
         PushSupport::None => Route::Answer(reason(
             StatusCode::HTTP_VERSION_NOT_SUPPORTED,

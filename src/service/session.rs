@@ -38,6 +38,7 @@ use crate::limits::{
     SERVICE_RESETS_UNSEEN_MAX, SERVICE_STREAM_COUNT_MAX,
 };
 use crate::time::Duration;
+use crate::webpush::headers::Urgency;
 
 use super::hub::{BodyError, Hub};
 use super::parcel::{Parcel, Written};
@@ -196,7 +197,9 @@ impl Session {
             false => PushSupport::Available,
         };
         match routes::route(&head, push, |token| self.hub.kind(token)) {
-            Route::Monitor { resource, wait_s } => self.monitor(resource, wait_s, routes::authority(&head), respond),
+            Route::Monitor { resource, wait_s, urgency } => {
+                self.monitor(resource, (wait_s, urgency), routes::authority(&head), respond);
+            }
             Route::Answer(response) if body.is_end_stream() => send(&mut respond, response, &self.hub),
             route => {
                 let hub = Rc::clone(&self.hub);
@@ -216,7 +219,7 @@ impl Session {
     fn monitor(
         &mut self,
         resource: Token,
-        wait_s: Option<u64>,
+        (wait_s, urgency): (Option<u64>, Urgency),
         authority: Option<Authority>,
         mut respond: SendResponse<Parcel>,
     ) {
@@ -226,7 +229,8 @@ impl Session {
             *response.status_mut() = StatusCode::BAD_REQUEST;
             return send(&mut respond, response, &self.hub);
         };
-        match routes::answer(self.hub.monitor(resource, MonitorId { connection: self.id, stream }, wait_s)) {
+        let monitor = MonitorId { connection: self.id, stream };
+        match routes::answer(self.hub.monitor(resource, monitor, wait_s, urgency)) {
             None => drop(self.monitors.insert(stream, (respond, authority))),
             Some(response) => send(&mut respond, response, &self.hub),
         }

@@ -272,14 +272,14 @@ impl Upstream {
                     self.spawn(connection, |context| push::receive(context, promise, slot, unrouted));
                 }
             }
-            Output::Monitor { connection, monitor, target } => {
-                let request = self.dialect.monitor_request(&target, None);
+            Output::Monitor { connection, monitor, target, urgency } => {
+                let request = self.dialect.monitor_request(&target, None, urgency);
                 let ended = move |next| Input::MonitorEnded { connection, monitor, next };
                 self.spawn(connection, |context| push::monitor(context, request, target, ended));
             }
-            Output::Fetch { connection, subscription, read } => {
+            Output::Fetch { connection, subscription, read, urgency } => {
                 let target = Target::Subscription(read.clone());
-                let request = self.dialect.monitor_request(&target, Some(0));
+                let request = self.dialect.monitor_request(&target, Some(0), urgency);
                 let ended = move |next| Input::FetchEnded { connection, subscription, read, next };
                 self.spawn(connection, |context| push::monitor(context, request, target, ended));
             }

@@ -122,5 +122,6 @@ async fn content(
     // A stream that was reset has no end: what came of it is not the message.
     stream.ok_or(None)?.trailers().await.map_err(|_| None)?;
     let connection = requester.reporter.connection;
-    Ok(Input::Pushed { connection, slot, send, body, max_age: headers::max_age(&head.headers) })
+    let (max_age, age) = (headers::max_age(&head.headers), headers::stored_for(&head.headers));
+    Ok(Input::Pushed { connection, slot, send, body, max_age, age })
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 
-use super::headers::{self, Ttl};
+use super::headers::{self, Ttl, Urgency};
 use super::link;
 use super::resource::{InvalidResource, PushMessageUri, PushServiceUri, PushUri, SetUri, SubscriptionUri};
 use super::vapid::{self, ApplicationServerKey};
@@ -84,6 +84,8 @@ pub enum Pushed {
 pub enum Next {
     /// It ended normally: ask again to keep receiving.
     Again,
+    /// It ended because a newer request on the same resource serves now.
+    Displaced,
     /// What was read is gone (RFC 8030 §7.3).
     Ended,
     /// The service did not serve it; with its wish how long to wait.
@@ -206,11 +208,15 @@ impl Dialect {
         }
     }
 
-    /// Asks for messages: for ever, or with `wait_s` for so many seconds (0: what is stored now).
+    /// Asks for messages that matter at least so much: for ever, or with `wait_s` for so many seconds (0: what is stored
+    /// now).
     ///
-    /// Source: RFC 8030 §6, §6.1; RFC 7240 §4.3.
-    pub fn monitor_request(self, target: &Target, wait_s: Option<u32>) -> Request<()> {
+    /// Source: RFC 8030 §5.3, §6, §6.1; RFC 7240 §4.3.
+    pub fn monitor_request(self, target: &Target, wait_s: Option<u32>, urgency: Urgency) -> Request<()> {
         let mut request = request(Method::GET, target.uri());
+        if urgency > Urgency::VeryLow {
+            request.headers_mut().insert("urgency", HeaderValue::from_static(urgency.as_str()));
+        }
         if let Some(wait_s) = wait_s {
             let value = http::HeaderValue::try_from(format!("wait={wait_s}")).expect("digits are a field value");
             request.headers_mut().insert("prefer", value);
@@ -252,6 +258,9 @@ impl Dialect {
     /// Source: RFC 8030 §6, §7.3, §7.3.1.
     pub fn end_of_monitor(self, status: u16, headers: &HeaderMap, now: UnixTime) -> Next {
         match status {
+            200..=299 if headers.get(headers::MONITOR_FIELD).is_some_and(|it| it == headers::MONITOR_REPLACED) => {
+                Next::Displaced
+            }
             200..=299 => Next::Again,
             404 | 410 => Next::Ended,
             _ => Next::Backoff(headers::retry_after(headers, now)),
@@ -267,10 +276,13 @@ impl Dialect {
 
     /// Sends an encrypted message.
     ///
-    /// Source: RFC 8030 §5, §5.2; RFC 8291 §4.
-    pub fn post_request(self, send: &PushUri, ttl: Ttl, body_bytes: usize) -> Request<()> {
+    /// Source: RFC 8030 §5, §5.2, §5.3; RFC 8291 §4.
+    pub fn post_request(self, send: &PushUri, ttl: Ttl, urgency: Urgency, body_bytes: usize) -> Request<()> {
         let mut request = request(Method::POST, send.uri());
         let fields = request.headers_mut();
+        if urgency != Urgency::default() {
+            fields.insert("urgency", HeaderValue::from_static(urgency.as_str()));
+        }
         fields.insert("ttl", ttl.as_secs().into());
         fields.insert(header::CONTENT_ENCODING, http::HeaderValue::from_static("aes128gcm"));
         fields.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/octet-stream"));
@@ -498,10 +510,10 @@ mod tests {
     fn the_set_is_monitored_where_there_is_one() {
         let mut granted = granted();
         let target = DIALECT.monitor_target(&granted);
-        assert_eq!(DIALECT.monitor_request(&target, None).uri().path(), "/t/1");
+        assert_eq!(DIALECT.monitor_request(&target, None, Urgency::VeryLow).uri().path(), "/t/1");
         granted.set = None;
         let target = DIALECT.monitor_target(&granted);
-        let request = DIALECT.monitor_request(&target, Some(0));
+        let request = DIALECT.monitor_request(&target, Some(0), Urgency::VeryLow);
         assert_eq!((request.uri().path(), request.headers()["prefer"].as_bytes()), ("/s/1", &b"wait=0"[..]));
     }
 
@@ -542,7 +554,7 @@ mod tests {
     /// A-AS-01, A-AS-09: a message has exactly one TTL of digits, its coding and its length.
     #[test]
     fn messages_carry_ttl_coding_and_length() {
-        let request = DIALECT.post_request(&granted().send, Ttl::from_secs(60), 144);
+        let request = DIALECT.post_request(&granted().send, Ttl::from_secs(60), Urgency::Normal, 144);
         assert_eq!((request.method(), request.uri().path()), (&Method::POST, "/p/1"));
         let fields = request.headers();
         assert_eq!(fields.get_all("ttl").iter().collect::<Vec<_>>(), ["60"]);

@@ -1,14 +1,16 @@
-//! Header fields that the gateway, the push service and the sender share: `TTL`, `Prefer`, `Retry-After`,
+//! Header fields that the gateway, the push service and the sender share: `TTL`, `Urgency`, `Prefer`, `Retry-After`,
 //! `Cache-Control`, `Date`.
 //!
 //! Each is parsed once into a value that cannot be wrong; none of them is logged here.
 //!
-//! Source: RFC 8030 §5.2 (TTL), RFC 7240 §2 (Prefer), RFC 9110 §5.6.7 and §10.2.3, RFC 9111 §5.2.
+//! Source: RFC 8030 §5.2 (TTL), §5.3 (Urgency), RFC 7240 §2 (Prefer), RFC 9110 §5.6.7 and §10.2.3, RFC 9111 §5.2.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
-use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, DATE, LAST_MODIFIED, RETRY_AFTER};
 
 use super::scan::Scanner;
 use crate::limits::{RETRY_AFTER_S_MAX, TTL_S_MAX};
@@ -16,6 +18,14 @@ use crate::time::{Duration, UnixTime};
 
 /// The last second that an HTTP-date can express: 9999-12-31T23:59:59Z.
 const HTTP_DATE_S_MAX: u64 = 253_402_300_799;
+
+/// A field of ours: what a push service says of the end of a monitoring request beyond its status.
+///
+/// RFC 8030 leaves open what becomes of two requests on one resource. Without a word, a user agent could not tell a service
+/// that ends requests now and then from another user agent that has its identity.
+pub const MONITOR_FIELD: &str = "fieldgate-monitor";
+/// Its value when a newer request on the same resource serves now.
+pub const MONITOR_REPLACED: &str = "replaced";
 
 /// How long a push service may keep a message.
 ///
@@ -62,6 +72,79 @@ impl Ttl {
         self.0
     }
 }
+
+/// How much a message matters, and the least of that for which a user agent wants to be woken.
+///
+/// Source: RFC 8030 §5.3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Urgency {
+    /// Advertisements: on power and an unmetered network.
+    VeryLow,
+    /// Updates on topics: on either of them.
+    Low,
+    /// Chat or calendar messages: on neither; of a message that says nothing.
+    #[default]
+    Normal,
+    /// Time-sensitive alerts: on a low battery as well.
+    High,
+}
+
+/// More than one level, or none that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidUrgency;
+
+impl Urgency {
+    /// All of them, the least one first.
+    pub const ALL: [Self; 4] = [Self::VeryLow, Self::Low, Self::Normal, Self::High];
+
+    /// As it is written in a field.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::VeryLow => "very-low",
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        }
+    }
+
+    /// Reads the one Urgency field of a request, if it has one.
+    ///
+    /// # Errors
+    /// [`InvalidUrgency`] when the field is repeated, or its value is no level.
+    ///
+    /// Source: RFC 8030 §5.3; words without regard to case (RFC 5234 §2.3).
+    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, InvalidUrgency> {
+        let mut values = headers.get_all("urgency").iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(InvalidUrgency);
+        }
+        value.to_str().map_err(|_| InvalidUrgency)?.parse().map(Some)
+    }
+}
+
+impl FromStr for Urgency {
+    type Err = InvalidUrgency;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUrgency> {
+        let level = Self::ALL.into_iter().find(|level| level.as_str().eq_ignore_ascii_case(text.trim_ascii()));
+        level.ok_or(InvalidUrgency)
+    }
+}
+
+impl fmt::Display for Urgency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for InvalidUrgency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no urgency; write one of: very-low, low, normal, high")
+    }
+}
+
+impl std::error::Error for InvalidUrgency {}
 
 /// The preferences of a request that RFC 8030 gives a meaning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,6 +202,15 @@ pub fn max_age(headers: &HeaderMap) -> Option<Duration> {
         });
     }
     first.flatten().map(Duration::from_secs)
+}
+
+/// How long a message had been with its service when that answered: both times are of the service's own clock.
+///
+/// Source: RFC 8030 §7.2 (`Last-Modified` is when delivery was asked for).
+pub fn stored_for(headers: &HeaderMap) -> Option<Duration> {
+    let time = |name| parse_http_date(headers.get(name)?.to_str().ok()?);
+    let (now, asked) = (time(DATE)?, time(LAST_MODIFIED)?);
+    Some(Duration::from_secs(now.0.saturating_sub(asked.0)))
 }
 
 /// Formats a time as IMF-fixdate, as `Date` and `Last-Modified` carry it.

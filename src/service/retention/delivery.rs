@@ -6,6 +6,7 @@ use crate::limits::{
 };
 use crate::random::{Random, between_ms};
 use crate::time::{Duration, Instant};
+use crate::webpush::headers::Urgency;
 
 use super::super::token::Token;
 use super::model::{Delivery, Mode, Monitor, Monitored, Timer};
@@ -60,7 +61,14 @@ impl Retention {
             && self.subscriptions[&delivery.subscription].messages[&delivery.sequence].expires > now.instant
     }
 
-    pub(super) fn monitor(&mut self, resource: Token, id: MonitorId, wait_s: Option<u64>, now: Moment) -> Reply {
+    pub(super) fn monitor(
+        &mut self,
+        resource: Token,
+        id: MonitorId,
+        wait_s: Option<u64>,
+        urgency: Urgency,
+        now: Moment,
+    ) -> Reply {
         let (monitored, members, before) = match self.tokens.get(&resource).copied() {
             Some(Resource::Subscription(one)) => {
                 let before = self.subscriptions.get_mut(&one).and_then(|it| it.monitor.replace(id));
@@ -78,9 +86,9 @@ impl Retention {
             Some(0) => Mode::Drain(now.instant + Duration::from_millis(SERVICE_DRAIN_MS_MAX)),
             Some(wait) => Mode::Until(now.instant + Duration::from_secs(wait)),
         };
-        self.monitors.insert(id, Monitor::new(monitored, mode));
+        self.monitors.insert(id, Monitor::new(monitored, mode, urgency));
         self.set_end_timer(id, mode);
-        self.end_monitor(before, Ending::Pushed);
+        self.end_monitor(before, Ending::Replaced);
         if self.is_stopping {
             self.end_monitor(Some(id), Ending::Pushed);
         }
@@ -120,9 +128,17 @@ impl Retention {
         candidates.into_iter().flatten().find(|monitor| self.monitors[monitor].ending.is_none())
     }
 
-    /// Puts a subscription into the line of the monitor that serves it, if it has anything to push.
+    /// The least urgency of messages that may be pushed for a subscription now.
+    ///
+    /// Source: RFC 8030 §5.3.
+    pub(super) fn least_wanted(&self, id: SubscriptionId) -> Urgency {
+        self.serving(id).map_or(Urgency::VeryLow, |monitor| self.monitors[&monitor].urgency)
+    }
+
+    /// Puts a subscription into the line of the monitor that serves it, if it has anything to push there.
     pub(super) fn offer(&mut self, id: SubscriptionId) {
-        if self.subscriptions.get(&id).is_none_or(|it| it.waiting_count == 0) || !self.can_push(id) {
+        let has_none = self.subscriptions.get(&id).is_none_or(|it| it.waiting_count == 0);
+        if has_none || !self.can_push(id) || self.first_waiting(id).is_none() {
             return;
         }
         let serving = self.serving(id);
@@ -175,10 +191,13 @@ impl Retention {
         }
     }
 
-    /// The oldest waiting message; those that were pushed in vain let all others go first, and take turns.
+    /// The oldest waiting message of those that are wanted; those that were pushed in vain let all others go first, and
+    /// take turns.
     fn first_waiting(&self, id: SubscriptionId) -> Option<u64> {
-        let messages = &self.subscriptions[&id].messages;
-        let waiting = messages.iter().filter(|(_, message)| message.delivery == Delivery::Waiting);
+        let (messages, least) = (&self.subscriptions[&id].messages, self.least_wanted(id));
+        let waiting = messages
+            .iter()
+            .filter(|(_, message)| message.delivery == Delivery::Waiting && message.stored.urgency >= least);
         let (first, message) = waiting.clone().next()?;
         if !message.is_in_vain() {
             return Some(*first);
@@ -237,7 +256,10 @@ impl Retention {
     fn has_more(&self, id: MonitorId) -> bool {
         let waits = |member: &SubscriptionId| {
             let subscription = &self.subscriptions[member];
-            subscription.waiting_count > 0 && subscription.paused_until.is_none() && self.serving(*member) == Some(id)
+            subscription.waiting_count > 0
+                && subscription.paused_until.is_none()
+                && self.serving(*member) == Some(id)
+                && self.first_waiting(*member).is_some()
         };
         match self.monitors[&id].resource {
             Monitored::Subscription(one) => waits(&one),

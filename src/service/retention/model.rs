@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use crate::limits::SERVICE_DRAINS_IN_VAIN;
 use crate::time::{Duration, Instant, UnixTime};
-use crate::webpush::headers::Ttl;
+use crate::webpush::headers::{Ttl, Urgency};
 
 use super::super::token::Token;
 
@@ -104,6 +104,8 @@ pub enum Request {
         push: Token,
         /// How long to keep it.
         ttl: Ttl,
+        /// How much it matters.
+        urgency: Urgency,
         /// The message.
         content: Content,
     },
@@ -125,6 +127,8 @@ pub enum Request {
         monitor: MonitorId,
         /// The preference for an answer after so many seconds.
         wait_s: Option<u64>,
+        /// The least that is wanted; what matters less is kept.
+        urgency: Urgency,
     },
 }
 
@@ -241,6 +245,8 @@ pub struct Push {
 pub enum Ending {
     /// 200: its pushes are promised.
     Pushed,
+    /// 200: its pushes are promised, and a newer request on the same resource serves now.
+    Replaced,
     /// 204: it asked for what there is, and there was nothing.
     Nothing,
     /// 404: the resource ended.
@@ -306,6 +312,8 @@ pub struct StoredMessage {
     pub accepted: UnixTime,
     /// How long it is kept.
     pub ttl: Ttl,
+    /// How much it matters.
+    pub urgency: Urgency,
     /// The message.
     pub content: Content,
 }
@@ -397,6 +405,8 @@ pub(super) enum Delivery {
 pub(super) struct Monitor {
     pub(super) resource: Monitored,
     pub(super) mode: Mode,
+    /// The least that is wanted on it.
+    pub(super) urgency: Urgency,
     /// Subscriptions that have something to push here, each at most once.
     pub(super) ready: VecDeque<SubscriptionId>,
     /// Promises whose message is not yet written.
@@ -406,8 +416,16 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    pub(super) fn new(resource: Monitored, mode: Mode) -> Self {
-        Self { resource, mode, ready: VecDeque::new(), unended: BTreeSet::new(), has_pushed: false, ending: None }
+    pub(super) fn new(resource: Monitored, mode: Mode, urgency: Urgency) -> Self {
+        Self {
+            resource,
+            mode,
+            urgency,
+            ready: VecDeque::new(),
+            unended: BTreeSet::new(),
+            has_pushed: false,
+            ending: None,
+        }
     }
 }
 

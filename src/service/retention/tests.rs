@@ -50,8 +50,12 @@ impl World {
     }
 
     fn send(&mut self, push: Token, ttl: u64, body: &str) -> Reply {
+        self.send_urgently(push, ttl, Urgency::Normal, body)
+    }
+
+    fn send_urgently(&mut self, push: Token, ttl: u64, urgency: Urgency, body: &str) -> Reply {
         let content = Content { body: Bytes::copy_from_slice(body.as_bytes()), ..Content::default() };
-        self.request(Request::Send { push, ttl: Ttl::from_secs(ttl), content })
+        self.request(Request::Send { push, ttl: Ttl::from_secs(ttl), urgency, content })
     }
 
     fn accept(&mut self, push: Token, ttl: u64, body: &str) -> Token {
@@ -66,9 +70,19 @@ impl World {
     }
 
     fn monitor(&mut self, connection: ConnectionId, resource: Token, wait_s: Option<u64>) -> MonitorId {
+        self.monitor_from(connection, resource, wait_s, Urgency::VeryLow)
+    }
+
+    fn monitor_from(
+        &mut self,
+        connection: ConnectionId,
+        resource: Token,
+        wait_s: Option<u64>,
+        urgency: Urgency,
+    ) -> MonitorId {
         let monitor = MonitorId { connection, stream: self.next_stream };
         self.next_stream += 2;
-        assert_eq!(self.request(Request::Monitor { resource, monitor, wait_s }), Reply::Monitoring);
+        assert_eq!(self.request(Request::Monitor { resource, monitor, wait_s, urgency }), Reply::Monitoring);
         monitor
     }
 
@@ -625,10 +639,40 @@ fn a_gap_06_the_newest_monitor_serves() {
     assert_eq!(world.delivered(B), ["new"]);
     assert_eq!(world.outputs(A), [], "its push is not written yet");
     world.input(Input::Delivered(under_way.delivery));
-    assert_eq!(world.outputs(A), [Output::End(older, Ending::Pushed)]);
+    assert_eq!(world.outputs(A), [Output::End(older, Ending::Replaced)]);
     assert_eq!(world.pushes(B), []);
     world.input(Input::ConnectionClosed(A));
     assert_eq!(world.delivered(B), ["delivered on the older one", "under way on the older one"]);
+
+    /// A-PS-36: what matters less than a monitor wants is kept, whatever its order, and comes to one that wants it.
+    #[test]
+    fn what_is_not_urgent_enough_waits_for_a_monitor_that_wants_it() {
+        let mut world = World::new();
+        let member = world.subscribe(None);
+        let connection = ConnectionId(1);
+        world.monitor_from(connection, member.set, None, Urgency::Normal);
+        for (urgency, body) in
+            [(Urgency::VeryLow, "a"), (Urgency::High, "b"), (Urgency::Low, "c"), (Urgency::Normal, "d")]
+        {
+            assert!(matches!(world.send_urgently(member.push, 600, urgency, body), Reply::Accepted { .. }));
+        }
+        assert_eq!(world.delivered(connection), ["b", "d"]);
+        // One that cannot wait is over when nobody wants it.
+        world.send_urgently(member.push, 0, Urgency::Low, "never");
+        world.monitor_from(ConnectionId(2), member.subscription, Some(0), Urgency::High);
+        assert!(
+            matches!(world.outputs(ConnectionId(2))[..], [Output::Push(_)]),
+            "of what is stored, the urgent one again"
+        );
+        world.monitor_from(ConnectionId(3), member.set, None, Urgency::Low);
+        let ended = world.outputs(connection);
+        assert!(matches!(ended[..], [Output::End(_, Ending::Replaced)]), "{ended:?}");
+        assert_eq!(world.delivered(ConnectionId(3)), ["c"]);
+        world.monitor_from(ConnectionId(3), member.set, None, Urgency::VeryLow);
+        let outputs = world.outputs(ConnectionId(3));
+        let pushed = outputs.iter().filter(|output| matches!(output, Output::Push(_))).count();
+        assert_eq!(pushed, 1, "{outputs:?}");
+    }
 }
 
 /// A-GAP-07: a monitor on the subscription itself takes its messages from the set's, and gives way again.

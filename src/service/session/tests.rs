@@ -15,7 +15,7 @@ use crate::random::{Random, SeededRandom};
 use crate::service::clock::Clock;
 use crate::service::retention::{Content, Moment, Reply, Request as Asked, Retention};
 use crate::service::store::Store;
-use crate::webpush::headers::Ttl;
+use crate::webpush::headers::{Ttl, Urgency};
 
 /// A byte stream that counts the writes that reach it.
 struct Counting(DuplexStream, Rc<Cell<usize>>);
@@ -73,7 +73,7 @@ fn rig_of(subscription_count: usize, message_count: usize, message_bytes: usize,
         let Reply::Subscribed { subscription, push, .. } = ask(Asked::Subscribe { set: None }) else { panic!("made") };
         for _ in 0..message_count {
             let content = Content { body: vec![1; message_bytes].into(), ..Content::default() };
-            ask(Asked::Send { push, ttl: Ttl::from_secs(TTL_S_MAX), content });
+            ask(Asked::Send { push, ttl: Ttl::from_secs(TTL_S_MAX), urgency: Urgency::Normal, content });
         }
         made.push((subscription.path(), push.path()));
     }

@@ -4,13 +4,17 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::time::UnixTime;
-use crate::webpush::headers::Ttl;
+use crate::webpush::headers::{Ttl, Urgency};
 
 use super::super::retention::{Content, Record, SetId, StoredMessage, SubscriptionId};
 use super::super::token::{TOKEN_BYTES, Token};
 
 /// Stands for the length of a field that is not there.
 const ABSENT: u16 = u16::MAX;
+/// Bits of a message's time to live in seconds; the urgency stands above them.
+const TTL_BITS: u32 = 32;
+
+const _: () = assert!(crate::limits::TTL_S_MAX < 1 << TTL_BITS);
 
 pub(super) fn subscription(set: SetId, token: Token, push: Token) -> Vec<u8> {
     [&set.0.to_le_bytes()[..], token.as_bytes(), push.as_bytes()].concat()
@@ -20,7 +24,8 @@ pub(super) fn message(message: &StoredMessage) -> Vec<u8> {
     let mut octets = Vec::with_capacity(64 + message.content.bytes());
     octets.extend_from_slice(message.token.as_bytes());
     octets.extend_from_slice(&message.accepted.0.to_le_bytes());
-    octets.extend_from_slice(&message.ttl.as_secs().to_le_bytes());
+    let ttl = message.ttl.as_secs() | urgency_number(message.urgency) << TTL_BITS;
+    octets.extend_from_slice(&ttl.to_le_bytes());
     put_field(&mut octets, message.content.content_type.as_ref());
     put_field(&mut octets, message.content.content_encoding.as_ref());
     octets.extend_from_slice(&message.content.body);
@@ -40,11 +45,27 @@ pub(super) fn read_subscription(id: SubscriptionId, mut octets: &[u8]) -> Option
 pub(super) fn read_message(subscription: SubscriptionId, sequence: u64, mut octets: &[u8]) -> Option<Record> {
     let token = take_token(&mut octets)?;
     let accepted = UnixTime(take_u64(&mut octets)?);
-    let ttl = Ttl::from_secs(take_u64(&mut octets)?);
+    let ttl_and_urgency = take_u64(&mut octets)?;
+    let ttl = Ttl::from_secs(ttl_and_urgency & ((1 << TTL_BITS) - 1));
+    let urgency = read_urgency(ttl_and_urgency >> TTL_BITS)?;
     let content_type = take_field(&mut octets)?;
     let content_encoding = take_field(&mut octets)?;
     let content = Content { body: Bytes::copy_from_slice(octets), content_type, content_encoding };
-    Some(Record::Message(StoredMessage { subscription, sequence, token, accepted, ttl, content }))
+    Some(Record::Message(StoredMessage { subscription, sequence, token, accepted, ttl, urgency, content }))
+}
+
+/// Zero is what a message has that says nothing.
+fn urgency_number(urgency: Urgency) -> u64 {
+    match urgency {
+        Urgency::Normal => 0,
+        Urgency::VeryLow => 1,
+        Urgency::Low => 2,
+        Urgency::High => 3,
+    }
+}
+
+fn read_urgency(number: u64) -> Option<Urgency> {
+    Urgency::ALL.into_iter().find(|urgency| urgency_number(*urgency) == number)
 }
 
 fn put_field(octets: &mut Vec<u8>, value: Option<&HeaderValue>) {

@@ -6,7 +6,7 @@ use crate::random::SeededRandom;
 use crate::service::retention::{Content, StoredMessage};
 use crate::service::token::Token;
 use crate::time::UnixTime;
-use crate::webpush::headers::Ttl;
+use crate::webpush::headers::{Ttl, Urgency};
 
 fn message(sequence: u64, body: &'static [u8]) -> Record {
     Record::Message(StoredMessage {
@@ -14,6 +14,7 @@ fn message(sequence: u64, body: &'static [u8]) -> Record {
         sequence,
         token: Token::random(&mut SeededRandom::new(sequence)),
         accepted: UnixTime(1_700_000_000),
+        urgency: Urgency::High,
         ttl: Ttl::from_secs(60),
         content: Content {
             body: Bytes::from_static(body),

@@ -123,3 +123,42 @@ proptest! {
         }
     }
 }
+
+/// A-UA-15, A-GAP-03: one level, or none; anything else is no field.
+#[test]
+fn an_urgency_is_one_of_four_words() {
+    let read = |lines: &[&str]| {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append("urgency", line.parse().expect("a field value"));
+        }
+        Urgency::from_headers(&headers)
+    };
+    assert_eq!(read(&[]), Ok(None));
+    for level in Urgency::ALL {
+        assert_eq!(read(&[level.as_str()]), Ok(Some(level)));
+    }
+    assert_eq!(read(&[" Very-LOW"]), Ok(Some(Urgency::VeryLow)));
+    for wrong in [&[""][..], &["lowest"], &["low, high"], &["low,low"], &["low", "low"], &["low;q=1"]] {
+        assert_eq!(read(wrong), Err(InvalidUrgency), "{wrong:?}");
+    }
+    assert!(Urgency::ALL.is_sorted() && Urgency::default() == Urgency::Normal);
+}
+
+/// A-UA-48: the age of a message comes of two times of the same clock, whatever our own says.
+#[test]
+fn a_ua_48_a_message_is_as_old_as_its_service_says() {
+    let read = |fields: &[(&'static str, String)]| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.insert(*name, value.parse().expect("a field value"));
+        }
+        stored_for(&headers)
+    };
+    let (date, asked) = (http_date(UnixTime(5_000_000_300)), http_date(UnixTime(5_000_000_000)));
+    let both = [("date", date.clone()), ("last-modified", asked.clone())];
+    assert_eq!(read(&both), Some(Duration::from_secs(300)));
+    assert_eq!(read(&[("date", asked), ("last-modified", date)]), Some(Duration::ZERO));
+    assert_eq!((read(&both[..1]), read(&both[1..])), (None, None));
+    assert_eq!(read(&[("date", "now".to_owned()), both[1].clone()]), None);
+}

@@ -9,7 +9,7 @@ use fieldgate::limits::{
     CHANNELS_PER_DEVICE_MAX, DEVICE_COUNT_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, SERVICE_NAME_BYTES_MAX,
     SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, UPSTREAM_PLACED_COUNT_MAX,
 };
-use fieldgate::proto::device::{Isolation, Options, PendingAcks};
+use fieldgate::proto::device::{Isolation, Options, PendingAcks, Undeliverable};
 use fieldgate::webpush::vapid::ApplicationServerKey;
 
 /// A text is a configuration within all bounds, which written out again is read as itself; or what is wrong with it is
@@ -91,7 +91,12 @@ fn written(config: &Config) -> String {
         let channels: Vec<u16> = channels.iter().map(|channel| channel.0).collect();
         let (id, link) = (quoted(id.as_str()), quoted(link.to_string()));
         write!(text, "[[device]]\nid = {id}\nlink = {link}\nchannels = {channels:?}\nmtu = {mtu}\n").expect("it grows");
-        let Options { push_service, isolated, application_server_key, pending_acks } = options;
+        let Options { push_service, isolated, application_server_key, pending_acks, flood_per_minute, undeliverable } =
+            options;
+        if let Some(limit) = flood_per_minute {
+            writeln!(text, "flood_per_minute = {limit}").expect("text grows");
+        }
+        let undeliverable = (*undeliverable == Undeliverable::Acknowledge).then_some("acknowledge");
         let isolated = match isolated {
             Isolation::None => None,
             Isolation::Set => Some("set"),
@@ -104,6 +109,7 @@ fn written(config: &Config) -> String {
             ("isolated", isolated),
             ("application_server_key", key),
             ("pending_acks", pending_acks),
+            ("undeliverable", undeliverable),
         ] {
             if let Some(value) = value {
                 writeln!(text, "{name} = {}", quoted(value)).expect("text grows");

@@ -15,6 +15,7 @@ use fieldgate::proto::status::Status;
 use fieldgate::proto::{self, Input};
 use fieldgate::random::SeededRandom;
 use fieldgate::time::{Instant, UnixTime};
+use fieldgate::webpush::headers::Urgency;
 use fieldgate::webpush::resource::PushServiceUri;
 use fieldgate::wire::{ChannelId, DeviceId, Refusal, ToGateway};
 
@@ -211,6 +212,11 @@ impl Gateway {
     pub fn rotate(&mut self, device: usize, context: &mut Context) {
         let input = Input::RotationAsked { device: self.ids[device].clone(), channel: None };
         self.feed(input, context);
+    }
+
+    /// From now on messages that matter less are not wanted.
+    pub fn want(&mut self, urgency: Urgency, context: &mut Context) {
+        self.feed(Input::UrgencyWanted(urgency), context);
     }
 
     /// Whether a device is served.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use fieldgate::service::retention::{Ending, Reply};
 use fieldgate::service::token::Token;
+use fieldgate::webpush::headers::Urgency;
 
 use super::{Context, Dice, Event, Weather};
 
@@ -12,7 +13,7 @@ use super::{Context, Dice, Event, Weather};
 #[derive(Clone, Debug)]
 pub(super) enum Up {
     /// GET on a subscription or set, with the preference for a wait.
-    Get { stream: u32, resource: Token, wait_s: Option<u64> },
+    Get { stream: u32, resource: Token, wait_s: Option<u64>, urgency: Urgency },
     /// POST for a subscription.
     Subscribe { stream: u32, set: Option<Token> },
     /// DELETE.

@@ -44,7 +44,7 @@ impl Gateway {
                 let input = Input::Decoded { slot, outcome };
                 context.after(pause, Event::Gateway(GatewayEvent::Decoded { life, input }));
             }
-            Output::Deliver { device, session, message, channel, body, until } => {
+            Output::Deliver { device, session, message, channel, body, until, .. } => {
                 self.deliver(&device, session, (message, channel, &body), until, context);
             }
             Output::Reply { device, session, reply } => self.reply(&device, session, &reply, context),

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use fieldgate::limits::PLAINTEXT_BYTES_MAX;
 use fieldgate::webpush::ece;
+use fieldgate::webpush::headers::Urgency;
 use fieldgate::wire::ChannelId;
 
 use super::device::{DeviceEvent, Told};
@@ -106,6 +107,7 @@ enum Operation {
     Fill,
     Remove,
     Rotate,
+    Urgency,
     Cut,
     GoAway,
     Path,
@@ -127,6 +129,7 @@ const DEVICES: &[(u64, Operation)] = &[
     (2, Operation::Fill),
     (1, Operation::Remove),
     (1, Operation::Rotate),
+    (2, Operation::Urgency),
 ];
 const NETWORK: &[(u64, Operation)] = &[
     (30, Operation::Send),
@@ -134,6 +137,7 @@ const NETWORK: &[(u64, Operation)] = &[
     (5, Operation::Cut),
     (3, Operation::GoAway),
     (2, Operation::Path),
+    (2, Operation::Urgency),
     (2, Operation::NetworkDown),
     (4, Operation::GatewayCrash),
     (4, Operation::ServiceCrash),
@@ -179,6 +183,10 @@ impl World {
                 device.be_deaf(ms, context);
             }
             Operation::Fill => device.capacity = context.dice.between(1, 16) as usize,
+            Operation::Urgency => {
+                let urgency = *context.dice.pick(&Urgency::ALL);
+                self.gateway.want(urgency, context);
+            }
             Operation::Rotate => self.gateway.rotate(at, context),
             Operation::Remove => self.remove_or_add(at),
             Operation::Cut => self.cut_all(),
@@ -286,6 +294,7 @@ impl World {
         context.network.is_up = true;
         self.service.start(context);
         self.gateway.start(context);
+        self.gateway.want(Urgency::VeryLow, context);
         for at in 0..self.devices.len() {
             if !self.context.lines[at].is_plugged {
                 self.plug(at);

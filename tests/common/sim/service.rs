@@ -14,7 +14,7 @@ use fieldgate::service::retention::{
 };
 use fieldgate::service::token::Token;
 use fieldgate::time::{Instant, UnixTime};
-use fieldgate::webpush::headers::Ttl;
+use fieldgate::webpush::headers::{Ttl, Urgency};
 
 use super::network::{Down, Up};
 use super::plan::Plan;
@@ -209,9 +209,9 @@ impl Service {
         }
         context.trace(|| format!("service hears on {connection}: {frame:?}"));
         match frame {
-            Up::Get { stream, resource, wait_s } => {
+            Up::Get { stream, resource, wait_s, urgency } => {
                 let monitor = MonitorId { connection: ConnectionId(connection), stream };
-                let reply = self.ask(Request::Monitor { resource, monitor, wait_s }, context);
+                let reply = self.ask(Request::Monitor { resource, monitor, wait_s, urgency }, context);
                 self.settle(context);
                 if reply != Reply::Monitoring {
                     context.send_down(connection, Down::End { stream, ending: Ending::Gone });
@@ -236,7 +236,8 @@ impl Service {
             return;
         }
         let content = Content { body: body.clone(), content_type: None, content_encoding: None };
-        let request = Request::Send { push, ttl: Ttl::from_secs(ttl_s), content };
+        let urgency = *context.dice.pick(&Urgency::ALL);
+        let request = Request::Send { push, ttl: Ttl::from_secs(ttl_s), urgency, content };
         let reply = self.ask(request, context);
         let Reply::Accepted { message, .. } = reply else { return self.settle(context) };
         let number = context.check.sent(push, message, plaintext, &body, ttl_s, context.now);

@@ -14,6 +14,7 @@ use fieldgate::service::retention::{Ending, Reply};
 use fieldgate::service::token::Token;
 use fieldgate::time::Duration;
 use fieldgate::webpush::exchange::{Deletion, Dialect, Granted, Next, SubscribeError, Target};
+use fieldgate::webpush::headers::Urgency;
 use fieldgate::webpush::resource::{PushMessageUri, PushUri, SetUri, SubscriptionUri};
 
 use super::gateway::GatewayEvent;
@@ -41,7 +42,7 @@ struct Queued {
 }
 
 enum Request {
-    Get(Token, Option<u64>),
+    Get(Token, Option<u64>, Urgency),
     Subscribe(Option<Token>),
     Delete(Token),
 }
@@ -124,12 +125,12 @@ impl Upstream {
             }
             Output::Admit { promise, slot, .. } => self.admit(promise, slot, context),
             Output::Ping { .. } => context.send_up(self.connection, Up::Ping),
-            Output::Monitor { monitor, target, .. } => {
-                let request = Request::Get(target_token(&target), None);
+            Output::Monitor { monitor, target, urgency, .. } => {
+                let request = Request::Get(target_token(&target), None, urgency);
                 self.ask(Asked::Monitor { monitor, target }, request, context);
             }
-            Output::Fetch { subscription, read, .. } => {
-                let request = Request::Get(token(read.as_str()), Some(0));
+            Output::Fetch { subscription, read, urgency, .. } => {
+                let request = Request::Get(token(read.as_str()), Some(0), urgency);
                 self.ask(Asked::Fetch { subscription, read }, request, context);
                 self.check_fetches(context);
             }
@@ -198,7 +199,11 @@ impl Upstream {
             }
             Down::End { stream, ending } => {
                 let connection = self.id;
-                let next = if ending == Ending::Gone { Next::Ended } else { Next::Again };
+                let next = match ending {
+                    Ending::Gone => Next::Ended,
+                    Ending::Replaced => Next::Displaced,
+                    Ending::Pushed | Ending::Nothing => Next::Again,
+                };
                 let input = match self.open.remove(&stream)? {
                     Asked::Monitor { monitor, .. } => Input::MonitorEnded { connection, monitor, next },
                     Asked::Fetch { subscription, read } => Input::FetchEnded { connection, subscription, read, next },
@@ -274,7 +279,10 @@ impl Upstream {
         }
         if let Some(Promised { slot: Some(slot), send, max_age_s, body, .. }) = self.promised.remove(&stream) {
             let max_age = Some(Duration::from_secs(max_age_s));
-            self.report(Input::Pushed { connection: self.id, slot, send: Some(send), body, max_age }, context);
+            self.report(
+                Input::Pushed { connection: self.id, slot, send: Some(send), body, max_age, age: None },
+                context,
+            );
         }
     }
 
@@ -294,7 +302,7 @@ impl Upstream {
             context.send_up(
                 connection,
                 match request {
-                    Request::Get(resource, wait_s) => Up::Get { stream, resource, wait_s },
+                    Request::Get(resource, wait_s, urgency) => Up::Get { stream, resource, wait_s, urgency },
                     Request::Subscribe(set) => Up::Subscribe { stream, set },
                     Request::Delete(resource) => Up::Delete { stream, resource },
                 },
