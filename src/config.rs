@@ -14,6 +14,14 @@
 //! crl_file = "/etc/fieldgate/crl.pem"         # default: none
 //! credential_file = "/etc/fieldgate/token"    # default: none
 //!
+//! [urgency]                                   # the least that is wanted; these are the defaults
+//! mains = "very-low"
+//! battery = "low"
+//! low_battery = "high"
+//! metered = "low"
+//! low_battery_percent = 20
+//! metered_interfaces = ["wwan", "ppp"]
+//!
 //! [[device]]
 //! id = "meter-7"
 //! link = "serial:/dev/ttyUSB0?baud=115200"
@@ -33,6 +41,7 @@
 pub mod change;
 mod error;
 mod reader;
+pub mod urgency;
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -44,10 +53,11 @@ use toml::de::{DeTable, DeValue};
 pub use error::{ConfigError, InvalidUrl, Problem};
 use reader::{Reader, Section};
 
+use self::urgency::UrgencyPolicy;
 use crate::limits::{
-    CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, FLOOD_PER_MINUTE_MAX, LINK_MTU_BYTES_MAX,
-    LINK_MTU_BYTES_MIN, LINK_PATH_BYTES_MAX, SERVICE_NAME_BYTES_MAX, SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX,
-    UPSTREAM_PLACED_COUNT_MAX, URI_BYTES_MAX,
+    CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, FLOOD_PER_MINUTE_MAX, INTERFACE_NAME_BYTES_MAX,
+    LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, LINK_PATH_BYTES_MAX, METERED_INTERFACE_COUNT_MAX, SERVICE_NAME_BYTES_MAX,
+    SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, UPSTREAM_PLACED_COUNT_MAX, URI_BYTES_MAX,
 };
 use crate::proto::device::{Isolation, Options, PendingAcks, Undeliverable};
 use crate::transport::endpoint::LinkEndpoint;
@@ -60,7 +70,9 @@ pub const CHANNEL_DEFAULT: ChannelId = ChannelId(1);
 /// The control socket inside the state folder, when no other is named.
 pub const CONTROL_FILE: &str = "control.sock";
 
-const ROOT_KEYS: &[&str] = &["state", "control", "push_service", "device"];
+const ROOT_KEYS: &[&str] = &["state", "control", "push_service", "urgency", "device"];
+const URGENCY_KEYS: &[&str] =
+    &["mains", "battery", "low_battery", "metered", "low_battery_percent", "metered_interfaces"];
 const PUSH_SERVICE_KEYS: &[&str] = &["name", "url", "ca_file", "crl_file", "credential_file"];
 const DEVICE_KEYS: &[&str] = &[
     "id",
@@ -87,6 +99,8 @@ pub struct Config {
     /// Further ones, for devices that name them: each has a name, and with the first one and the devices that want a
     /// connection of their own they are [`UPSTREAM_PLACED_COUNT_MAX`] at most.
     pub more_push_services: Vec<PushService>,
+    /// Which messages are wanted in which circumstances.
+    pub urgency: UrgencyPolicy,
     /// The devices, in the order of the text: unique ids, unique links, [`DEVICE_COUNT_MAX`] at most.
     pub devices: Vec<Device>,
 }
@@ -192,9 +206,10 @@ fn read_root(reader: &mut Reader, root: &Section) -> Option<Config> {
     };
     let services = read_push_services(reader, root);
     let devices = read_devices(reader, root, control.as_deref(), &services);
+    let urgency = read_urgency(reader, root);
     let mut services = services.into_iter();
     let (state, control, push_service) = (state?, control?, services.next()?);
-    Some(Config { state, control, push_service, more_push_services: services.collect(), devices })
+    Some(Config { state, control, push_service, more_push_services: services.collect(), urgency, devices })
 }
 
 fn default_control(reader: &mut Reader, root: &Section, state: &Path) -> Option<PathBuf> {
@@ -204,6 +219,51 @@ fn default_control(reader: &mut Reader, root: &Section, state: &Path) -> Option<
         return None;
     }
     Some(control)
+}
+
+fn read_urgency(reader: &mut Reader, root: &Section) -> UrgencyPolicy {
+    let default = UrgencyPolicy::default();
+    let Some(section) = reader.section(root, "urgency") else { return default };
+    reader.check_keys(&section, URGENCY_KEYS);
+    let mut level =
+        |key, default| reader.optional(&section, key, |text| text.parse().map_err(Problem::Urgency)).unwrap_or(default);
+    let (mains, battery) = (level("mains", default.mains), level("battery", default.battery));
+    let (low_battery, metered) = (level("low_battery", default.low_battery), level("metered", default.metered));
+    let percent = section
+        .value("low_battery_percent")
+        .and_then(|value| reader.number(value, format!("{}.low_battery_percent", section.name), 0, 100));
+    let low_battery_percent =
+        percent.and_then(|percent| percent.try_into().ok()).unwrap_or(default.low_battery_percent);
+    let metered_interfaces = match section.value("metered_interfaces") {
+        Some(_) => read_interfaces(reader, &section),
+        None => default.metered_interfaces,
+    };
+    UrgencyPolicy { mains, battery, low_battery, metered, low_battery_percent, metered_interfaces }
+}
+
+/// Names of interfaces, or what they begin with; none at all means that no network costs.
+fn read_interfaces(reader: &mut Reader, section: &Section) -> Vec<String> {
+    const EXPECTED: &str = "a list of names, as in [\"wwan\", \"ppp\"]";
+    let value = section.value("metered_interfaces").map(|value| value.get_ref());
+    let Some(DeValue::Array(elements)) = value else {
+        reader.refuse_type(section, "metered_interfaces", EXPECTED);
+        return Vec::new();
+    };
+    if elements.len() > METERED_INTERFACE_COUNT_MAX {
+        let problem = Problem::TooMany { what: "metered interfaces", count_max: METERED_INTERFACE_COUNT_MAX };
+        reader.refuse_in(section, "metered_interfaces", problem);
+    }
+    let mut names = Vec::new();
+    for (index, element) in elements.iter().take(METERED_INTERFACE_COUNT_MAX).enumerate() {
+        match element.get_ref().as_str().filter(|name| (1..=INTERFACE_NAME_BYTES_MAX).contains(&name.len())) {
+            Some(name) => names.push(name.to_owned()),
+            None => {
+                let problem = Problem::InterfaceName { bytes_max: INTERFACE_NAME_BYTES_MAX };
+                reader.refuse(element.span().start, format!("{}.metered_interfaces[{index}]", section.name), problem);
+            }
+        }
+    }
+    names
 }
 
 /// One table, or a list of tables whose members have names.

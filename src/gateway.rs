@@ -6,6 +6,7 @@
 mod reload;
 mod report;
 pub mod supervisor;
+mod surroundings;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,16 +15,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::{Instant as TokioInstant, sleep_until, timeout_at};
+use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 
 use self::reload::Reloaded;
 use self::report::{Report, status_line};
 use self::supervisor::{News, Order, Supervisor};
+use self::surroundings::Surroundings;
+use crate::config::urgency::Power;
 use crate::config::{self, Config};
 use crate::control::{Answer, Asked, Control, Request};
 use crate::downstream::{self, Downstream, SendError};
-use crate::limits::{DEVICE_COUNT_MAX, RESET_LINGER_MS, STORE_CLOSE_MS_MAX};
+use crate::limits::{DEVICE_COUNT_MAX, RESET_LINGER_MS, STORE_CLOSE_MS_MAX, SURROUNDINGS_LOOK_S};
 use crate::proto::device::Options;
 use crate::proto::record::{DeviceRecord, Record, Unreadable};
 use crate::proto::status::ChannelStatus;
@@ -106,6 +109,11 @@ struct Shell {
     /// Why the last change of the state is not on flash.
     write_failure: Option<String>,
     fingerprints: Fingerprints,
+    surroundings: Surroundings,
+    /// Power and whether the network costs, as they were last.
+    circumstances: Option<(Power, bool)>,
+    /// Another gateway is being left alone.
+    was_displaced: bool,
 }
 
 /// Runs the gateway until its supervisor ends it, who hears that it is ready once the state is read and links are
@@ -117,6 +125,8 @@ pub async fn run(config: Config, mut supervisor: impl Supervisor) -> Result<(), 
     let (mut shell, mut control) = Shell::start(config)?;
     let mut path = path_monitor();
     let mut report = Report::new(&supervisor, shell.start);
+    let mut look = interval(Duration::from_secs(SURROUNDINGS_LOOK_S));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     info!(devices = shell.devices.len(), service = shell.service(), "ready");
     supervisor.tell(News::Ready);
     loop {
@@ -145,7 +155,11 @@ pub async fn run(config: Config, mut supervisor: impl Supervisor) -> Result<(), 
             event = shell.downstream.next() => shell.heard(event),
             persisted = shell.store.next() => shell.persisted(persisted),
             asked = control.next() => shell.asked(asked),
-            () = path_changed(&mut path) => shell.feed(Input::PathChanged),
+            () = path_changed(&mut path) => {
+                shell.feed(Input::PathChanged);
+                shell.look();
+            }
+            _ = look.tick() => shell.look(),
             () = sleep_until(wake.unwrap_or(shell.start)), if wake.is_some() => shell.core.handle_timeout(shell.now()),
             () = report.due() => {}
         }
@@ -208,6 +222,9 @@ impl Shell {
             damage: replay.damage.as_ref().map(ToString::to_string),
             write_failure: None,
             fingerprints: Fingerprints::new(&mut SystemRandom::default()),
+            surroundings: Surroundings::default(),
+            circumstances: None,
+            was_displaced: false,
         };
         let added = shell.restore(replay);
         for device in devices {
@@ -302,6 +319,18 @@ impl Shell {
         self.feed(Input::DeviceRemoved(id.clone()));
     }
 
+    /// Looks at power and network, on which it depends what is wanted.
+    fn look(&mut self) {
+        let policy = &self.config.urgency;
+        let power = self.surroundings.power(policy.low_battery_percent);
+        let is_metered = self.surroundings.is_metered(policy);
+        let level = policy.level(power, is_metered);
+        if self.circumstances.replace((power, is_metered)) != Some((power, is_metered)) {
+            info!(?power, is_metered, %level, "messages of less urgency are not wanted");
+        }
+        self.feed(Input::UrgencyWanted(level));
+    }
+
     fn now(&self) -> Instant {
         Instant::from_millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
@@ -310,6 +339,11 @@ impl Shell {
         let now = self.now();
         self.core.handle_input(input, now);
         self.drain();
+        let is_displaced = self.core.uplink_state() == "displaced";
+        if is_displaced && !self.was_displaced {
+            error!("another gateway has the identity of this one: stop one of them, and reset it with fieldgate reset");
+        }
+        self.was_displaced = is_displaced;
     }
 
     fn drain(&mut self) {

@@ -169,6 +169,12 @@ pub const WEBPUSH_PORT: u16 = 1001;
 pub const KEEP_ALIVE_WAIT_MS_MAX: u64 = 20_000;
 /// Octets of a credential for a push service.
 pub const CREDENTIAL_BYTES_MAX: usize = 4_096;
+/// Names of metered interfaces in the configuration.
+pub const METERED_INTERFACE_COUNT_MAX: usize = 16;
+/// Octets of the name of a network interface: IFNAMSIZ without the final zero.
+pub const INTERFACE_NAME_BYTES_MAX: usize = 15;
+/// How often power and network are looked at, in seconds.
+pub const SURROUNDINGS_LOOK_S: u64 = 60;
 /// Octets of the name of a push service in the configuration.
 pub const SERVICE_NAME_BYTES_MAX: usize = 32;
 /// Connections that the configuration may ask for: one a push service, and one a device that is to have its own.

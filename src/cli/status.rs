@@ -40,6 +40,14 @@ pub fn run(args: Args) -> Outcome {
             say(format_args!("{label:<13} {reason}"))?;
         }
     }
+    if status["urgency"] != "very-low" {
+        say(format_args!("urgency       {} and more is wanted, by power and network", text(&status["urgency"])))?;
+    }
+    for flooded in status["flooded"].as_array().into_iter().flatten() {
+        let (device, channel) = (text(&flooded[0]), &flooded[1]);
+        let next = format!("fieldgate device rotate {device} --channel {channel}");
+        say(format_args!("flood         {device}, channel {channel}, ended; to subscribe again: {next}"))?;
+    }
     say(format_args!("running       {} s, {} messages in flight", status["uptime_s"], status["in_flight"]))?;
     for device in status["devices"].as_array().into_iter().flatten() {
         say(format_args!("device        {:<16} {}", text(&device["id"]), text(&device["presence"])))?;

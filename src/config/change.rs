@@ -81,7 +81,7 @@ fn changed(old: &Device, new: &Device) -> Option<Changed> {
 
 fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
     // Taken apart, so that a setting that is added later cannot be forgotten here.
-    let Config { state, control, push_service, more_push_services, devices: _ } = new;
+    let Config { state, control, push_service, more_push_services, urgency: _, devices: _ } = new;
     let PushService { name, url, ca_file, crl_file, credential_file } = push_service;
     let settings = [
         ("state", *state != running.state),
@@ -127,6 +127,7 @@ impl std::error::Error for Conflict {}
 mod tests {
     use super::*;
     use crate::config::MTU_DEFAULT;
+    use crate::config::urgency::UrgencyPolicy;
     use crate::proto::device::Options;
 
     #[test]
@@ -176,6 +177,7 @@ mod tests {
                 credential_file: Some("/token".into()),
             },
             more_push_services: vec![push_service()],
+            urgency: UrgencyPolicy::default(),
             devices: vec![],
         };
         let changes = Changes::between(&old, &new, &[]).expect("no conflict");
@@ -237,6 +239,7 @@ mod tests {
             control: "/state/control.sock".into(),
             push_service: push_service(),
             more_push_services: vec![],
+            urgency: UrgencyPolicy::default(),
             devices: devices.to_vec(),
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::transport::endpoint::InvalidEndpoint;
+use crate::webpush::headers::InvalidUrgency;
 use crate::webpush::vapid::InvalidKey;
 use crate::wire::InvalidDeviceId;
 
@@ -75,6 +76,13 @@ pub enum Problem {
     NoSuchService,
     /// No key of an application server.
     ServerKey(InvalidKey),
+    /// No level of urgency.
+    Urgency(InvalidUrgency),
+    /// No name of a network interface.
+    InterfaceName {
+        /// The bound in octets.
+        bytes_max: usize,
+    },
     /// None of the words that mean something here.
     OneOf(&'static [&'static str]),
     /// A number that is too small or too large.
@@ -160,6 +168,10 @@ impl fmt::Display for Problem {
             }
             Self::NoSuchService => f.write_str("no [[push_service]] has that name; add one, or name another"),
             Self::ServerKey(error) => write!(f, "{error}; ask the application server for its VAPID public key"),
+            Self::Urgency(error) => error.fmt(f),
+            Self::InterfaceName { bytes_max } => {
+                write!(f, "no name of an interface; write 1 to {bytes_max} characters in quotes")
+            }
             Self::OneOf(words) => write!(f, "write one of: {}", words.join(", ")),
             Self::OutOfBounds { min, max } => write!(f, "out of bounds; write a number from {min} to {max}"),
             Self::Empty => f.write_str("nothing in the list; name at least one, or remove the key"),

@@ -45,6 +45,8 @@ impl Shell {
                 );
                 self.reloaded = Reloaded { problem: None, needs_restart: changes.needs_restart.clone() };
                 self.config.devices = config.devices;
+                self.config.urgency = config.urgency;
+                self.look();
                 self.apply(changes);
             }
             Err(problem) => self.reloaded.problem = Some(problem),

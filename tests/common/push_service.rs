@@ -248,6 +248,9 @@ async fn serve(
                 continue;
             }
         };
+        // A-UA-15: whatever the gateway asks for, it names one urgency at most.
+        let urgencies: Vec<_> = request.headers().get_all("urgency").iter().collect();
+        assert!(urgencies.len() <= 1 && urgencies.iter().all(|urgency| !urgency.as_bytes().contains(&b',')));
         let token = request.headers().get("authorization").map(|value| value.to_str().expect("text"));
         log.borrow_mut().push(format!("{} {} {}", request.method(), request.uri().path(), token.unwrap_or("-")));
         match *request.method() {

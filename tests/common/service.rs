@@ -169,7 +169,11 @@ impl Client {
 
     pub fn monitor(&mut self, path: &str, prefer: Option<&str>) -> Monitor {
         let fields: Vec<(&str, &str)> = prefer.iter().map(|prefer| ("prefer", *prefer)).collect();
-        let request = self.head("GET", path, &fields);
+        self.monitor_with(path, &fields)
+    }
+
+    pub fn monitor_with(&mut self, path: &str, fields: &[(&str, &str)]) -> Monitor {
+        let request = self.head("GET", path, fields);
         let (mut response, _) = self.send.send_request(request, true).expect("it is sent");
         let promises = response.push_promises();
         Monitor { response, promises }

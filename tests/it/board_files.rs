@@ -14,8 +14,9 @@ fn the_packaged_configuration_explains_every_key() {
     Config::parse(&uncommented).expect("every example is right");
     let names: BTreeSet<&str> =
         uncommented.lines().filter_map(|line| line.split_once(" = ").map(|(name, _)| name)).collect();
-    let tables = ["push_service", "device"];
-    for known in ["", "[push_service]\n", "[[device]]\n"].iter().flat_map(|section| known_keys(section)) {
+    let tables = ["push_service", "urgency", "device"];
+    for known in ["", "[push_service]\n", "[urgency]\n", "[[device]]\n"].iter().flat_map(|section| known_keys(section))
+    {
         assert!(names.contains(known) || tables.contains(known), "{known} is not in boards/debian/fieldgate.toml");
     }
     assert!(uncommented.contains("[push_service]") && uncommented.contains("[[device]]"));

@@ -139,3 +139,24 @@ fn a_reset_works_with_and_without_a_running_gateway() {
         });
     }
 }
+
+/// A-GAP-06: a second gateway with a copy of the state of the first: both are told, and leave each other alone.
+#[test]
+fn a_gap_06_two_gateways_of_one_identity_are_told() {
+    let (site, _service) = Site::with_service();
+    site.configure(&[("d1", site.device_link("d1"))]);
+    let mut gateway = site.start_gateway();
+    site.subscription("d1");
+    gateway.terminate();
+    let copy = std::process::Command::new("cp").args(["-a", &site.path("gateway"), &site.path("copy")]).status();
+    assert!(copy.expect("it runs").success());
+    let text = std::fs::read_to_string(site.path("fieldgate.toml")).expect("readable");
+    let text = text.replace(&site.path("gateway"), &site.path("copy")).replace("d1.tty", "d2.tty");
+    std::fs::write(site.path("copy.toml"), text).expect("written");
+    let _gateway = site.start_gateway();
+    let _copy = site.spawn("copy", &["run", "--config", &site.path("copy.toml")]);
+    await_true("one yields", || {
+        let log = |name: &str| std::fs::read_to_string(site.path(name)).unwrap_or_default();
+        [log("gateway.err"), log("copy.err")].concat().contains("another gateway has the identity")
+    });
+}

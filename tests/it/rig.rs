@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use fieldgate::config::urgency::UrgencyPolicy;
 use fieldgate::config::{self, Config};
 use fieldgate::control::{self, Request};
 use fieldgate::gateway;
@@ -116,7 +117,14 @@ impl Rig {
             credential_file: None,
         };
         let (state, control) = (folder.path().join("gateway"), folder.path().join("control.sock"));
-        let config = Config { state, control, push_service, more_push_services: vec![], devices: vec![device] };
+        let config = Config {
+            state,
+            control,
+            push_service,
+            more_push_services: vec![],
+            urgency: UrgencyPolicy::default(),
+            devices: vec![device],
+        };
         Self { folder, service, url, gateway: None, config, told: Rc::default(), sender: None }
     }
 

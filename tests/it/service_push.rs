@@ -38,6 +38,38 @@ async fn a_ps_47_a_push_is_promised_on_the_monitoring_stream() {
     assert_eq!(agent.barrier().await, []);
 }
 
+/// A-PS-32, A-PS-33, A-PS-35: a monitor gets what matters as much as it says, one that says nothing gets everything, and how
+/// much a message matters is nobody else's business.
+#[tokio::test(flavor = "local")]
+async fn a_ps_33_a_message_that_says_nothing_is_normal() {
+    for (wanted, expected) in [
+        (Some("high"), &["high"][..]),
+        (Some("normal"), &["nothing", "normal", "high"]),
+        (Some("very-low"), &["nothing", "very-low", "low", "normal", "high"]),
+        (None, &["nothing", "very-low", "low", "normal", "high"]),
+    ] {
+        let rig = Rig::start().await;
+        let mut client = rig.client().await;
+        let made = client.subscribe(None).await;
+        let fields: Vec<(&str, &str)> = wanted.iter().map(|wanted| ("urgency", *wanted)).collect();
+        let mut monitor = client.monitor_with(&made.set, &fields);
+        for level in ["nothing", "very-low", "low", "normal", "high"] {
+            let fields = [("ttl", "60"), ("urgency", level)];
+            let fields = if level == "nothing" { &fields[..1] } else { &fields[..] };
+            assert_eq!(client.request("POST", &made.push, fields, level.as_bytes()).await.status, 201);
+        }
+        let mut got = Vec::new();
+        for _ in expected {
+            let pushed = monitor.next().await;
+            assert!(!pushed.promise.headers().contains_key("urgency") && !pushed.answer.fields.contains_key("urgency"));
+            got.push(pushed.text());
+        }
+        assert_eq!(got, expected, "{wanted:?}");
+        let stored = client.monitor(&made.set, Some("wait=0")).finish().await.1.len();
+        assert_eq!(stored, 5, "the rest is kept, and what was not acknowledged comes again");
+    }
+}
+
 /// A-PS-48, A-PS-49, A-PS-50, A-GAP-19: the promise names the whole request and its push resource, and so does the head.
 #[tokio::test(flavor = "local")]
 async fn a_ps_50_the_promise_itself_carries_the_push_link() {

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cli::simulate::{self, Options, Place, Report};
+use crate::config::urgency::UrgencyPolicy;
 use crate::config::{self, Config};
 use crate::control::{self, Request};
 use crate::gateway;
@@ -145,6 +146,7 @@ impl Stage {
         }
         let config = Config {
             more_push_services: Vec::new(),
+            urgency: UrgencyPolicy::default(),
             state: folder.path("gateway"),
             control: folder.path("control.sock"),
             push_service: config::PushService {

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::random::SeededRandom;
 use crate::service::retention::{ConnectionId, MonitorId};
+use crate::webpush::headers::Urgency;
 
 /// A fixed token of each kind.
 fn token(kind: Kind) -> Token {
@@ -86,6 +87,33 @@ fn a_ps_25_missing_ttl_is_400() {
     assert_eq!(status(routed("POST", &push, &[("ttl", "1"), ("ttl", "1")])), 400);
     let Route::Send { ttl, .. } = routed("POST", &push, &[("TTL", "000015")]) else { panic!("taken") };
     assert_eq!(ttl.as_secs(), 15);
+}
+
+/// A-PS-36, A-PS-37, A-GAP-03: one level without regard to case, on messages and monitors; several and unknown ones are 400.
+#[test]
+fn a_ps_37_an_urgency_is_one_level() {
+    let (push, set, subscription) =
+        (token(Kind::Push).path(), token(Kind::Set).path(), token(Kind::Subscription).path());
+    let wrong = [
+        &[("urgency", "low"), ("urgency", "high")][..],
+        &[("urgency", "low, high")],
+        &[("urgency", "low"); 2],
+        &[("urgency", "urgent")],
+    ];
+    for fields in wrong {
+        let message = [&[("ttl", "5")], fields].concat();
+        assert_eq!(status(routed("POST", &push, &message)), 400, "{fields:?}");
+        assert_eq!(status(routed("GET", &set, fields)), 400, "{fields:?}");
+        assert_eq!(status(routed("GET", &subscription, fields)), 400, "{fields:?}");
+    }
+    let read = |fields| match routed("POST", &push, fields) {
+        Route::Send { urgency, .. } => urgency,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(read(&[("ttl", "5"), ("urgency", "High")]), Urgency::High);
+    assert_eq!(read(&[("ttl", "5")]), Urgency::Normal);
+    let Route::Monitor { urgency, .. } = routed("GET", &set, &[]) else { panic!("it stays open") };
+    assert_eq!(urgency, Urgency::VeryLow);
 }
 
 /// A-PS-69, A-PS-70: announced content above 4096 octets is refused before it is read, never at or below.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use fieldgate::config::urgency::UrgencyPolicy;
 use fieldgate::config::{self, Config, ConfigError, Device, PushService};
 use fieldgate::limits::{
     CHANNELS_PER_DEVICE_MAX, DEVICE_COUNT_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, SERVICE_NAME_BYTES_MAX,
@@ -73,7 +74,7 @@ fn check_bounds(config: &Config) {
 
 /// Takes everything apart, so that a new setting cannot be forgotten here.
 fn written(config: &Config) -> String {
-    let Config { state, control, push_service: _, more_push_services, devices } = config;
+    let Config { state, control, push_service: _, more_push_services, urgency, devices } = config;
     let mut text = format!("state = {}\ncontrol = {}\n", quoted(state), quoted(control));
     for PushService { name, url, ca_file, crl_file, credential_file } in config.push_services() {
         text += if more_push_services.is_empty() { "[push_service]\n" } else { "[[push_service]]\n" };
@@ -87,6 +88,15 @@ fn written(config: &Config) -> String {
             }
         }
     }
+    let UrgencyPolicy { mains, battery, low_battery, metered, low_battery_percent, metered_interfaces } = urgency;
+    let interfaces: Vec<String> = metered_interfaces.iter().map(quoted).collect();
+    write!(
+        text,
+        "[urgency]\nmains = \"{mains}\"\nbattery = \"{battery}\"\nlow_battery = \"{low_battery}\"\nmetered = \"{metered}\"\n\
+         low_battery_percent = {low_battery_percent}\nmetered_interfaces = [{}]\n",
+        interfaces.join(", ")
+    )
+    .expect("text grows");
     for Device { id, link, channels, mtu, options } in devices {
         let channels: Vec<u16> = channels.iter().map(|channel| channel.0).collect();
         let (id, link) = (quoted(id.as_str()), quoted(link.to_string()));

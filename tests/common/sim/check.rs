@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fieldgate::limits::{HOLD_MS, LINK_SILENCE_MS, SERVICE_TTL_ZERO_MS};
 use fieldgate::service::token::Token;
+use fieldgate::webpush::headers::Urgency;
 use fieldgate::wire::{ChannelId, MessageId};
 use ring::digest;
 
@@ -28,6 +29,7 @@ struct Message {
     plaintext: Vec<u8>,
     is_decodable: bool,
     sent_at: u64,
+    urgency: Urgency,
     ttl_s: u64,
     is_accepted: bool,
     is_deleted: bool,
@@ -148,7 +150,7 @@ impl Check {
         message: Token,
         plaintext: Vec<u8>,
         body: &[u8],
-        ttl_s: u64,
+        (ttl_s, urgency): (u64, Urgency),
         now: u64,
     ) -> usize {
         let number = self.messages.len();
@@ -164,6 +166,7 @@ impl Check {
             is_decodable,
             sent_at: now,
             ttl_s,
+            urgency,
             is_accepted: false,
             is_deleted: false,
             promises: 0,

@@ -1,5 +1,6 @@
 //! The last look at a run: what must have come to its end once all was well for long.
 
+use fieldgate::webpush::headers::Urgency;
 use std::collections::BTreeMap;
 
 use fieldgate::proto::status::Status;
@@ -65,15 +66,16 @@ impl Check {
         self.expect(!is_there, Invariant::Acknowledged, || format!("message {text} is delivered and still kept"));
     }
 
-    /// Of two messages that were pushed on the same connection and relayed once, the earlier one comes first. What comes on
-    /// the connection before this one may be later.
+    /// Of two messages of one urgency that were pushed on the same connection and relayed once, the earlier one comes first.
+    /// What comes on the connection before this one may be later.
     fn conclude_order(&mut self) {
-        let mut last: BTreeMap<(Token, u64), (usize, u64)> = BTreeMap::new();
+        let mut last: BTreeMap<(Token, Urgency, u64), (usize, u64)> = BTreeMap::new();
         let straight = |message: &&super::Message| message.promises == 1 && message.relays == 1;
         let mut wrong = None;
         for (number, message) in self.messages.iter().enumerate().filter(|(_, message)| straight(message)) {
             let Some(order) = message.kept_order else { continue };
-            if let Some((before, other)) = last.insert((message.push, message.promised_on), (number, order))
+            if let Some((before, other)) =
+                last.insert((message.push, message.urgency, message.promised_on), (number, order))
                 && other > order
             {
                 wrong = wrong.or(Some(format!("message {number} overtook {before}")));

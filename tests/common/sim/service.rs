@@ -240,7 +240,7 @@ impl Service {
         let request = Request::Send { push, ttl: Ttl::from_secs(ttl_s), urgency, content };
         let reply = self.ask(request, context);
         let Reply::Accepted { message, .. } = reply else { return self.settle(context) };
-        let number = context.check.sent(push, message, plaintext, &body, ttl_s, context.now);
+        let number = context.check.sent(push, message, plaintext, &body, (ttl_s, urgency), context.now);
         context.trace(|| format!("service takes message {}", context.check.describe(number)));
         self.answer_later(Asker::Application(number), reply, None, context);
     }
