@@ -135,6 +135,7 @@ pub const RECORD_BYTES_MAX: usize = 2_560;
 
 const _: () = assert!(4 * URI_BYTES_MAX + 128 <= RECORD_BYTES_MAX);
 const _: () = assert!(HOLD_MS_MIN <= HOLD_MS);
+const _: () = assert!(ALTERNATIVE_COUNT_MAX <= ALTERNATIVE_FAILED_COUNT_MAX);
 
 /// Addresses of one push service that are tried at most, one after another.
 pub const CANDIDATE_COUNT_MAX: usize = 8;
@@ -200,6 +201,25 @@ pub const REPLACE_PAUSE_MS: u64 = 60_000;
 /// How long other requests wait behind one for stored messages that has the last of the service's streams, in
 /// milliseconds; then the connection is replaced.
 pub const LAST_STREAM_MS_MAX: u64 = 10_000;
+/// Octets of an `Alt-Svc` field, all its lines together; a longer one says nothing.
+pub const ALT_SVC_BYTES_MAX: usize = 2_048;
+/// Octets of an ALTSVC frame that is looked at: the longest field, the longest origin, and two of its length.
+pub const ALTSVC_FRAME_BYTES_MAX: usize = 2 + URI_BYTES_MAX + ALT_SVC_BYTES_MAX;
+/// Alternative services of one origin that are remembered, the preferred ones.
+pub const ALTERNATIVE_COUNT_MAX: usize = 4;
+/// Alternative services of one origin that are remembered as failed, announced or not.
+pub const ALTERNATIVE_FAILED_COUNT_MAX: usize = 8;
+/// How long an alternative service may be connected to when nothing is said, in seconds (RFC 7838 §3.1).
+pub const ALTERNATIVE_S: u64 = 86_400;
+/// First and longest pause before an alternative service that failed is tried again, in milliseconds.
+pub const ALTERNATIVE_RETRY_MS_MIN: u64 = 300_000;
+/// See [`ALTERNATIVE_RETRY_MS_MIN`].
+pub const ALTERNATIVE_RETRY_MS_MAX: u64 = 6 * 3_600_000;
+/// First and longest pause between two moves to an alternative service, in milliseconds: places that name each other
+/// must not keep a gateway moving.
+pub const MOVE_PAUSE_MS_MIN: u64 = 60_000;
+/// See [`MOVE_PAUSE_MS_MIN`].
+pub const MOVE_PAUSE_MS_MAX: u64 = 3_600_000;
 /// Addresses of the machine that are remembered, so that one that is only refreshed is no change.
 pub const PATH_ADDRESS_COUNT_MAX: usize = 64;
 /// Octets that the kernel may tell of the network at once.

@@ -229,7 +229,7 @@ pub fn parse_http_date(text: &str) -> Option<UnixTime> {
 }
 
 /// The number a run of digits stands for, saturating; nothing for anything else.
-fn digits(text: &[u8]) -> Option<u64> {
+pub(super) fn digits(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -3,6 +3,7 @@
 //! Nothing here does I/O. Gateway, service and sender share these modules, so each rule of RFC 8030, RFC 8188, RFC 8288
 //! and RFC 8291 is written once.
 
+pub mod alt_svc;
 pub mod ece;
 pub mod exchange;
 pub mod headers;
