@@ -602,6 +602,7 @@ impl Shell {
                 "service": self.service(),
                 "stack": "h2/tls/tcp",
                 "state": status.uplink,
+                "alternatives": status.alternatives,
                 "remotes": self.upstream.remotes().map(|remote| remote.to_string()).collect::<Vec<_>>(),
                 "last_error": self.upstream.last_error(),
             },

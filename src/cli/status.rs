@@ -31,7 +31,9 @@ pub fn run(args: Args) -> Outcome {
         let whose = other["isolated"].as_str().map(|device| format!(", {device} alone")).unwrap_or_default();
         let moved = if other["is_configured"] == false { ", sent on to" } else { "" };
         say(format_args!("              {} ({}{whose}{moved})", text(&other["service"]), text(&other["uplink"])))?;
+        say_alternatives(&other["alternatives"])?;
     }
+    say_alternatives(&status["alternatives"])?;
     if status["needs_person"] == true {
         say(format_args!("attention     {} trouble: waiting will not mend it", text(&status["trouble"])))?;
     }
@@ -83,8 +85,18 @@ pub fn connections(args: Args) -> Outcome {
         text(&upstream["stack"]),
         text(&upstream["state"])
     ))?;
+    say_alternatives(&upstream["alternatives"])?;
     for link in connections["links"].as_array().into_iter().flatten() {
         say(format_args!("{:<40} {:<14} {}", text(&link["endpoint"]), text(&link["device"]), text(&link["state"])))?;
+    }
+    Ok(())
+}
+
+/// The other places of the push service, and why one is not used.
+fn say_alternatives(alternatives: &Value) -> Outcome {
+    for alternative in alternatives.as_array().into_iter().flatten() {
+        let why = alternative["trouble"].as_str().map(|trouble| format!(", {trouble}")).unwrap_or_default();
+        say(format_args!("alternative   {} ({}{why})", text(&alternative["service"]), text(&alternative["state"])))?;
     }
     Ok(())
 }

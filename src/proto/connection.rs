@@ -13,14 +13,16 @@
 //!
 //! Source: RFC 8030 §7.1 (graceful movement); RFC 9113 §5.1.1, §6.7, §6.8, §9.1.
 
-use super::backoff::Decorrelated;
-use super::keep_alive::KeepAlive;
+use super::backoff::{Backoff, Decorrelated};
+use super::keep_alive::KeepAlives;
 use crate::limits::{
     BACKOFF_MS_MAX, BACKOFF_MS_MIN, CONNECTION_AGE_S_MAX, CONNECTION_REFUSALS_MAX, CONNECTION_STREAMS_MAX,
-    DRAIN_MS_MAX, DRAIN_MS_MIN, KEEP_ALIVE_WAIT_MS_MAX, PATH_WAKE_MS_MIN, REPLACE_PAUSE_MS, STABLE_MS,
+    DRAIN_MS_MAX, DRAIN_MS_MIN, KEEP_ALIVE_WAIT_MS_MAX, MOVE_PAUSE_MS_MAX, MOVE_PAUSE_MS_MIN, PATH_WAKE_MS_MIN,
+    REPLACE_PAUSE_MS, STABLE_MS,
 };
 use crate::random::{Random, between_ms};
 use crate::time::{Duration, Instant};
+use crate::webpush::alt_svc::Alternative;
 
 /// Number of a connection or an attempt at one, never used twice in one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +46,8 @@ pub enum Trouble {
     Silent,
     /// The service does not let us in.
     Authorisation,
+    /// What answers does not serve the origin (421).
+    Misdirected,
 }
 
 /// What a connection was when it ended.
@@ -66,10 +70,13 @@ pub struct Uplink {
     /// A connection that is dead or no longer of use, and whose shell is to be told.
     dead: Option<ConnectionId>,
     backoff: Decorrelated,
-    keep_alive: KeepAlive,
+    keep_alive: KeepAlives,
     trouble: Option<Trouble>,
     replaced_at: Option<Instant>,
     is_replacement_wanted: bool,
+    /// Pauses between moves from one place to another.
+    moves: Backoff,
+    move_not_before: Instant,
     woken_at: Option<Instant>,
     /// Streams after which a connection is replaced.
     streams_max: u32,
@@ -79,12 +86,14 @@ pub struct Uplink {
 enum Attempt {
     None,
     Due { at: Instant },
-    Connecting { id: ConnectionId },
+    Connecting { id: ConnectionId, place: Option<Alternative> },
 }
 
 #[derive(Debug)]
 struct Connection {
     id: ConnectionId,
+    /// The alternative that it is at; none: the origin.
+    place: Option<Alternative>,
     since: Instant,
     /// When it is old.
     renew_at: Instant,
@@ -102,6 +111,7 @@ struct Connection {
 #[derive(Debug)]
 struct Old {
     id: ConnectionId,
+    place: Option<Alternative>,
     since: Instant,
     is_closing: bool,
 }
@@ -122,10 +132,12 @@ impl Uplink {
             attempt: Attempt::Due { at: now },
             dead: None,
             backoff: Decorrelated::new(BACKOFF_MS_MIN, BACKOFF_MS_MAX),
-            keep_alive: KeepAlive::for_port(port),
+            keep_alive: KeepAlives::for_port(port),
             trouble: None,
             replaced_at: None,
             is_replacement_wanted: false,
+            moves: Backoff::new(MOVE_PAUSE_MS_MIN, MOVE_PAUSE_MS_MAX),
+            move_not_before: now,
             woken_at: None,
             streams_max: CONNECTION_STREAMS_MAX,
         }
@@ -160,7 +172,7 @@ impl Uplink {
 
     /// All connections, and an attempt at one.
     pub fn all(&self) -> impl Iterator<Item = ConnectionId> {
-        let attempt = if let Attempt::Connecting { id } = self.attempt { Some(id) } else { None };
+        let attempt = if let Attempt::Connecting { id, .. } = self.attempt { Some(id) } else { None };
         [self.current.as_ref().map(|current| current.id), self.old(), attempt].into_iter().flatten()
     }
 
@@ -171,8 +183,36 @@ impl Uplink {
 
     /// Whether a report of this connection is of interest.
     pub fn knows(&self, id: ConnectionId) -> bool {
-        let attempt = matches!(self.attempt, Attempt::Connecting { id: attempt } if attempt == id);
+        let attempt = matches!(self.attempt, Attempt::Connecting { id: attempt, .. } if attempt == id);
         attempt || self.current.as_ref().is_some_and(|current| current.id == id) || self.old() == Some(id)
+    }
+
+    /// The alternative that a connection is at, or an attempt at one; none: the origin.
+    pub fn place(&self, id: ConnectionId) -> Option<&Alternative> {
+        let current = self.current.as_ref().filter(|current| current.id == id);
+        let old = self.old.as_ref().filter(|old| old.id == id);
+        match &self.attempt {
+            Attempt::Connecting { id: attempt, place } if *attempt == id => place.as_ref(),
+            _ => current.and_then(|current| current.place.as_ref()).or(old.and_then(|old| old.place.as_ref())),
+        }
+    }
+
+    /// The alternative that requests go to, if they do not go to the origin.
+    pub fn current_place(&self) -> Option<&Alternative> {
+        self.current.as_ref()?.place.as_ref()
+    }
+
+    /// Whether a connection has not lasted long enough to be good, or is an attempt at one.
+    pub fn is_young(&self, id: ConnectionId, now: Instant) -> bool {
+        let current = self.current.as_ref().filter(|current| current.id == id);
+        let is_good = current.is_some_and(|current| now.since(current.since) >= Duration::from_millis(STABLE_MS));
+        !is_good && self.old() != Some(id)
+    }
+
+    /// From when on the connection may move to another place, and where it is: not while it is replaced anyway.
+    pub fn movable(&self) -> Option<(Instant, Option<&Alternative>)> {
+        let current = self.current.as_ref().filter(|_| matches!(self.attempt, Attempt::None) && self.old.is_none())?;
+        Some((self.move_not_before, current.place.as_ref()))
     }
 
     /// Why there is no connection, or was none a moment ago.
@@ -191,7 +231,7 @@ impl Uplink {
 
     /// How long a connection may be silent before it is tested.
     pub fn keep_alive_interval(&self) -> Duration {
-        self.keep_alive.interval()
+        self.keep_alive.current().interval()
     }
 
     /// When the next attempt is due.
@@ -202,19 +242,25 @@ impl Uplink {
         }
     }
 
-    /// An attempt begins.
-    pub fn connecting(&mut self, id: ConnectionId) {
-        self.attempt = Attempt::Connecting { id };
+    /// An attempt begins, at an alternative or at the origin.
+    pub fn connecting(&mut self, id: ConnectionId, place: Option<Alternative>) {
+        self.attempt = Attempt::Connecting { id, place };
     }
 
     /// The attempt has succeeded. What was there before becomes old; the caller has let go of one that was old already.
     pub fn ready(&mut self, id: ConnectionId, requests_max: usize, now: Instant, random: &mut dyn Random) {
-        (self.attempt, self.is_replacement_wanted) = (Attempt::None, false);
+        self.is_replacement_wanted = false;
+        let place = match std::mem::replace(&mut self.attempt, Attempt::None) {
+            Attempt::Connecting { place, .. } => place,
+            Attempt::None | Attempt::Due { .. } => None,
+        };
+        self.keep_alive.go_to(place.as_ref().map(|place| place.port));
         if self.trouble != Some(Trouble::Authorisation) {
             self.trouble = None;
         }
         let before = self.current.replace(Connection {
             id,
+            place,
             since: now,
             renew_at: now + renew_age(random),
             requests_max,
@@ -227,8 +273,19 @@ impl Uplink {
         });
         if let Some(before) = before {
             self.replaced_at = Some(now);
-            self.old = Some(Old { id: before.id, since: now, is_closing: false });
+            if self.current_place() != before.place.as_ref() {
+                self.moved(before.since, now, random);
+            }
+            self.old = Some(Old { id: before.id, place: before.place, since: now, is_closing: false });
         }
+    }
+
+    /// The connection is at another place than the one before it, which was there since `since`.
+    fn moved(&mut self, since: Instant, now: Instant, random: &mut dyn Random) {
+        if now.since(since) >= Duration::from_millis(MOVE_PAUSE_MS_MAX) {
+            self.moves.reset();
+        }
+        self.move_not_before = now + self.moves.fail(None, random);
     }
 
     /// Lets go of a connection that was replaced, since the next one is about to be: gives it.
@@ -245,8 +302,7 @@ impl Uplink {
             return Was::Old;
         }
         if matches!(self.attempt, Attempt::Connecting { .. }) && self.current.as_ref().is_none_or(|it| it.id != id) {
-            self.trouble = Some(trouble);
-            self.attempt = Attempt::Due { at: now + self.backoff.fail(random) };
+            self.attempt_failed(trouble, now, random);
             return Was::Attempt;
         }
         if let Some(current) = self.current.take() {
@@ -260,6 +316,27 @@ impl Uplink {
             self.attempt = Attempt::Due { at: now + self.backoff.fail(random) };
         }
         Was::Current
+    }
+
+    /// After an alternative another one or the origin is tried at once, unless there is a connection that does.
+    fn attempt_failed(&mut self, trouble: Trouble, now: Instant, random: &mut dyn Random) {
+        if matches!(self.attempt, Attempt::Connecting { place: Some(_), .. }) {
+            let is_needed = self.current.as_ref().is_none_or(|current| current.is_going);
+            self.attempt = if is_needed { Attempt::Due { at: now } } else { Attempt::None };
+        } else {
+            self.trouble = Some(trouble);
+            self.attempt = Attempt::Due { at: now + self.backoff.fail(random) };
+        }
+    }
+
+    /// No more requests go on a connection: it is replaced now.
+    pub fn leave(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(current) = self.current.as_mut().filter(|current| current.id == id) {
+            current.is_going = true;
+            if !matches!(self.attempt, Attempt::Connecting { .. }) {
+                self.attempt = Attempt::Due { at: now };
+            }
+        }
     }
 
     /// The service will take no more requests on a connection: it is replaced at once, or with growing pauses if the
@@ -317,10 +394,10 @@ impl Uplink {
 
     /// The answer to a test came.
     pub fn answered(&mut self, id: ConnectionId, now: Instant) {
-        let interval = self.keep_alive.interval();
+        let interval = self.keep_alive.current().interval();
         let Some(current) = self.current.as_ref().filter(|current| current.id == id) else { return };
         if current.pinged.is_some_and(|pinged| pinged.since(current.heard) >= interval) {
-            self.keep_alive.proved(now);
+            self.keep_alive.current_mut().proved(now);
         }
         self.heard(id, now);
     }
@@ -362,8 +439,8 @@ impl Uplink {
         let current = self.current.as_ref()?;
         let pinged = current.pinged.filter(|pinged| now.since(*pinged) >= ping_wait())?;
         let id = current.id;
-        if pinged.since(current.heard) >= self.keep_alive.interval() {
-            self.keep_alive.disproved(now);
+        if pinged.since(current.heard) >= self.keep_alive.current().interval() {
+            self.keep_alive.current_mut().disproved(now);
         }
         self.dead = Some(id);
         Some(id)
@@ -386,7 +463,7 @@ impl Uplink {
 
     fn ping_at(&self) -> Option<Instant> {
         let current = self.current.as_ref().filter(|current| current.pinged.is_none())?;
-        Some(if current.is_suspect { current.heard } else { current.heard + self.keep_alive.interval() })
+        Some(if current.is_suspect { current.heard } else { current.heard + self.keep_alive.current().interval() })
     }
 
     /// Since when a connection has been ready.

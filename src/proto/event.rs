@@ -10,6 +10,7 @@ use super::record::{DeviceRecord, Key, Record};
 use super::subscription::SubscriptionId;
 use super::upstream::Context;
 use crate::time::{Duration, Instant, UnixTime};
+use crate::webpush::alt_svc::{Alternative, Announcement};
 use crate::webpush::ece::{DecodeError, Keys};
 use crate::webpush::exchange::{ContentError, Deletion, Granted, Next, SubscribeError, Target};
 use crate::webpush::headers::Urgency;
@@ -83,6 +84,18 @@ pub enum Input {
     /// A test of a connection was answered.
     Pong {
         /// Which.
+        connection: ConnectionId,
+    },
+    /// The service has said where else it can be reached.
+    Alternatives {
+        /// The connection it came on.
+        connection: ConnectionId,
+        /// What it said.
+        announcement: Announcement,
+    },
+    /// What answers at an alternative does not serve the origin (RFC 9110 §15.5.20, 421).
+    Misdirected {
+        /// The connection to it.
         connection: ConnectionId,
     },
     /// The network is another one.
@@ -261,6 +274,8 @@ pub enum Output {
         service: PushServiceUri,
         /// Whose trust counts, and what it may be shared with.
         context: Context,
+        /// The alternative to go to instead, which still has to prove that it is the service.
+        alternative: Option<Alternative>,
     },
     /// Test whether a connection still carries anything; answered by [`Input::Pong`].
     Ping {
@@ -460,6 +475,8 @@ impl Input {
             | Self::RequestsMax { connection, .. }
             | Self::GoingAway { connection }
             | Self::Pong { connection }
+            | Self::Alternatives { connection, .. }
+            | Self::Misdirected { connection }
             | Self::MonitorEnded { connection, .. }
             | Self::FetchEnded { connection, .. }
             | Self::Promised { connection, .. }
@@ -508,6 +525,8 @@ impl fmt::Debug for Input {
             Self::RequestsMax { .. } => "RequestsMax { .. }",
             Self::GoingAway { .. } => "GoingAway { .. }",
             Self::Pong { .. } => "Pong { .. }",
+            Self::Alternatives { .. } => "Alternatives { .. }",
+            Self::Misdirected { .. } => "Misdirected { .. }",
             Self::PathChanged => "PathChanged",
             Self::MonitorEnded { .. } => "MonitorEnded { .. }",
             Self::FetchEnded { .. } => "FetchEnded { .. }",

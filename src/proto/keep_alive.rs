@@ -23,6 +23,49 @@ pub struct KeepAlive {
     ceiling: Option<(Duration, Instant)>,
 }
 
+/// What is known of the paths to one service: to the port of its origin, and to that of the last alternative on another
+/// one. Middleboxes treat ports differently.
+#[derive(Debug)]
+pub struct KeepAlives {
+    origin: (u16, KeepAlive),
+    alternative: Option<(u16, KeepAlive)>,
+    is_at_alternative: bool,
+}
+
+impl KeepAlives {
+    /// An origin at that port.
+    pub fn for_port(port: u16) -> Self {
+        Self { origin: (port, KeepAlive::for_port(port)), alternative: None, is_at_alternative: false }
+    }
+
+    /// The connection is at an alternative on that port; none: at the origin.
+    pub fn go_to(&mut self, port: Option<u16>) {
+        let elsewhere = port.filter(|port| *port != self.origin.0);
+        self.is_at_alternative = elsewhere.is_some();
+        if let Some(port) = elsewhere
+            && self.alternative.as_ref().is_none_or(|(known, _)| *known != port)
+        {
+            self.alternative = Some((port, KeepAlive::for_port(port)));
+        }
+    }
+
+    /// What counts for the connection.
+    pub fn current(&self) -> &KeepAlive {
+        match &self.alternative {
+            Some((_, alternative)) if self.is_at_alternative => alternative,
+            _ => &self.origin.1,
+        }
+    }
+
+    /// What counts for the connection.
+    pub fn current_mut(&mut self) -> &mut KeepAlive {
+        match &mut self.alternative {
+            Some((_, alternative)) if self.is_at_alternative => alternative,
+            _ => &mut self.origin.1,
+        }
+    }
+}
+
 impl KeepAlive {
     /// What is known of no path: the cautious interval of the port.
     pub fn for_port(port: u16) -> Self {
@@ -80,6 +123,26 @@ mod tests {
             }
             assert_eq!(keep_alive.interval(), Duration::from_millis(KEEP_ALIVE_MS_MIN));
         }
+    }
+
+    /// A-UA-45: what was learned of a port is kept while the connection is at another one.
+    #[test]
+    fn a_ua_45_each_port_has_its_own_interval() {
+        let mut known = KeepAlives::for_port(443);
+        known.current_mut().disproved(Instant::ZERO);
+        let short = known.current().interval();
+        known.go_to(Some(WEBPUSH_PORT));
+        assert_eq!(known.current().interval(), Duration::from_millis(KEEP_ALIVE_WEBPUSH_MS));
+        known.current_mut().disproved(Instant::ZERO);
+        let learned = known.current().interval();
+        known.go_to(None);
+        assert_eq!(known.current().interval(), short);
+        known.go_to(Some(443));
+        assert_eq!(known.current().interval(), short, "another host on the same port");
+        known.go_to(Some(WEBPUSH_PORT));
+        assert_eq!(known.current().interval(), learned);
+        known.go_to(Some(8443));
+        assert_eq!(known.current().interval(), Duration::from_millis(KEEP_ALIVE_MS));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod acknowledgement;
+pub mod alternative;
 pub mod backoff;
 pub mod connection;
 pub mod delivery;
@@ -206,6 +207,7 @@ impl Gateway {
             Input::UrgencyWanted(urgency) => self.urgency_wanted(urgency),
             Input::PathChanged => {
                 for upstream in self.upstreams.iter_mut() {
+                    upstream.alternatives.path_changed();
                     upstream.uplink.path_changed(self.now, &mut *self.random);
                 }
             }
@@ -213,6 +215,10 @@ impl Gateway {
                 self.connection_ready(connection, verified_at, streams_max);
             }
             Input::ConnectionClosed { connection, trouble } => self.connection_closed(connection, trouble),
+            Input::Alternatives { connection, announcement } => {
+                self.alternatives_announced(connection, announcement);
+            }
+            Input::Misdirected { connection } => self.misdirected(connection),
             // Taken note of.
             Input::RequestsMax { .. } | Input::GoingAway { .. } | Input::Pong { .. } => {}
             Input::MonitorEnded { connection, monitor, next } => self.monitor_ended(connection, monitor, next),
@@ -255,6 +261,9 @@ impl Gateway {
     fn take_note(&mut self, input: &Input) {
         let Some(connection) = input.connection() else { return };
         let Some(upstream) = self.upstreams.of(connection) else { return };
+        if let Input::GoingAway { .. } = input {
+            upstream.note_end(connection, Trouble::Ended, self.now, &mut *self.random);
+        }
         let uplink = &mut upstream.uplink;
         match input {
             Input::RequestsMax { streams_max, .. } => uplink.set_requests_max(connection, *streams_max),
@@ -307,10 +316,11 @@ impl Gateway {
     fn upstream_timeouts(&self, upstream: &Upstream) -> impl Iterator<Item = (Instant, Timer)> {
         let is_needed = self.is_needed(upstream.id);
         let connect = upstream.uplink.connect_at().filter(|_| is_needed).map(|at| (at, Timer::Connect));
+        let move_at = upstream.move_at(self.now).filter(|_| is_needed).map(|at| (at, Timer::Connect));
         let uplink = upstream.uplink.due().chain(self.stalled_at(upstream)).map(|at| (at, Timer::Connection));
         let requests = self.request_timeouts(upstream).filter(|_| upstream.uplink.requests_on().is_some());
         let unanswered = self.unanswered_at(upstream).map(|at| (at, Timer::Acknowledge));
-        connect.into_iter().chain(uplink).chain(requests).chain(unanswered)
+        connect.into_iter().chain(move_at).chain(uplink).chain(requests).chain(unanswered)
     }
 
     fn request_timeouts(&self, upstream: &Upstream) -> impl Iterator<Item = (Instant, Timer)> {
@@ -392,8 +402,15 @@ impl Gateway {
 
     fn connection_closed(&mut self, connection: ConnectionId, trouble: Trouble) {
         let Some(upstream) = self.upstreams.of(connection) else { return };
-        let id = upstream.id;
+        let (id, is_at_alternative) = (upstream.id, upstream.uplink.place(connection).is_some());
+        upstream.note_end(connection, trouble, self.now, &mut *self.random);
         let was = upstream.uplink.closed(connection, trouble, self.now, &mut *self.random);
+        match was {
+            // Nothing was on its way on it, and the origin has not failed.
+            Was::Attempt if is_at_alternative => return,
+            Was::Attempt if trouble == Trouble::Network => upstream.alternatives.network_failed(),
+            Was::Attempt | Was::Current | Was::Old => {}
+        }
         if was == Was::Current {
             upstream.last_stream_taken = None;
             upstream.monitors.closed(self.now);

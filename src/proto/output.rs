@@ -234,7 +234,7 @@ impl Gateway {
         if let Some(connection) = self.closing.pop() {
             return Some(Output::Close { connection });
         }
-        let (now, delivery) = (self.now, &self.delivery);
+        let (now, delivery, subscriptions) = (self.now, &self.delivery, &self.subscriptions);
         for upstream in self.upstreams.iter_mut() {
             if let Some(connection) = upstream.uplink.take_dead() {
                 return Some(Output::Drop { connection });
@@ -243,19 +243,25 @@ impl Gateway {
                 return Some(Output::Ping { connection });
             }
             if let Some(old) = upstream.uplink.old() {
-                let is_drained = !delivery.iter().any(|(_, slot)| slot.is_arriving_on(old));
+                let is_asked = |life: &Life| matches!(life, Life::Requested { on, .. } if *on == old);
+                let is_drained = !delivery.iter().any(|(_, slot)| slot.is_arriving_on(old))
+                    && !subscriptions.iter().any(|entry| is_asked(&entry.life));
                 if let Some(connection) = upstream.uplink.close_next(is_drained, now) {
                     return Some(Output::Close { connection });
                 }
             }
         }
-        let is_due = |it: &Upstream| self.is_needed(it.id) && it.uplink.connect_at().is_some_and(|at| at <= now);
+        let is_due = |it: &Upstream| {
+            let due_at = it.uplink.connect_at().or_else(|| it.move_at(now));
+            self.is_needed(it.id) && due_at.is_some_and(|at| at <= now)
+        };
         let id = self.upstreams.iter().find(|upstream| is_due(upstream))?.id;
         let connection = self.upstreams.next_connection();
         let upstream = self.upstreams.get_mut(id)?;
-        upstream.uplink.connecting(connection);
+        let alternative = upstream.alternatives.best(now).cloned();
+        upstream.uplink.connecting(connection, alternative.clone());
         let (service, context) = (upstream.service.clone(), upstream.context.clone());
-        Some(Output::Connect { connection, service, context })
+        Some(Output::Connect { connection, service, context, alternative })
     }
 
     fn request_output(&mut self) -> Option<Output> {

@@ -7,6 +7,7 @@ use super::device::Presence;
 use super::subscription::Life;
 use super::upstream::{Reason, Upstream};
 use super::{Counters, Gateway};
+use crate::webpush::alt_svc::Alternative;
 
 /// The gateway at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,6 +20,8 @@ pub struct Status {
     pub needs_person: bool,
     /// How long a connection may be silent before it is tested, in seconds: learned from the path.
     pub keep_alive_s: u64,
+    /// Where else the service can be reached.
+    pub alternatives: Vec<AlternativeStatus>,
     /// Monitoring requests that are open.
     pub monitors: usize,
     /// The least urgency of messages that are wanted now.
@@ -51,6 +54,19 @@ pub struct OtherStatus {
     /// As [`Status::uplink`].
     pub uplink: &'static str,
     /// As [`Status::trouble`].
+    pub trouble: Option<Trouble>,
+    /// As [`Status::alternatives`].
+    pub alternatives: Vec<AlternativeStatus>,
+}
+
+/// An alternative service (RFC 7838).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AlternativeStatus {
+    /// Its host and port.
+    pub service: String,
+    /// `in use`, `failed` or `known`.
+    pub state: &'static str,
+    /// Why it is not used for now.
     pub trouble: Option<Trouble>,
 }
 
@@ -100,6 +116,7 @@ impl Gateway {
             trouble: home.uplink.trouble(),
             needs_person: home.uplink.trouble().is_some_and(Trouble::needs_person),
             keep_alive_s: home.uplink.keep_alive_interval().as_secs(),
+            alternatives: self.alternatives_of(home),
             monitors: self.upstreams.iter().map(|upstream| upstream.monitors.open_count()).sum(),
             urgency: self.level.current().as_str(),
             flooded: self.flooded(),
@@ -140,7 +157,19 @@ impl Gateway {
             isolated: upstream.context.isolated.as_ref().map(ToString::to_string),
             uplink: self.state_of(upstream),
             trouble: upstream.uplink.trouble(),
+            alternatives: self.alternatives_of(upstream),
         }
+    }
+
+    /// The one in use first, whether it is still announced or not.
+    fn alternatives_of(&self, upstream: &Upstream) -> Vec<AlternativeStatus> {
+        let in_use = upstream.uplink.current_place();
+        let status =
+            |place: &Alternative, state, trouble| AlternativeStatus { service: place.to_string(), state, trouble };
+        let others = upstream.alternatives.iter(self.now).filter(|(place, _)| Some(*place) != in_use);
+        let others =
+            others.map(|(place, trouble)| status(place, if trouble.is_some() { "failed" } else { "known" }, trouble));
+        in_use.map(|place| status(place, "in use", None)).into_iter().chain(others).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use crate::webpush::exchange::{ContentError, Dialect, Granted, Next, SubscribeEr
 use crate::webpush::resource::{PushUri, SetUri, SubscriptionUri};
 use crate::wire::ChannelId;
 
+mod alternatives;
 mod apart;
 mod moving;
 mod owed;

@@ -5,6 +5,7 @@
 //! origin (RFC 8030 §7.1) adds that origin, for as long as it has subscriptions of ours.
 
 use super::acknowledgement::AnswerTime;
+use super::alternative::Alternatives;
 use super::connection::{ConnectionId, Uplink};
 use super::monitor::{Displacements, MonitorTable};
 use crate::limits::{HTTPS_PORT, UPSTREAM_MOVED_COUNT_MAX, UPSTREAM_PLACED_COUNT_MAX};
@@ -56,6 +57,8 @@ pub struct Upstream {
     pub context: Context,
     /// Its connection.
     pub uplink: Uplink,
+    /// Where else it can be reached.
+    pub alternatives: Alternatives,
     /// What is read there.
     pub monitors: MonitorTable,
     /// The set to present when subscribing for devices that are not kept apart.
@@ -135,6 +138,7 @@ impl UpstreamTable {
             reason,
             context,
             uplink: Uplink::new(now, port),
+            alternatives: Alternatives::default(),
             monitors: MonitorTable::default(),
             set: None,
             is_set_behind: false,

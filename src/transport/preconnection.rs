@@ -17,6 +17,8 @@ use crate::limits::{CONNECT_WAIT_MS_MAX, RESOLVE_WAIT_MS_MAX};
 #[derive(Debug)]
 pub struct Preconnection<A> {
     remote: RemoteEndpoint,
+    /// Where the peer is said to be as well.
+    place: Option<RemoteEndpoint>,
     stack: TcpTls,
     application: A,
 }
@@ -46,7 +48,16 @@ pub enum CandidateError {
 impl<A: Application> Preconnection<A> {
     /// Describes a connection; nothing is resolved or opened yet.
     pub fn new(remote: RemoteEndpoint, stack: TcpTls, application: A) -> Self {
-        Self { remote, stack, application }
+        Self { remote, place: None, stack, application }
+    }
+
+    /// Goes to another place for the same peer, which has to prove that it is that peer.
+    ///
+    /// Source: RFC 7838 §2.1.
+    #[must_use]
+    pub fn at(mut self, place: RemoteEndpoint) -> Self {
+        self.place = Some(place);
+        self
     }
 
     /// The peer.
@@ -60,7 +71,7 @@ impl<A: Application> Preconnection<A> {
     /// [`EstablishmentError`], with the reason of the last candidate.
     pub async fn initiate(&self) -> Result<(A::Session, SocketAddr), EstablishmentError> {
         let candidates = candidate::gather(self.resolve().await?);
-        let mut failure = EstablishmentError::NoAddress(self.remote.clone());
+        let mut failure = EstablishmentError::NoAddress(self.place().clone());
         for address in candidates {
             match timeout(Duration::from_millis(CONNECT_WAIT_MS_MAX), self.attempt(address)).await {
                 Ok(Ok(session)) => return Ok((session, address)),
@@ -71,17 +82,22 @@ impl<A: Application> Preconnection<A> {
         Err(failure)
     }
 
+    fn place(&self) -> &RemoteEndpoint {
+        self.place.as_ref().unwrap_or(&self.remote)
+    }
+
     async fn attempt(&self, address: SocketAddr) -> Result<A::Session, CandidateError> {
         let stream = self.stack.connect(&self.remote.host, address).await.map_err(CandidateError::Stack)?;
         self.application.establish(stream).await.map_err(CandidateError::Application)
     }
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>, EstablishmentError> {
-        if let Ok(literal) = self.remote.host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(literal, self.remote.port)]);
+        let place = self.place();
+        if let Ok(literal) = place.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(literal, place.port)]);
         }
-        let lookup = tokio::net::lookup_host((self.remote.host.as_str(), self.remote.port));
-        let failed = |error| EstablishmentError::Resolution(self.remote.clone(), error);
+        let lookup = tokio::net::lookup_host((place.host.as_str(), place.port));
+        let failed = |error| EstablishmentError::Resolution(place.clone(), error);
         match timeout(Duration::from_millis(RESOLVE_WAIT_MS_MAX), lookup).await {
             Ok(addresses) => Ok(addresses.map_err(failed)?.collect()),
             Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),

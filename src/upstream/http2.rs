@@ -15,6 +15,7 @@ use super::{Report, Reporter};
 use crate::limits::{CLOSE_WAIT_MS_MAX, HEADER_LIST_BYTES_MAX, PROMISED_STREAMS_MAX};
 use crate::proto::Input;
 use crate::transport::{Application, HandshakeError, describe};
+use crate::webpush::resource::PushServiceUri;
 
 /// Unread octets of one promise; of all together HTTP/2's own 65,535.
 const STREAM_WINDOW_BYTES: u32 = 16_384;
@@ -23,9 +24,18 @@ const HEADER_TABLE_BYTES: u32 = 16_384;
 /// How long frames of a refused promise may still come: longer than a bad radio link delays them.
 const RESET_MEMORY: Duration = Duration::from_secs(30);
 
-/// The application protocol of the gateway.
+/// The application protocol of the gateway, on connections to one origin.
 #[derive(Debug)]
-pub struct Http2;
+pub struct Http2 {
+    service: PushServiceUri,
+}
+
+impl Http2 {
+    /// For connections to the origin of `service`.
+    pub fn new(service: PushServiceUri) -> Self {
+        Self { service }
+    }
+}
 
 /// A connection that is ready for requests.
 pub struct Session {
@@ -46,7 +56,7 @@ impl Application for Http2 {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let failed = |error: h2::Error| HandshakeError(format!("HTTP/2 failed: {}", describe(&error)));
-        let sightings = Rc::new(Sightings::default());
+        let sightings = Rc::new(Sightings::of(self.service.clone()));
         let stream = Wire::new(stream, Rc::clone(&sightings));
         let (requests, mut connection) = builder().handshake::<_, Bytes>(stream).await.map_err(failed)?;
         let mut ping = connection.ping_pong().expect("it is taken for the first time");
@@ -116,16 +126,21 @@ pub(super) async fn test(reporter: Reporter, mut ping: PingPong, asked: Rc<Notif
     }
 }
 
-/// Reports how many requests the service allows when that changes, and at last that it lets the connection go.
+/// Reports how many requests the service allows when that changes, where else it says that it can be reached, and at last
+/// that it lets the connection go.
 pub(super) async fn watch(reporter: Reporter, requests: SendRequest<Bytes>, sightings: Rc<Sightings>) {
-    let mut streams_max = requests.current_max_send_streams();
+    let (connection, mut streams_max) = (reporter.connection, requests.current_max_send_streams());
     loop {
         tokio::select! {
+            // Where to go comes before that it is time to go.
+            biased;
+            announcement = sightings.announcement() => {
+                reporter.report(Report::Input(Input::Alternatives { connection, announcement })).await;
+            }
             () = sightings.going_away() => break,
             () = sightings.settings() => {
                 let now = requests.current_max_send_streams();
                 if std::mem::replace(&mut streams_max, now) != now {
-                    let connection = reporter.connection;
                     reporter.report(Report::Input(Input::RequestsMax { connection, streams_max })).await;
                 }
             }

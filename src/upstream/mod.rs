@@ -8,6 +8,7 @@ pub mod credential;
 mod http2;
 mod push;
 mod request;
+mod route;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use tracing::{debug, info, warn};
 
 use self::credential::Credential;
 pub use self::http2::{Http2, Session};
+use self::route::Route;
 pub use self::wire::Octets;
 use self::wire::Sightings;
 use crate::limits::{CLOSE_WAIT_MS_MAX, UPSTREAM_EVENT_COUNT};
@@ -36,6 +38,7 @@ use crate::proto::{Input, Output, PromiseId};
 use crate::transport::endpoint::RemoteEndpoint;
 use crate::transport::preconnection::{CandidateError, EstablishmentError, Preconnection};
 use crate::transport::stack::tcp_tls::{StackError, TcpTls, WallClock};
+use crate::webpush::alt_svc::Alternative;
 use crate::webpush::exchange::{Dialect, Pushed, Target};
 use crate::webpush::resource::PushServiceUri;
 
@@ -69,8 +72,7 @@ pub struct Upstream {
 
 /// A connection, or an attempt at one. Dropped, it ends with everything on it.
 struct Connection {
-    /// Of its origin alone are promises.
-    service: PushServiceUri,
+    route: Rc<Route>,
     context: Context,
     requests: Option<SendRequest<Bytes>>,
     /// Monitors and bodies.
@@ -113,6 +115,7 @@ struct Reporter {
 #[derive(Clone)]
 struct Requester {
     reporter: Reporter,
+    route: Rc<Route>,
     requests: SendRequest<Bytes>,
     dialect: Dialect,
     clock: WallClock,
@@ -128,9 +131,9 @@ impl Reporter {
 }
 
 impl Connection {
-    fn new(service: PushServiceUri, context: Context) -> Self {
+    fn new(route: Rc<Route>, context: Context) -> Self {
         Self {
-            service,
+            route,
             context,
             requests: None,
             tasks: JoinSet::new(),
@@ -211,7 +214,9 @@ impl Upstream {
                 Some(Input::ConnectionReady { connection, verified_at: self.clock.now(), streams_max })
             }
             Report::Failed(error) => {
-                warn!("no connection to the push service: {error}");
+                let place = self.connections.get(&connection).and_then(|it| it.route.alternative.as_ref());
+                let what = if place.is_some() { "an alternative of the push service" } else { "the push service" };
+                warn!("no connection to {what}: {error}");
                 let trouble = trouble(&error);
                 Some(self.ended(connection, error.to_string(), trouble))
             }
@@ -239,7 +244,7 @@ impl Upstream {
 
     /// Parks a promise until the gateway has decided; one that is not of our origin is reset at once.
     fn promised(&mut self, connection: ConnectionId, target: Target, promise: PushPromise) -> Option<Input> {
-        let service = &self.connections.get(&connection)?.service;
+        let service = &self.connections.get(&connection)?.route.service;
         match self.dialect.classify(service, promise.request()) {
             Pushed::Message { message, send } => {
                 let id = PromiseId(self.next_promise);
@@ -258,7 +263,9 @@ impl Upstream {
     pub fn perform(&mut self, output: Output) {
         self.connections.values_mut().for_each(Connection::reap);
         match output {
-            Output::Connect { connection, service, context } => self.connect(connection, &service, context),
+            Output::Connect { connection, service, context, alternative } => {
+                self.connect(connection, Route::new(service, alternative), context);
+            }
             Output::Ping { connection } => self.notify(connection, |it| &it.ping),
             Output::Close { connection } => self.end_in_order(connection),
             Output::Drop { connection } => {
@@ -331,8 +338,10 @@ impl Upstream {
     }
 
     fn context(&self, id: ConnectionId) -> Option<Requester> {
-        let requests = self.connections.get(&id)?.requests.clone()?;
-        Some(Requester { reporter: self.reporter(id), requests, dialect: self.dialect, clock: self.clock.clone() })
+        let connection = self.connections.get(&id)?;
+        let (requests, route) = (connection.requests.clone()?, Rc::clone(&connection.route));
+        let (reporter, clock) = (self.reporter(id), self.clock.clone());
+        Some(Requester { reporter, route, requests, dialect: self.dialect, clock })
     }
 
     fn notify(&self, id: ConnectionId, which: impl Fn(&Connection) -> &Rc<Notify>) {
@@ -365,12 +374,17 @@ impl Upstream {
         Some(isolated)
     }
 
-    fn connect(&mut self, id: ConnectionId, service: &PushServiceUri, context: Context) {
-        let remote = RemoteEndpoint::of_authority(service.authority());
-        let preconnection = remote.zip(self.stack(&context));
-        let preconnection = preconnection.map(|(remote, stack)| Preconnection::new(remote, stack, Http2));
+    fn connect(&mut self, id: ConnectionId, route: Route, context: Context) {
+        let remote = RemoteEndpoint::of_authority(route.service.authority());
+        let preconnection = remote.zip(self.stack(&context)).map(|(remote, stack)| {
+            let preconnection = Preconnection::new(remote, stack, Http2::new(route.service.clone()));
+            match route.alternative.clone() {
+                Some(Alternative { host, port }) => preconnection.at(RemoteEndpoint { host, port }),
+                None => preconnection,
+            }
+        });
         let reporter = self.reporter(id);
-        let mut connection = Connection::new(service.clone(), context);
+        let mut connection = Connection::new(Rc::new(route), context);
         connection.driver.spawn_local(async move {
             let report = match preconnection {
                 Some(preconnection) => match preconnection.initiate().await {

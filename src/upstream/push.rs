@@ -39,7 +39,7 @@ pub(super) async fn monitor(
 
 async fn open(requester: &Requester, request: Request<()>) -> Result<(ResponseFuture, PushPromises), h2::Error> {
     let mut requests = super::request::ready(requester).await?;
-    let (mut response, _) = requests.send_request(request, true)?;
+    let (mut response, _) = requester.send(&mut requests, request, true)?;
     let promises = response.push_promises();
     Ok((response, promises))
 }
@@ -64,6 +64,9 @@ async fn watch(
             },
             head = &mut response, if next.is_none() => {
                 let head = head.ok()?;
+                if requester.read_route(head.status(), head.headers()).await.is_err() {
+                    return Some(Next::Again);
+                }
                 let status = head.status().as_u16();
                 next = Some(requester.dialect.end_of_monitor(status, head.headers(), requester.clock.now()));
                 let stream = head.into_body();

@@ -80,7 +80,7 @@ async fn exchange(requester: &Requester, request: Request<Bytes>) -> Result<(u16
     let mut requests = ready(requester).await.map_err(|_| Unanswered::NotProcessed)?;
     let (head, content) = request.into_parts();
     let request = Request::from_parts(head, ());
-    let sent = requests.send_request(request, content.is_empty()).map_err(|_| Unanswered::NotProcessed)?;
+    let sent = requester.send(&mut requests, request, content.is_empty()).map_err(|_| Unanswered::NotProcessed)?;
     let (response, mut stream) = sent;
     if !content.is_empty() {
         // The library sends it as far as the peer's window allows; it is far smaller than any.
@@ -88,6 +88,7 @@ async fn exchange(requester: &Requester, request: Request<Bytes>) -> Result<(u16
     }
     let answer = timeout(Duration::from_millis(REQUEST_WAIT_MS_MAX), response).await;
     let (head, _) = answer.map_err(|_| Unanswered::Unknown)?.map_err(|error| unanswered(&error))?.into_parts();
+    requester.read_route(head.status, &head.headers).await.map_err(|_| Unanswered::NotProcessed)?;
     Ok((head.status.as_u16(), head.headers))
 }
 

@@ -336,7 +336,7 @@ impl Dialect {
     /// Source: RFC 9110 §9.2.2.
     pub fn deleted(self, status: u16, headers: &HeaderMap, now: UnixTime) -> Deletion {
         match status {
-            408 | 425 | 429 | 500.. => Deletion::Retry(headers::retry_after(headers, now)),
+            408 | 421 | 425 | 429 | 500.. => Deletion::Retry(headers::retry_after(headers, now)),
             // What the service will never do is done with as well: asking for ever helps nobody.
             200..=299 | 400..=499 => Deletion::Done,
             _ => Deletion::Retry(None),
@@ -584,7 +584,7 @@ mod tests {
         for status in [200, 204, 403, 404, 410] {
             assert_eq!(DIALECT.deleted(status, &fields(&[]), NOW), Deletion::Done);
         }
-        for status in [307, 429, 503] {
+        for status in [307, 421, 429, 503] {
             assert_eq!(DIALECT.deleted(status, &fields(&[]), NOW), Deletion::Retry(None));
         }
     }

@@ -71,7 +71,9 @@ fn d_7838_04_parameters_are_read() {
     assert_eq!(read(r#"h2=":1"; MA=60"#, Some("61")), (0, false));
     assert_eq!(read(r#"h2=":1"; ma=60; ma=70"#, Some("soon")), (60, false));
     assert_eq!(read(r#"h2=":1"; ma=99999999999999999999"#, None), (u64::MAX, false));
-    for (persist, persists) in [("1", true), ("0", false), ("2", false), ("true", false), ("\"1\"", true), ("11", false)] {
+    for (persist, persists) in
+        [("1", true), ("0", false), ("2", false), ("true", false), ("\"1\"", true), ("11", false)]
+    {
         assert_eq!(read(&format!(r#"h2=":1"; ma=0; persist={persist}"#), None), (0, persists));
     }
     for wrong in ["x", "-1", "1.5"] {
@@ -107,7 +109,8 @@ fn at_the_bound_the_first_ones_are_kept_and_a_longer_field_says_nothing() {
 #[test]
 fn d_7838_10_frames_are_for_the_origin_of_their_connection() {
     let value = &br#"h2=":1001""#[..];
-    let frame = |origin: &str| [&u16::try_from(origin.len()).expect("short").to_be_bytes(), origin.as_bytes(), value].concat();
+    let frame =
+        |origin: &str| [&u16::try_from(origin.len()).expect("short").to_be_bytes(), origin.as_bytes(), value].concat();
     let is_used = |stream, payload: &[u8]| Announcement::from_frame(stream, payload, &origin()).is_some();
     assert!(is_used(1, &frame("")) && is_used(0, &frame("https://push.example")));
     assert!(!is_used(0, &frame("")) && !is_used(1, &frame("https://push.example")));
@@ -146,8 +149,30 @@ fn the_host_of_the_origin_stands_where_none_is_named() {
 #[test]
 fn d_7838_08_hostile_octets_are_read_or_not_and_nothing_breaks() {
     const PIECES: &[&[u8]] = &[
-        b"h2", b"=", b"\"", b":", b"1001", b"65535", b"alt.example", b"[::1]", b";", b",", b" ", b"\t", b"ma", b"60",
-        b"persist", b"1", b"clear", b"\\", b"%3D", b"\xff", b"\0", b"x", b"h2=\":1001\"", b"; ma=1",
+        b"h2",
+        b"=",
+        b"\"",
+        b":",
+        b"1001",
+        b"65535",
+        b"alt.example",
+        b"[::1]",
+        b";",
+        b",",
+        b" ",
+        b"\t",
+        b"ma",
+        b"60",
+        b"persist",
+        b"1",
+        b"clear",
+        b"\\",
+        b"%3D",
+        b"\xff",
+        b"\0",
+        b"x",
+        b"h2=\":1001\"",
+        b"; ma=1",
     ];
     let mut random = SeededRandom::new(7838);
     let mut read_count = 0;
