@@ -369,6 +369,8 @@ pub const SERVICE_WRITE_BYTES: usize = 16_384;
 /// How long a promised message may wait for the window of its receiver, in milliseconds.
 pub const SERVICE_PUSH_MS_MAX: u64 = 60_000;
 
+/// How long clients may use the other address of the push service, in seconds, after it was last announced.
+pub const SERVICE_ALTERNATIVE_S: u64 = 86_400;
 /// Connections the push service serves at once.
 pub const SERVICE_CONNECTION_COUNT_MAX: usize = 1_024;
 /// TLS sessions that may be resumed, over all clients.

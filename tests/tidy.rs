@@ -13,6 +13,7 @@ const PURE: &[&str] = &[
     "link",
     "proto",
     "random.rs",
+    "service/alternative.rs",
     "service/retention",
     "service/retention.rs",
     "service/routes.rs",

@@ -7,6 +7,7 @@ use sd_notify::NotifyState;
 
 use super::manager::notify;
 use super::{Failure, Outcome, block_on, say, terminated};
+use crate::service::alternative::Alternative;
 use crate::service::{PORT, Service, ServiceOptions};
 
 /// Arguments of `fieldgate service`.
@@ -15,6 +16,9 @@ pub struct Args {
     /// Address to listen on, with or without a port (443 if there is none)
     #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)), value_parser = address)]
     listen: SocketAddr,
+    /// Listen there as well, and tell gateways so; without a value on port 1001, the one of Web Push
+    #[arg(long, value_name = "[HOST:]PORT|webpush", num_args = 0..=1, default_missing_value = "webpush")]
+    alternative: Option<Alternative>,
     /// Folder that holds subscriptions, messages and keys; created if needed
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
@@ -30,9 +34,13 @@ pub struct Args {
 pub fn run(args: Args) -> Outcome {
     block_on(async {
         let terminated = terminated()?;
-        let options = ServiceOptions { name: args.name, ..ServiceOptions::new(args.listen, args.state) };
+        let Args { listen, alternative, state, name } = args;
+        let options = ServiceOptions { name, alternative, ..ServiceOptions::new(listen, state) };
         let mut running = Service::start(options).await.map_err(Failure::failed)?;
         say(format_args!("listening {} ca={}", running.url, running.ca_file.display()))?;
+        if let Some(address) = running.alternative {
+            say(format_args!("alternative {address}"))?;
+        }
         notify(&[NotifyState::Ready]);
         tokio::select! {
             () = terminated => running.stop().await,

@@ -48,7 +48,7 @@ async fn respond(request: Request<Incoming>, hub: &Hub) -> Result<Response<Full<
     let (head, body) = request.into_parts();
     let route = routes::route(&head, PushSupport::None, |token| hub.kind(token));
     let mut response = hub.perform(route, read(body)).await.ok_or(BrokenOff)?;
-    response.headers_mut().insert(http::header::DATE, hub.date());
+    hub.sign(response.headers_mut());
     Ok(response.map(Full::new))
 }
 

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response};
+use http::header::{ALT_SVC, DATE};
+use http::{HeaderMap, HeaderValue, Response};
 use tokio::sync::Notify;
 
 use crate::random::Random;
@@ -44,10 +45,18 @@ pub(super) struct Hub {
     timer_at: Cell<Option<Instant>>,
     next_connection: Cell<u64>,
     date: RefCell<(UnixTime, HeaderValue)>,
+    /// What responses say of where else the service listens.
+    alternative: Option<HeaderValue>,
 }
 
 impl Hub {
-    pub(super) fn new(retention: Retention, random: Box<dyn Random>, clock: Rc<Clock>, store: Store) -> Self {
+    pub(super) fn new(
+        retention: Retention,
+        random: Box<dyn Random>,
+        clock: Rc<Clock>,
+        store: Store,
+        alternative: Option<HeaderValue>,
+    ) -> Self {
         Self {
             retention: RefCell::new(retention),
             random: RefCell::new(random),
@@ -58,6 +67,7 @@ impl Hub {
             timer_at: Cell::new(None),
             next_connection: Cell::new(0),
             date: RefCell::new((UnixTime(0), HeaderValue::from_static(""))),
+            alternative,
         }
     }
 
@@ -204,6 +214,14 @@ impl Hub {
                 // The store has logged it. What could not be ended there ends when it is next opened.
                 continue;
             }
+        }
+    }
+
+    /// Adds the fields of every response to a request.
+    pub(super) fn sign(&self, headers: &mut HeaderMap) {
+        headers.insert(DATE, self.date());
+        if let Some(alternative) = &self.alternative {
+            headers.insert(ALT_SVC, alternative.clone());
         }
     }
 

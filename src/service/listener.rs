@@ -1,8 +1,10 @@
 //! The accept loop: TCP, TLS, and which protocol comes after.
 
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use rustls::ServerConfig;
 use socket2::SockRef;
@@ -22,7 +24,8 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections and serves each on a task of its own.
 pub(super) struct Listener {
-    listener: TcpListener,
+    /// One a place.
+    listeners: Vec<TcpListener>,
     acceptor: TlsAcceptor,
     hub: Rc<Hub>,
     stop: watch::Receiver<bool>,
@@ -32,13 +35,13 @@ pub(super) struct Listener {
 
 impl Listener {
     pub(super) fn new(
-        listener: TcpListener,
+        listeners: Vec<TcpListener>,
         config: Arc<ServerConfig>,
         hub: Rc<Hub>,
         stop: watch::Receiver<bool>,
         count_max: usize,
     ) -> Self {
-        Self { listener, acceptor: TlsAcceptor::from(config), hub, stop, connections: JoinSet::new(), count_max }
+        Self { listeners, acceptor: TlsAcceptor::from(config), hub, stop, connections: JoinSet::new(), count_max }
     }
 
     /// Serves until the service stops, and then until every connection has ended. No error of a connection or of the
@@ -51,11 +54,11 @@ impl Listener {
             let has_room = self.connections.len() < self.count_max;
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
-                accepted = self.listener.accept(), if has_room => self.accepted(accepted.map(|(stream, _)| stream)).await,
+                accepted = accept(&self.listeners), if has_room => self.accepted(accepted).await,
                 Some(ended) = self.connections.join_next() => report(ended),
             }
         }
-        drop(self.listener);
+        drop(self.listeners);
         while let Some(ended) = self.connections.join_next().await {
             report(ended);
         }
@@ -73,6 +76,19 @@ impl Listener {
             }
         }
     }
+}
+
+/// Accepts the next connection, wherever it comes. Cancel safe.
+async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
+    poll_fn(|context| {
+        for listener in listeners {
+            if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                return Poll::Ready(accepted.map(|(stream, _)| stream));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor, hub: Rc<Hub>, stop: watch::Receiver<bool>) {

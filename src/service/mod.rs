@@ -13,6 +13,7 @@
 //!
 //! Source: RFC 8030, RFC 9113 §8.4 (server push), RFC 9325 (TLS).
 
+pub mod alternative;
 pub mod certificate;
 pub mod clock;
 mod http1;
@@ -47,6 +48,7 @@ use crate::telemetry;
 use crate::time::Duration;
 use crate::webpush::headers::Ttl;
 
+use alternative::Alternative;
 use certificate::{Authority, CertificateError, CurrentCertificate};
 use clock::Clock;
 use hub::Hub;
@@ -67,6 +69,8 @@ const STORE_FILE: &str = "service.redb";
 pub struct ServiceOptions {
     /// Address and port to listen on; port 0 takes any free one.
     pub listen: SocketAddr,
+    /// Where it listens as well, and tells clients so.
+    pub alternative: Option<Alternative>,
     /// Folder of the service's state, created if needed.
     pub state: PathBuf,
     /// Host name under which user agents and application servers reach it; the address listened on if there is none.
@@ -82,6 +86,7 @@ impl ServiceOptions {
     pub fn new(listen: SocketAddr, state: impl Into<PathBuf>) -> Self {
         Self {
             listen,
+            alternative: None,
             state: state.into(),
             name: None,
             ttl_max: Ttl::from_secs(TTL_S_MAX),
@@ -103,6 +108,8 @@ pub enum StartError {
     Certificate(CertificateError),
     /// The address cannot be listened on.
     Listen(SocketAddr, io::Error),
+    /// The other address cannot be listened on.
+    ListenAlternative(SocketAddr, io::Error),
 }
 
 /// A way to start a push service.
@@ -126,6 +133,11 @@ impl Service {
         let listener = TcpListener::bind(options.listen).await.map_err(listen_failed)?;
         let address = listener.local_addr().map_err(listen_failed)?;
 
+        let other = match options.alternative {
+            Some(alternative) => Some(listen_as_well(alternative, address.ip()).await?),
+            None => None,
+        };
+
         let mut retention = Retention::new(options.ttl_max);
         let path = folder.join(STORE_FILE);
         let _doing = telemetry::doing(format!(
@@ -134,23 +146,30 @@ impl Service {
         ));
         let (store, closed) = Store::open(&path, |record| retention.restore(record, clock.now()))
             .map_err(|error| StartError::Store(path.clone(), error))?;
-        let hub = Rc::new(Hub::new(retention, Box::new(SystemRandom::default()), Rc::clone(&clock), store));
+        let alternative = other.as_ref().map(|other| other.address);
+        let announced = options.alternative.zip(alternative).map(|(other, listening)| other.field(listening));
+        let random = Box::new(SystemRandom::default());
+        let hub = Rc::new(Hub::new(retention, random, Rc::clone(&clock), store, announced));
 
         let (stop, stopping) = watch::channel(false);
         let sessions = Arc::new(Sessions::default());
         let config = Arc::new(certificate::server_config(Arc::clone(&certificate), Arc::clone(&sessions)));
-        let listener = Listener::new(listener, config, Rc::clone(&hub), stopping, options.connection_count_max);
+        let listeners = std::iter::once(listener).chain(other.map(|other| other.listener)).collect();
+        let listener = Listener::new(listeners, config, Rc::clone(&hub), stopping, options.connection_count_max);
         let host = options.name.unwrap_or_else(|| host(address.ip()));
         let url = format!("https://{host}{}{SUBSCRIBE_PATH}", port(address.port()));
         let ca_file = authority.ca_file().to_owned();
         tracing::info!(%address, "push service listens");
+        if let Some(address) = alternative {
+            tracing::info!(%address, "push service listens here as well");
+        }
 
         let (mut serving, mut helpers) = (JoinSet::new(), JoinSet::new());
         serving.spawn_local(listener.run());
         helpers.spawn_local(run_timers(Rc::clone(&hub)));
         helpers.spawn_local(renew(authority, certificate, sessions, Rc::clone(&clock)));
         let closed = Some(closed);
-        Ok(Running { url, address, ca_file, clock, hub, stop, serving, helpers, closed })
+        Ok(Running { url, address, alternative, ca_file, clock, hub, stop, serving, helpers, closed })
     }
 }
 
@@ -160,6 +179,8 @@ pub struct Running {
     pub url: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens as well.
+    pub alternative: Option<SocketAddr>,
     /// The certificate that clients have to trust.
     pub ca_file: PathBuf,
     /// The service's clock.
@@ -211,6 +232,20 @@ impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running").field("url", &self.url).field("ca_file", &self.ca_file).finish_non_exhaustive()
     }
+}
+
+/// A second place that listens.
+struct Other {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+async fn listen_as_well(alternative: Alternative, service: IpAddr) -> Result<Other, StartError> {
+    let address = alternative.address(service);
+    let failed = |error| StartError::ListenAlternative(address, error);
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok(Other { listener, address })
 }
 
 async fn run_timers(hub: Rc<Hub>) {
@@ -312,6 +347,9 @@ impl fmt::Display for StartError {
             }
             Self::Listen(address, error) => {
                 write!(f, "cannot listen on {address}: {error}; choose another address or port with --listen")
+            }
+            Self::ListenAlternative(address, error) => {
+                write!(f, "cannot listen on {address}: {error}; choose another address or port with --alternative")
             }
         }
     }

@@ -412,7 +412,7 @@ impl Session {
     fn end(&mut self, monitor: MonitorId, ending: Ending) -> Result<(), Broken> {
         let (mut respond, _) = self.monitors.remove(&monitor.stream).ok_or(Broken)?;
         let mut response = routes::ended(ending);
-        response.headers_mut().insert(http::header::DATE, self.hub.date());
+        self.hub.sign(response.headers_mut());
         respond.send_response(response, true).map(drop).map_err(|_| Broken)
     }
 
@@ -481,7 +481,7 @@ impl Drop for Session {
 /// Answers a request. A client that is gone gets nothing.
 fn send(respond: &mut SendResponse<Parcel>, response: Response<Bytes>, hub: &Hub) {
     let (mut head, body) = response.into_parts();
-    head.headers.insert(http::header::DATE, hub.date());
+    hub.sign(&mut head.headers);
     let is_empty = body.is_empty();
     let sent = respond
         .send_response(Response::from_parts(head, ()), is_empty)

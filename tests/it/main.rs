@@ -4,6 +4,8 @@
 mod device;
 #[path = "../common/flash.rs"]
 mod flash;
+#[path = "../common/places.rs"]
+mod places;
 #[path = "../common/push_service.rs"]
 mod push_service;
 #[path = "../common/relay.rs"]
@@ -11,6 +13,7 @@ mod relay;
 #[path = "../common/tls_records.rs"]
 mod tls_records;
 
+mod alternatives;
 mod board_files;
 mod command_line;
 mod config_commands;

@@ -1,6 +1,7 @@
 //! Service, gateway and sender in this process, over real sockets and TLS; devices are scripted.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use fieldgate::gateway;
 use fieldgate::gateway::supervisor::{News, Order, Supervisor};
 use fieldgate::proto::device::Options;
 use fieldgate::sender::Sender;
+use fieldgate::service::alternative::Alternative;
 use fieldgate::service::{Running, Service, ServiceOptions};
 use fieldgate::transport::endpoint::LinkEndpoint;
 use fieldgate::transport::properties::Trust;
@@ -88,8 +90,18 @@ impl Rig {
 
     /// The service runs; the gateway is configured, with another certification authority if one is given.
     pub async fn with_authority(ca: Option<std::path::PathBuf>) -> Self {
+        Self::with_service(ca, None).await
+    }
+
+    /// The service runs, at two places; the gateway is configured for the first one.
+    pub async fn with_alternative(alternative: Alternative) -> Self {
+        Self::with_service(None, Some(alternative)).await
+    }
+
+    async fn with_service(ca: Option<std::path::PathBuf>, alternative: Option<Alternative>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let options = ServiceOptions::new(([127, 0, 0, 1], 0).into(), folder.path().join("service"));
+        let options = ServiceOptions { alternative, ..options };
         let service = Service::start(options).await.expect("the service starts");
         let url: http::Uri = service.url.parse().expect("a URL");
         let ca = ca.unwrap_or_else(|| service.ca_file.clone());
@@ -134,6 +146,11 @@ impl Rig {
         std::fs::write(&path, token).expect("written");
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("it is ours");
         self.config.push_service.credential_file = Some(path);
+    }
+
+    /// Where the service is as well.
+    pub fn alternative(&self) -> SocketAddr {
+        self.service.as_ref().and_then(|service| service.alternative).expect("it runs at two places")
     }
 
     /// The certification authority of the service.

@@ -78,7 +78,7 @@ fn rig_of(subscription_count: usize, message_count: usize, message_bytes: usize,
         made.push((subscription.path(), push.path()));
     }
     let (store, _closed) = Store::open(&folder.path().join("s.redb"), |_| {}).expect("a store");
-    let hub = Rc::new(Hub::new(retention, Box::new(random), Rc::new(Clock::default()), store));
+    let hub = Rc::new(Hub::new(retention, Box::new(random), Rc::new(Clock::default()), store, None));
     let (stop, stopping) = watch::channel(false);
     let (near, far) = tokio::io::duplex(pipe_bytes);
     let writes = Rc::new(Cell::new(0));
