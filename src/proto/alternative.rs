@@ -73,18 +73,22 @@ impl Alternatives {
 
     /// From when on new connections may go to an alternative; never once it is no longer fresh.
     fn usable_at(&self, known: &Known, now: Instant) -> Option<Instant> {
-        let failed = self.failed.iter().find(|failed| failed.alternative == known.alternative);
-        let at = failed.map_or(now, |failed| failed.until.max(now));
+        let at = self.failure(&known.alternative).map_or(now, |failed| failed.until.max(now));
         (at < known.fresh_until).then_some(at)
     }
 
-    /// An alternative could not be connected to, or was of no use: it is left alone for a while that grows each time.
+    fn failure(&self, alternative: &Alternative) -> Option<&Failed> {
+        self.failed.iter().find(|failed| failed.alternative == *alternative)
+    }
+
+    /// An alternative could not be connected to, or was of no use: it is left alone for a while that grows each time, until
+    /// it has been good for long.
     pub fn failed(&mut self, alternative: &Alternative, trouble: Trouble, now: Instant, random: &mut dyn Random) {
-        let at = self.failed.iter().position(|failed| failed.alternative == *alternative);
-        let mut backoff = at.map(|at| self.failed.swap_remove(at)).map_or_else(
-            || Backoff::new(ALTERNATIVE_RETRY_MS_MIN, ALTERNATIVE_RETRY_MS_MAX),
-            |before| before.backoff_for(now),
-        );
+        let clean = Backoff::new(ALTERNATIVE_RETRY_MS_MIN, ALTERNATIVE_RETRY_MS_MAX);
+        let was_good = Duration::from_millis(ALTERNATIVE_RETRY_MS_MAX);
+        let before = self.failure(alternative).filter(|failed| now.since(failed.until) < was_good);
+        let mut backoff = before.map_or(clean, |failed| failed.backoff.clone());
+        self.failed.retain(|failed| failed.alternative != *alternative);
         if self.failed.len() == ALTERNATIVE_FAILED_COUNT_MAX
             && let Some(first) = (0..self.failed.len()).min_by_key(|&at| self.failed[at].until)
         {
@@ -120,20 +124,9 @@ impl Alternatives {
     pub fn iter(&self, now: Instant) -> impl Iterator<Item = (&Alternative, Option<Trouble>)> {
         let fresh = self.known.iter().filter(move |known| now < known.fresh_until);
         fresh.map(move |known| {
-            let failed = self.failed.iter().filter(|failed| now < failed.until);
-            let trouble = failed.filter(|failed| failed.alternative == known.alternative).map(|failed| failed.trouble);
-            (&known.alternative, trouble.last())
+            let failure = self.failure(&known.alternative).filter(|failed| now < failed.until);
+            (&known.alternative, failure.map(|failed| failed.trouble))
         })
-    }
-}
-
-impl Failed {
-    /// One that was left alone for long enough, and did not fail since, has a clean slate.
-    fn backoff_for(mut self, now: Instant) -> Backoff {
-        if now.since(self.until) >= Duration::from_millis(ALTERNATIVE_RETRY_MS_MAX) {
-            self.backoff.reset();
-        }
-        self.backoff
     }
 }
 

@@ -21,8 +21,10 @@ const NAME: &str = "localhost";
 pub enum Manner {
     /// It serves.
     Serves,
-    /// It serves, and answers the first requests of each connection with 421, and names another place in that.
+    /// It answers all requests with 421, and names another place in that.
     Misdirected,
+    /// It serves, and answers POST with 421.
+    MisdirectedPost,
     /// It has a good certificate, for itself and not for the service.
     OtherName,
     /// It speaks HTTP/1.1 alone.
@@ -110,7 +112,7 @@ impl Places {
         config.alpn_protocols = match manner {
             Manner::OldProtocol => vec![b"http/1.1".to_vec()],
             Manner::NoProtocol => vec![],
-            Manner::Serves | Manner::Misdirected | Manner::OtherName => vec![b"h2".to_vec()],
+            _ => vec![b"h2".to_vec()],
         };
         TlsAcceptor::from(Arc::new(config))
     }
@@ -141,7 +143,8 @@ async fn serve(tcp: TcpStream, acceptor: TlsAcceptor, manner: Manner, port: u16,
         let used = request.headers().get("alt-used").map_or("-", |used| used.to_str().expect("text"));
         let authority = request.uri().authority().expect("an authority");
         note(format!("{} {} {authority} {used}", request.method(), request.uri().path()));
-        if manner == Manner::Misdirected {
+        let is_post = request.method() == Method::POST;
+        if manner == Manner::Misdirected || (manner == Manner::MisdirectedPost && is_post) {
             answer(&mut respond, Response::builder().status(421).header("alt-svc", r#"h2=":9""#));
         } else if let Some(response) = state.response(&request) {
             answer(&mut respond, response);

@@ -1,12 +1,14 @@
 //! Alternative services (RFC 7838): the gateway against a service at several places, and our service at two.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::Duration;
 
 use fieldgate::limits::WEBPUSH_PORT;
 use fieldgate::service::alternative::Alternative;
 use fieldgate::wire::{ChannelId, MessageId, ToDevice, ToGateway};
 use tokio::net::UnixStream;
+use tokio::task::spawn_blocking;
 
 use crate::device::ScriptedDevice;
 use crate::places::{Manner, Places};
@@ -61,6 +63,10 @@ async fn a_ua_29_an_alternative_is_used_under_the_name_of_the_origin() {
     let status = rig.await_status(|status| status["uplink"] == "connected").await;
     assert_eq!(status["alternatives"][0]["service"], format!("127.0.0.1:{there}"));
     assert_eq!((&status["alternatives"][0]["state"], &status["last_error"]), (&"in use".into(), &().into()));
+    for command in ["status", "connections"] {
+        let text = device.tend(shown(&rig, command)).await;
+        assert!(text.contains(&format!("alternative   127.0.0.1:{there} (in use)\n")), "{text}");
+    }
 }
 
 /// D-7838-02, D-7838-07: what cannot show a certificate for the origin, agrees on another protocol or on none, or does not
@@ -85,6 +91,8 @@ async fn d_7838_02_an_alternative_that_is_not_the_origin_is_not_used() {
         let status = device.tend(failed).await;
         assert_eq!(status["alternatives"][0]["trouble"], trouble);
         assert_eq!((&status["needs_person"], &status["last_error"]), (&false.into(), &().into()), "{trouble}");
+        let text = device.tend(shown(&rig, "status")).await;
+        assert!(text.contains(&format!("alternative   127.0.0.1:{there} (failed, {trouble})\n")), "{text}");
         device.say(&ToGateway::Subscribe { channel: ChannelId(2) }).await;
         device.hear_subscribed(2).await;
         assert_eq!((places.count(places.origin, "POST"), places.count(places.origin, "CONNECTED")), (2, 1));
@@ -107,12 +115,29 @@ async fn d_7838_13_a_421_is_answered_by_asking_the_origin() {
     device.tend(await_true(|| places.count(places.origin, "GET /t/0") == 2)).await;
     assert_eq!((places.count(there, "CONNECTED"), places.count(there, "GET /t/0")), (1, 1));
     let status = device.tend(rig.await_status(|status| status["uplink"] == "connected")).await;
-    assert_eq!(status["alternatives"], serde_json::json!([]), "port 9 least of all");
+    let alternatives = status["alternatives"].to_string();
+    assert!(!alternatives.contains(":9\"") && !alternatives.contains("in use"), "{alternatives}");
     device.say(&ToGateway::Subscribe { channel: ChannelId(2) }).await;
     device.hear_subscribed(2).await;
     let status = device.tend(rig.await_status(|status| status["alternatives"][0]["state"] == "failed")).await;
     assert_eq!(status["alternatives"][0]["trouble"], "misdirected");
     assert_eq!(places.count(there, "CONNECTED"), 1);
+}
+
+/// D-7838-13: a request that is no GET is repeated at the origin as well: the alternative has not looked at it.
+#[tokio::test(flavor = "local")]
+async fn d_7838_13_a_421_to_a_post_is_answered_by_asking_the_origin() {
+    let places = Places::start().await;
+    let there = places.open(Manner::MisdirectedPost).await;
+    places.announce(&format!("h2=\":{there}\""));
+    let (rig, mut device) = gateway(&places).await;
+    device.tend(await_true(|| places.count(places.origin, "CLOSED in order") == 1)).await;
+    device.say(&ToGateway::Subscribe { channel: ChannelId(2) }).await;
+    device.hear_subscribed(2).await;
+    assert_eq!((places.count(there, "POST"), places.count(places.origin, "POST")), (1, 2));
+    device.tend(await_true(|| places.count(there, "CLOSED in order") == 1)).await;
+    let status = device.tend(rig.await_status(|status| status["uplink"] == "connected")).await;
+    assert!(status["last_error"].is_null() && status["trouble"].is_null(), "moving is no trouble");
 }
 
 /// D-7838-09: `clear` empties what is known, whatever was announced before it.
@@ -205,6 +230,16 @@ async fn a_ps_03_fifty_messages_across_the_move_are_relayed_once_each() {
 fn a_all_09_the_name_stands_for_port_1001() {
     assert_eq!("webpush".parse(), Ok(Alternative { ip: None, port: WEBPUSH_PORT }));
     assert_eq!(WEBPUSH_PORT, 1001);
+}
+
+/// What a command says of the gateway.
+async fn shown(rig: &Rig, command: &'static str) -> String {
+    let control = rig.config.control.clone();
+    let mut asking = Command::new(env!("CARGO_BIN_EXE_fieldgate"));
+    asking.args([command, "--control"]).arg(control);
+    let ran = spawn_blocking(move || asking.output()).await.expect("no panic").expect("it runs");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    String::from_utf8(ran.stdout).expect("text")
 }
 
 /// The next message at the device, and its text.

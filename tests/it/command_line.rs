@@ -27,6 +27,7 @@ fn a_wrong_command_line_is_told_with_its_argument() {
         (&["send", "--to", "-", "--ttl", "5", "-"], "cannot both come from standard input"),
         (&["service"], "--state <DIR>"),
         (&["service", "--state", "s", "--listen", "here"], "'--listen <ADDR>': not an IP address"),
+        (&["service", "--state", "s", "--alternative", "here"], "not a port or the name webpush"),
         (&["service", "--state", "s", "--name", "https://x"], "'--name <HOST>': not a host name"),
         (&["simulate", "usb:1"], "'<LINK>': a device is at pty"),
         (&["demo", "--messages", "0"], "'--messages <N>'"),

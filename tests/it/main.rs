@@ -55,6 +55,7 @@ mod raw_user_agent;
 #[path = "../common/service.rs"]
 mod service;
 
+mod service_alternative;
 mod service_push;
 mod service_requests;
 mod service_state;

@@ -2,11 +2,13 @@
 //!
 //! The octets are lines `name: value`; `base` and `reference` stand for the URI of the message and a reference in it.
 
-use fieldgate::limits::{RETRY_AFTER_S_MAX, TTL_S_MAX, URI_BYTES_MAX};
+use fieldgate::limits::{ALTERNATIVE_COUNT_MAX, RETRY_AFTER_S_MAX, TTL_S_MAX, URI_BYTES_MAX};
 use fieldgate::time::UnixTime;
+use fieldgate::webpush::alt_svc::{Announcement, Offer};
 use fieldgate::webpush::headers::{InvalidTtl, Preferences, Ttl, http_date, max_age, parse_http_date, retry_after};
 use fieldgate::webpush::link::{self, PUSH, RECEIPT, SET};
-use fieldgate::webpush::resource::PushUri;
+use fieldgate::webpush::resource::{PushServiceUri, PushUri};
+use http::header::ALT_SVC;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 const FIELD_COUNT_MAX: usize = 64;
@@ -32,6 +34,7 @@ pub fn check(data: &[u8]) {
     check_ttl(&headers);
     check_preferences(&headers);
     check_times(&headers);
+    check_alternatives(&headers);
     for relation in [PUSH, SET, RECEIPT] {
         if let Some(Ok(target)) = link::find(&headers, relation, &base) {
             check_target(&target, relation);
@@ -48,6 +51,21 @@ pub fn check(data: &[u8]) {
 /// What a message can have come from.
 fn is_http(uri: &Uri) -> bool {
     matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some()
+}
+
+/// What is read of alternatives is within its bounds, and the same when it is written out again.
+fn check_alternatives(headers: &HeaderMap) {
+    let origin = PushServiceUri::parse("https://push.example.net/subscribe").expect("valid");
+    let Some(read) = Announcement::from_headers(headers, &origin) else { return };
+    assert!(read.offers.len() <= ALTERNATIVE_COUNT_MAX);
+    let write = |offer: &Offer| {
+        let Offer { alternative, fresh_for, persists } = offer;
+        format!("h2=\"{alternative}\"; ma={}; persist={}", fresh_for.as_secs(), u8::from(*persists))
+    };
+    let written: Vec<String> = read.offers.iter().map(write).collect();
+    let written = if written.is_empty() { "clear".to_owned() } else { written.join(", ") };
+    let again = HeaderMap::from_iter([(ALT_SVC, HeaderValue::try_from(written).expect("visible ASCII"))]);
+    assert_eq!(Announcement::from_headers(&again, &origin), Some(read));
 }
 
 fn check_ttl(headers: &HeaderMap) {
