@@ -136,6 +136,7 @@ pub const RECORD_BYTES_MAX: usize = 2_560;
 const _: () = assert!(4 * URI_BYTES_MAX + 128 <= RECORD_BYTES_MAX);
 const _: () = assert!(HOLD_MS_MIN <= HOLD_MS);
 const _: () = assert!(ALTERNATIVE_COUNT_MAX <= ALTERNATIVE_FAILED_COUNT_MAX);
+const _: () = assert!(ALTERNATIVE_RETRY_MS_MIN < ALTERNATIVE_RETRY_MS_MAX && MOVE_PAUSE_MS_MIN < MOVE_PAUSE_MS_MAX);
 
 /// Addresses of one push service that are tried at most, one after another.
 pub const CANDIDATE_COUNT_MAX: usize = 8;

@@ -89,6 +89,24 @@ mod tests {
         }
     }
 
+    /// A-ALL-09, A-PS-03: without a value the other place is port 1001; without the option there is none.
+    #[test]
+    fn a_all_09_the_other_place_is_port_1001_by_default() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let read = |more: &[&str]| {
+            let line = ["service", "--state", "s"].iter().chain(more);
+            <Line as clap::Parser>::try_parse_from(line).map(|line| line.args.alternative).map_err(|error| error.kind())
+        };
+        let at = |port| Ok(Some(Alternative { ip: None, port }));
+        assert_eq!((read(&[]), read(&["--alternative"])), (Ok(None), at(1001)));
+        assert_eq!((read(&["--alternative", "webpush"]), read(&["--alternative", ":8444"])), (at(1001), at(8444)));
+        assert_eq!(read(&["--alternative", "web"]), Err(clap::error::ErrorKind::ValueValidation));
+    }
+
     /// A-PS-02: without a port it is that of https.
     #[test]
     fn a_ps_02_addresses_without_a_port_get_443() {

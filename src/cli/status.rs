@@ -27,13 +27,13 @@ pub fn run(args: Args) -> Outcome {
         return say(status);
     }
     say(format_args!("push service  {} ({})", text(&status["service"]), text(&status["uplink"])))?;
+    say_alternatives(&status["alternatives"])?;
     for other in status["others"].as_array().into_iter().flatten() {
         let whose = other["isolated"].as_str().map(|device| format!(", {device} alone")).unwrap_or_default();
         let moved = if other["is_configured"] == false { ", sent on to" } else { "" };
         say(format_args!("              {} ({}{whose}{moved})", text(&other["service"]), text(&other["uplink"])))?;
         say_alternatives(&other["alternatives"])?;
     }
-    say_alternatives(&status["alternatives"])?;
     if status["needs_person"] == true {
         say(format_args!("attention     {} trouble: waiting will not mend it", text(&status["trouble"])))?;
     }

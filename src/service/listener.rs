@@ -26,6 +26,8 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Listener {
     /// One a place.
     listeners: Vec<TcpListener>,
+    /// The one that is asked first, so that a flood at one place does not close another.
+    turn: usize,
     acceptor: TlsAcceptor,
     hub: Rc<Hub>,
     stop: watch::Receiver<bool>,
@@ -41,7 +43,8 @@ impl Listener {
         stop: watch::Receiver<bool>,
         count_max: usize,
     ) -> Self {
-        Self { listeners, acceptor: TlsAcceptor::from(config), hub, stop, connections: JoinSet::new(), count_max }
+        let (acceptor, connections) = (TlsAcceptor::from(config), JoinSet::new());
+        Self { listeners, turn: 0, acceptor, hub, stop, connections, count_max }
     }
 
     /// Serves until the service stops, and then until every connection has ended. No error of a connection or of the
@@ -54,7 +57,7 @@ impl Listener {
             let has_room = self.connections.len() < self.count_max;
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
-                accepted = accept(&self.listeners), if has_room => self.accepted(accepted).await,
+                accepted = accept(&self.listeners, self.turn), if has_room => self.accepted(accepted).await,
                 Some(ended) = self.connections.join_next() => report(ended),
             }
         }
@@ -65,6 +68,7 @@ impl Listener {
     }
 
     async fn accepted(&mut self, stream: io::Result<TcpStream>) {
+        self.turn = (self.turn + 1) % self.listeners.len();
         match stream {
             Ok(stream) => {
                 let serving = serve(stream, self.acceptor.clone(), Rc::clone(&self.hub), self.stop.clone());
@@ -79,9 +83,10 @@ impl Listener {
 }
 
 /// Accepts the next connection, wherever it comes. Cancel safe.
-async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
+async fn accept(listeners: &[TcpListener], turn: usize) -> io::Result<TcpStream> {
+    let (later, first) = listeners.split_at(turn);
     poll_fn(|context| {
-        for listener in listeners {
+        for listener in first.iter().chain(later) {
             if let Poll::Ready(accepted) = listener.poll_accept(context) {
                 return Poll::Ready(accepted.map(|(stream, _)| stream));
             }
@@ -123,6 +128,22 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn every_place_has_its_turn() {
+        let mut listeners = Vec::new();
+        for _ in 0..2 {
+            listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        let mut clients = Vec::new();
+        for listener in [0, 0, 0, 1] {
+            clients.push(TcpStream::connect(listeners[listener].local_addr().unwrap()).await.unwrap());
+        }
+        for (turn, place) in [(0, 0), (1, 1), (0, 0), (1, 0)] {
+            let accepted = accept(&listeners, turn).await.unwrap();
+            assert_eq!(accepted.local_addr().unwrap(), listeners[place].local_addr().unwrap(), "turn {turn}");
+        }
+    }
 
     #[tokio::test]
     async fn a_peer_that_is_gone_is_noticed_by_the_operating_system() {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use fieldgate::limits::WEBPUSH_PORT;
 use fieldgate::service::alternative::Alternative;
 use fieldgate::wire::{ChannelId, MessageId, ToDevice, ToGateway};
 use tokio::net::UnixStream;
@@ -104,8 +103,8 @@ async fn d_7838_02_an_alternative_that_is_not_the_origin_is_not_used() {
     }
 }
 
-/// D-7838-13: a 421 of an alternative sends the request back to the origin, on a new connection; what the 421 itself says of
-/// alternatives is ignored, and the place is left alone although the origin goes on to name it.
+/// D-7838-13, D-7838-03: a 421 of an alternative sends the request back to the origin, on a new connection; what the 421 itself says of
+/// alternatives is ignored, and the place is left alone although the origin goes on to name it. Each handshake names the origin.
 #[tokio::test(flavor = "local")]
 async fn d_7838_13_a_421_is_answered_by_asking_the_origin() {
     let places = Places::start().await;
@@ -122,6 +121,11 @@ async fn d_7838_13_a_421_is_answered_by_asking_the_origin() {
     let status = device.tend(rig.await_status(|status| status["alternatives"][0]["state"] == "failed")).await;
     assert_eq!(status["alternatives"][0]["trouble"], "misdirected");
     assert_eq!(places.count(there, "CONNECTED"), 1);
+    let connected: Vec<String> = places.log().into_iter().filter(|line| line.contains("CONNECTED")).collect();
+    assert!(
+        connected.len() == 3 && connected.iter().all(|line| line.ends_with(" CONNECTED localhost")),
+        "{connected:?}"
+    );
 }
 
 /// D-7838-13: a request that is no GET is repeated at the origin as well: the alternative has not looked at it.
@@ -223,13 +227,6 @@ async fn a_ps_03_fifty_messages_across_the_move_are_relayed_once_each() {
     assert_eq!((&status["counters"]["relayed"], &status["counters"]["acknowledged"]), (&50.into(), &50.into()));
     assert_eq!(status["counters"]["connections"], 2);
     assert_eq!(device.idle(Duration::from_millis(50)).await, [], "nothing comes twice");
-}
-
-/// A-ALL-09: the service without further configuration is at the port of Web Push.
-#[test]
-fn a_all_09_the_name_stands_for_port_1001() {
-    assert_eq!("webpush".parse(), Ok(Alternative { ip: None, port: WEBPUSH_PORT }));
-    assert_eq!(WEBPUSH_PORT, 1001);
 }
 
 /// What a command says of the gateway.
