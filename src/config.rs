@@ -14,6 +14,11 @@
 //! crl_file = "/etc/fieldgate/crl.pem"         # default: none
 //! credential_file = "/etc/fieldgate/token"    # default: none
 //!
+//! [announce]                                  # default: nobody is told
+//! url = "https://app.example.net/devices"     # or folder = "/var/lib/fieldgate-app"
+//! ca_file = "/etc/fieldgate/app-ca.pem"       # default: the roots of the system
+//! credential_file = "/etc/fieldgate/app-token" # default: none
+//!
 //! [urgency]                                   # the least that is wanted; these are the defaults
 //! mains = "very-low"
 //! battery = "low"
@@ -70,7 +75,8 @@ pub const CHANNEL_DEFAULT: ChannelId = ChannelId(1);
 /// The control socket inside the state folder, when no other is named.
 pub const CONTROL_FILE: &str = "control.sock";
 
-const ROOT_KEYS: &[&str] = &["state", "control", "push_service", "urgency", "device"];
+const ROOT_KEYS: &[&str] = &["state", "control", "push_service", "announce", "urgency", "device"];
+const ANNOUNCE_KEYS: &[&str] = &["url", "ca_file", "credential_file", "folder"];
 const URGENCY_KEYS: &[&str] =
     &["mains", "battery", "low_battery", "metered", "low_battery_percent", "metered_interfaces"];
 const PUSH_SERVICE_KEYS: &[&str] = &["name", "url", "ca_file", "crl_file", "credential_file"];
@@ -99,6 +105,8 @@ pub struct Config {
     /// Further ones, for devices that name them: each has a name, and with the first one and the devices that want a
     /// connection of their own they are [`UPSTREAM_PLACED_COUNT_MAX`] at most.
     pub more_push_services: Vec<PushService>,
+    /// Where application servers hear of subscriptions, if anywhere.
+    pub announce: Option<Announce>,
     /// Which messages are wanted in which circumstances.
     pub urgency: UrgencyPolicy,
     /// The devices, in the order of the text: unique ids, unique links, [`DEVICE_COUNT_MAX`] at most.
@@ -122,6 +130,24 @@ pub struct PushService {
     pub crl_file: Option<PathBuf>,
     /// The file with a bearer token that lets the gateway subscribe; absolute.
     pub credential_file: Option<PathBuf>,
+}
+
+/// Where application servers hear of subscriptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Announce {
+    /// By a POST.
+    Post {
+        /// Where: `https`, with a host, without credentials or fragment.
+        ///
+        /// Source: RFC 8030 §4 (confidential, to who it is for).
+        url: Uri,
+        /// Roots to verify it with, instead of those of the system; absolute.
+        ca_file: Option<PathBuf>,
+        /// The file with a bearer token that it wants to see; absolute.
+        credential_file: Option<PathBuf>,
+    },
+    /// In a file for each device in this folder; absolute.
+    Folder(PathBuf),
 }
 
 /// A device and the link to it.
@@ -206,10 +232,11 @@ fn read_root(reader: &mut Reader, root: &Section) -> Option<Config> {
     };
     let services = read_push_services(reader, root);
     let devices = read_devices(reader, root, control.as_deref(), &services);
+    let announce = read_announce(reader, root);
     let urgency = read_urgency(reader, root);
     let mut services = services.into_iter();
     let (state, control, push_service) = (state?, control?, services.next()?);
-    Some(Config { state, control, push_service, more_push_services: services.collect(), urgency, devices })
+    Some(Config { state, control, push_service, more_push_services: services.collect(), announce, urgency, devices })
 }
 
 fn default_control(reader: &mut Reader, root: &Section, state: &Path) -> Option<PathBuf> {
@@ -219,6 +246,33 @@ fn default_control(reader: &mut Reader, root: &Section, state: &Path) -> Option<
         return None;
     }
     Some(control)
+}
+
+fn read_announce(reader: &mut Reader, root: &Section) -> Option<Announce> {
+    let section = reader.section(root, "announce")?;
+    reader.check_keys(&section, ANNOUNCE_KEYS);
+    let url = reader.optional(&section, "url", |text| push_service_url(text).map_err(Problem::Url));
+    let folder = reader.optional(&section, "folder", absolute_path);
+    let ca_file = reader.optional(&section, "ca_file", absolute_path);
+    let credential_file = reader.optional(&section, "credential_file", absolute_path);
+    let has = |key| section.value(key).is_some();
+    match (has("url"), has("folder")) {
+        (false, false) => {
+            let example = "url = \"https://app.example.net/devices\", or folder = \"/var/lib/fieldgate-app\"";
+            reader.refuse_in(&section, "url", Problem::Missing { example });
+        }
+        (true, true) => reader.refuse_in(&section, "folder", Problem::Either { other: "url" }),
+        (false, true) => {
+            for key in ["ca_file", "credential_file"].into_iter().filter(|key| has(key)) {
+                reader.refuse_in(&section, key, Problem::Either { other: "folder" });
+            }
+        }
+        (true, false) => {}
+    }
+    match (url, folder) {
+        (Some(url), _) => Some(Announce::Post { url, ca_file, credential_file }),
+        (None, folder) => folder.map(Announce::Folder),
+    }
 }
 
 fn read_urgency(reader: &mut Reader, root: &Section) -> UrgencyPolicy {

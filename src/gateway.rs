@@ -22,6 +22,7 @@ use self::reload::Reloaded;
 use self::report::{Report, status_line};
 use self::supervisor::{News, Order, Supervisor};
 use self::surroundings::Surroundings;
+use crate::announce::{self, Announcer};
 use crate::config::urgency::Power;
 use crate::config::{self, Config};
 use crate::control::{Answer, Asked, Control, Request};
@@ -32,15 +33,15 @@ use crate::proto::record::{DeviceRecord, Record, Unreadable};
 use crate::proto::status::ChannelStatus;
 use crate::proto::{Change, Gateway, Input, Output, Reply};
 use crate::random::SystemRandom;
-use crate::store::{self, Store, StoreError};
+use crate::store::{self, Store, StoreError, file};
 use crate::telemetry::{Fingerprints, Kind};
 use crate::time::Instant;
+use crate::transport::credential::{Credential, CredentialError};
 use crate::transport::endpoint::{LinkEndpoint, RemoteEndpoint};
 use crate::transport::path::PathMonitor;
 use crate::transport::properties::{SecurityParameters, Trust};
 use crate::transport::stack::tcp_tls::{TcpTls, WallClock};
 use crate::transport::trust::TrustError;
-use crate::upstream::credential::{Credential, CredentialError};
 use crate::upstream::{Service, Upstream};
 use crate::webpush::ece;
 use crate::webpush::resource::{InvalidResource, PushServiceUri};
@@ -71,6 +72,8 @@ pub enum ServiceError {
     Trust(TrustError),
     /// The credential for it cannot be used.
     Credential(CredentialError),
+    /// A folder cannot be used.
+    Folder(PathBuf, io::Error),
 }
 
 /// Where a device comes from.
@@ -97,6 +100,7 @@ struct Shell {
     reloaded: Reloaded,
     core: Gateway,
     upstream: Upstream,
+    announcer: Option<Announcer>,
     downstream: Downstream,
     store: Store,
     clock: WallClock,
@@ -154,6 +158,9 @@ pub async fn run(config: Config, mut supervisor: impl Supervisor) -> Result<(), 
             input = shell.upstream.next() => shell.feed(input),
             event = shell.downstream.next() => shell.heard(event),
             persisted = shell.store.next() => shell.persisted(persisted),
+            (number, outcome) = announce::next(&mut shell.announcer) => {
+                shell.feed(Input::Announced { number, outcome });
+            }
             asked = control.next() => shell.asked(asked),
             () = path_changed(&mut path) => {
                 shell.feed(Input::PathChanged);
@@ -204,8 +211,12 @@ impl Shell {
         let control =
             Control::listen(&config.control).map_err(|error| StartError::Control(config.control.clone(), error))?;
         let first = named.next().expect("a configuration has a service");
-        let core = Gateway::with_services(first, named, Box::new(SystemRandom::default()), Instant::ZERO);
+        let mut core = Gateway::with_services(first, named, Box::new(SystemRandom::default()), Instant::ZERO);
         let upstream = Upstream::new(services, clock.clone());
+        let announcer = announcer(&config, &clock)?;
+        if let Some(announcer) = &announcer {
+            core.announce_to(announcer.target().name());
+        }
         let start = TokioInstant::now();
         let devices = config.devices.clone();
         let mut shell = Self {
@@ -213,6 +224,7 @@ impl Shell {
             reloaded: Reloaded::default(),
             core,
             upstream,
+            announcer,
             downstream: Downstream::new(start),
             store,
             clock,
@@ -374,6 +386,12 @@ impl Shell {
                 let changes = std::iter::once(change).chain(also.map(|also| *also)).map(stored).collect();
                 let full = self.store.submit(changes, ticket);
                 debug_assert!(full.is_ok(), "the machine keeps within the store's queue");
+            }
+            Output::Announce { number, device, document, .. } => {
+                let all = self.core.announcements_of(&device);
+                if let Some(announcer) = &mut self.announcer {
+                    announcer.announce(number, device.as_str(), document, all);
+                }
             }
             other => self.upstream.perform(other),
         }
@@ -570,6 +588,7 @@ impl Shell {
     fn status(&self) -> Value {
         let mut status = json!(self.core.status());
         status["service"] = json!(self.service());
+        status["announcement_error"] = json!(self.announcer.as_ref().and_then(Announcer::last_error));
         status["last_error"] = json!(self.upstream.last_error());
         status["octets"] = json!(self.upstream.octets());
         status["state_warning"] = json!(self.write_failure.as_ref().or(self.damage.as_ref()));
@@ -665,6 +684,29 @@ fn services(config: &Config, clock: &WallClock) -> Result<Vec<Service>, StartErr
     config.push_services().enumerate().map(with_key).collect()
 }
 
+/// Where application servers are told of subscriptions, as it is used.
+fn announcer(config: &Config, clock: &WallClock) -> Result<Option<Announcer>, StartError> {
+    let failed = |key: &str, error| StartError::PushService { key: format!("announce.{key}"), error };
+    let target = match &config.announce {
+        None => return Ok(None),
+        Some(config::Announce::Folder(folder)) => {
+            file::create_folder(folder)
+                .map_err(|error| failed("folder", ServiceError::Folder(folder.clone(), error)))?;
+            announce::Target::Folder(folder.clone())
+        }
+        Some(config::Announce::Post { url, ca_file, credential_file }) => {
+            let trust = ca_file.clone().map_or(Trust::System, Trust::File);
+            let security = SecurityParameters { trust, revocations: None, protocols: vec!["h2", "http/1.1"] };
+            let stack = TcpTls::new(&security, clock.clone());
+            let stack = stack.map_err(|error| failed("ca_file", ServiceError::Trust(error)))?;
+            let credential = credential_file.as_deref().map(Credential::read).transpose();
+            let credential = credential.map_err(|error| failed("credential_file", ServiceError::Credential(error)))?;
+            announce::Target::Post { url: url.clone(), stack, credential }
+        }
+    };
+    Ok(Some(Announcer::new(target, clock.clone())))
+}
+
 /// A push service as it is used, or what is wrong with which of its settings.
 fn service(configured: &config::PushService, clock: &WallClock) -> Result<Service, (&'static str, ServiceError)> {
     let uri = PushServiceUri::new(&configured.url).map_err(|error| ("url", ServiceError::Url(error)))?;
@@ -734,6 +776,9 @@ impl fmt::Display for ServiceError {
             Self::Url(error) => error.fmt(f),
             Self::Trust(error) => error.fmt(f),
             Self::Credential(error) => error.fmt(f),
+            Self::Folder(folder, error) => {
+                write!(f, "{} cannot be used: {error}; let this user write there", folder.display())
+            }
         }
     }
 }

@@ -37,6 +37,8 @@ pub mod time;
 pub mod wire;
 
 #[cfg(feature = "gateway")]
+pub mod announce;
+#[cfg(feature = "gateway")]
 pub mod cli;
 #[cfg(feature = "gateway")]
 pub mod config;

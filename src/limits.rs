@@ -112,6 +112,14 @@ pub const DISPLACED_PAUSE_MS: u64 = 900_000;
 pub const FLOOD_SEEN_COUNT: usize = 512;
 /// Messages a minute that a device may be said to take at most.
 pub const FLOOD_PER_MINUTE_MAX: u32 = 60_000;
+/// First and longest pause before an announcement is made again, in milliseconds.
+pub const ANNOUNCE_BACKOFF_MS_MIN: u64 = 1_000;
+/// See [`ANNOUNCE_BACKOFF_MS_MIN`].
+pub const ANNOUNCE_BACKOFF_MS_MAX: u64 = 3_600_000;
+/// How long an announcement may take from the first attempt to connect to the answer, in milliseconds.
+pub const ANNOUNCE_WAIT_MS_MAX: u64 = 60_000;
+/// Octets of the head of an answer to an announcement.
+pub const ANNOUNCE_HEAD_BYTES_MAX: usize = 8_192;
 /// A connection or monitor that lived this long was good: the next pause starts small again, in milliseconds.
 pub const STABLE_MS: u64 = 10_000;
 /// First and longest pause before a subscribe request is tried again, in milliseconds.

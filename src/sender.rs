@@ -202,7 +202,7 @@ impl Drop for Session {
 impl Application for Client {
     type Session = Session;
 
-    async fn establish<S>(&self, stream: S) -> Result<Session, HandshakeError>
+    async fn establish<S>(&self, stream: S, _: Option<&[u8]>) -> Result<Session, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {

@@ -86,7 +86,7 @@ struct Client;
 impl Application for Client {
     type Session = SendRequest<Bytes>;
 
-    async fn establish<S>(&self, stream: S) -> Result<Self::Session, HandshakeError>
+    async fn establish<S>(&self, stream: S, _: Option<&[u8]>) -> Result<Self::Session, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Failure, Outcome, complain, say};
-use crate::config::{self, Config, ConfigError, Problem, PushService};
+use crate::config::{self, Announce, Config, ConfigError, Problem};
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::store::file;
+use crate::transport::credential::Credential;
 use crate::transport::endpoint::LinkEndpoint;
 use crate::transport::properties::Trust;
 use crate::transport::trust;
-use crate::upstream::credential::Credential;
 
 /// The configuration file in the working folder, which comes first when none is named.
 pub const CONFIG_FILE: &str = "fieldgate.toml";
@@ -107,14 +107,31 @@ fn file_errors(config: &Config) -> Vec<(String, String)> {
     }
     for (index, service) in config.push_services().enumerate() {
         let mut refuse = |key, error| errors.push((config.push_service_key(index, key), error));
-        if let Err((key, error)) = check_trust(service) {
+        if let Err((key, error)) = check_files(service.ca_file.as_deref(), service.crl_file.as_deref()) {
             refuse(key, error);
         }
         if let Some(Err(error)) = service.credential_file.as_deref().map(Credential::read) {
             refuse("credential_file", error.to_string());
         }
     }
+    errors.extend(config.announce.as_ref().and_then(|announce| check_announce(announce).err()));
     errors
+}
+
+fn check_announce(announce: &Announce) -> Result<(), (String, String)> {
+    let refuse = |key: &str, error: String| Err((format!("announce.{key}"), error));
+    match announce {
+        Announce::Folder(folder) => check_state(folder).or_else(|error| refuse("folder", error)),
+        Announce::Post { ca_file, credential_file, .. } => {
+            if let Err((key, error)) = check_files(ca_file.as_deref(), None) {
+                return refuse(key, error);
+            }
+            match credential_file.as_deref().map(Credential::read) {
+                Some(Err(error)) => refuse("credential_file", error.to_string()),
+                _ => Ok(()),
+            }
+        }
+    }
 }
 
 /// A folder that is missing will be made; one that is there must be writable, and closed to others.
@@ -137,14 +154,13 @@ fn check_state(folder: &Path) -> Result<(), String> {
 }
 
 /// Reads the files that say whom to trust. The system's authorities may still be installed before the start.
-fn check_trust(service: &PushService) -> Result<(), (&'static str, String)> {
-    let PushService { ca_file, crl_file, .. } = service;
+fn check_files(ca_file: Option<&Path>, crl_file: Option<&Path>) -> Result<(), (&'static str, String)> {
     if ca_file.is_none() && crl_file.is_none() {
         return Ok(());
     }
-    let trust = ca_file.clone().map_or(Trust::System, Trust::File);
+    let trust = ca_file.map_or(Trust::System, |file| Trust::File(file.to_owned()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = trust::verifier(&trust, crl_file.as_deref(), provider);
+    let verifier = trust::verifier(&trust, crl_file, provider);
     verifier.map(drop).map_err(|error| {
         let key = if error.is_of_revocations() { "crl_file" } else { "ca_file" };
         (key, error.to_string())

@@ -86,15 +86,23 @@ const TEMPLATE: &str = include_str!("../../boards/debian/fieldgate.toml");
 fn text(state: &str, url: Option<&str>, ca_file: Option<&Path>) -> Result<String, Failure> {
     let url = url.map(toml_text);
     let ca_file = ca_file.map(toml_path).transpose()?;
-    let line = |line: &str| match line.trim_start_matches("# ").split_once(" = ") {
-        Some(("state", _)) => format!("state = {state}\n"),
-        // Its default is in the state folder, which is there.
-        Some(("control", socket)) => format!("# control = {socket}\n"),
-        Some(("url", example)) => setting("url", url.as_deref(), example),
-        Some(("ca_file", example)) => setting("ca_file", ca_file.as_deref(), example),
-        _ => format!("{line}\n"),
-    };
-    Ok(TEMPLATE.lines().map(line).collect())
+    let mut table = "";
+    let mut text = String::new();
+    for line in TEMPLATE.lines() {
+        let plain = line.trim_start_matches("# ");
+        if plain.starts_with('[') {
+            table = plain;
+        }
+        text += &match (table, plain.split_once(" = ")) {
+            ("", Some(("state", _))) => format!("state = {state}\n"),
+            // Its default is in the state folder, which is there.
+            ("", Some(("control", socket))) => format!("# control = {socket}\n"),
+            ("[push_service]", Some(("url", example))) => setting("url", url.as_deref(), example),
+            ("[push_service]", Some(("ca_file", example))) => setting("ca_file", ca_file.as_deref(), example),
+            _ => format!("{line}\n"),
+        };
+    }
+    Ok(text)
 }
 
 /// A setting, or an example of it that is commented out.
@@ -144,7 +152,7 @@ mod tests {
     #[test]
     fn what_is_commented_out_works_when_it_is_not() {
         let text = text(&toml_text("/s"), None, None).unwrap();
-        let keys = |line: &str| line.contains(" = ") || line.starts_with("[[");
+        let keys = |line: &str| line.contains(" = ") || line.starts_with('[');
         let uncommented: String = text
             .lines()
             .map(|line| match line.strip_prefix("# ") {

@@ -42,6 +42,16 @@ pub fn run(args: Args) -> Outcome {
             say(format_args!("{label:<13} {reason}"))?;
         }
     }
+    let (due, known) = (&status["announcements"][0], &status["announcements"][1]);
+    if *due != 0 || *known != 0 {
+        say(format_args!(
+            "announced     {known} subscriptions are known to the application server, {due} are yet to be"
+        ))?;
+    }
+    if let (Some(error), true) = (status["announcement_error"].as_str(), *due != 0) {
+        let advice = if status["announcements"][2] == 0 { "" } else { "; it does not want them: ask who runs it" };
+        say(format_args!("              the last one was not accepted: {error}{advice}"))?;
+    }
     if status["urgency"] != "very-low" {
         say(format_args!("urgency       {} and more is wanted, by power and network", text(&status["urgency"])))?;
     }

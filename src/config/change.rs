@@ -81,7 +81,7 @@ fn changed(old: &Device, new: &Device) -> Option<Changed> {
 
 fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
     // Taken apart, so that a setting that is added later cannot be forgotten here.
-    let Config { state, control, push_service, more_push_services, urgency: _, devices: _ } = new;
+    let Config { state, control, push_service, more_push_services, announce, urgency: _, devices: _ } = new;
     let PushService { name, url, ca_file, crl_file, credential_file } = push_service;
     let settings = [
         ("state", *state != running.state),
@@ -91,6 +91,7 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         ("push_service.ca_file", *ca_file != running.push_service.ca_file),
         ("push_service.crl_file", *crl_file != running.push_service.crl_file),
         ("push_service.credential_file", *credential_file != running.push_service.credential_file),
+        ("announce", *announce != running.announce),
         ("push_service[1]", *more_push_services != running.more_push_services),
     ];
     settings.iter().filter(|(_, differs)| *differs).map(|&(key, _)| key).collect()
@@ -126,6 +127,7 @@ impl std::error::Error for Conflict {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Announce;
     use crate::config::MTU_DEFAULT;
     use crate::config::urgency::UrgencyPolicy;
     use crate::proto::device::Options;
@@ -177,6 +179,7 @@ mod tests {
                 credential_file: Some("/token".into()),
             },
             more_push_services: vec![push_service()],
+            announce: Some(Announce::Folder("/f".into())),
             urgency: UrgencyPolicy::default(),
             devices: vec![],
         };
@@ -189,6 +192,7 @@ mod tests {
             "push_service.ca_file",
             "push_service.crl_file",
             "push_service.credential_file",
+            "announce",
             "push_service[1]",
         ];
         assert_eq!(changes.needs_restart, expected);
@@ -239,6 +243,7 @@ mod tests {
             control: "/state/control.sock".into(),
             push_service: push_service(),
             more_push_services: vec![],
+            announce: None,
             urgency: UrgencyPolicy::default(),
             devices: devices.to_vec(),
         }

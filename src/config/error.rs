@@ -76,6 +76,11 @@ pub enum Problem {
     NoSuchService,
     /// No key of an application server.
     ServerKey(InvalidKey),
+    /// A key that stands beside one that excludes it.
+    Either {
+        /// The other key.
+        other: &'static str,
+    },
     /// No level of urgency.
     Urgency(InvalidUrgency),
     /// No name of a network interface.
@@ -168,6 +173,7 @@ impl fmt::Display for Problem {
             }
             Self::NoSuchService => f.write_str("no [[push_service]] has that name; add one, or name another"),
             Self::ServerKey(error) => write!(f, "{error}; ask the application server for its VAPID public key"),
+            Self::Either { other } => write!(f, "not beside {other}; remove one of them"),
             Self::Urgency(error) => error.fmt(f),
             Self::InterfaceName { bytes_max } => {
                 write!(f, "no name of an interface; write 1 to {bytes_max} characters in quotes")

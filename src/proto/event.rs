@@ -3,6 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
+use super::announcement::Outcome;
 use super::connection::{ConnectionId, Trouble};
 use super::delivery::SlotId;
 use super::monitor::MonitorId;
@@ -48,6 +49,13 @@ pub enum Input {
     },
     /// A person wants everything removed at the services and on flash.
     ResetAsked,
+    /// An announcement was answered.
+    Announced {
+        /// The number of [`Output::Announce`].
+        number: u64,
+        /// How.
+        outcome: Outcome,
+    },
     /// The process is about to end.
     Stopping,
     /// Messages that matter less than this are not wanted now.
@@ -399,6 +407,17 @@ pub enum Output {
         /// What.
         reply: Reply,
     },
+    /// Tell the application server where to post; answered by [`Input::Announced`].
+    Announce {
+        /// Number of the announcement.
+        number: u64,
+        /// Whose subscription it is.
+        device: DeviceId,
+        /// The device's label of it.
+        channel: ChannelId,
+        /// What to tell, in JSON.
+        document: String,
+    },
     /// Write a change to flash; answered by [`Input::Persisted`].
     Persist {
         /// Number of the change.
@@ -462,6 +481,8 @@ pub enum Timer {
     Fetch,
     /// A failed write is repeated.
     Persist,
+    /// The application server is told again.
+    Announce,
     /// A connection is tested, replaced or closed.
     Connection,
 }
@@ -488,6 +509,18 @@ impl Input {
             | Self::Unsubscribed { connection, .. } => Some(*connection),
             _ => None,
         }
+    }
+
+    /// Whether after it other subscriptions than before may be in use, or fewer.
+    pub(super) fn changes_subscriptions(&self) -> bool {
+        matches!(
+            self,
+            Self::Started
+                | Self::Persisted { .. }
+                | Self::MonitorEnded { next: Next::Ended, .. }
+                | Self::FetchEnded { next: Next::Ended, .. }
+                | Self::Announced { .. }
+        )
     }
 
     /// Whether it shows that the service still answers; none when that is not known.
@@ -517,6 +550,7 @@ impl fmt::Debug for Input {
             Self::FetchAsked(..) => "FetchAsked",
             Self::RotationAsked { .. } => "RotationAsked { .. }",
             Self::ResetAsked => "ResetAsked",
+            Self::Announced { .. } => "Announced { .. }",
             Self::Stopping => "Stopping",
             Self::UrgencyWanted(..) => "UrgencyWanted",
             Self::SetUnsubscribed { .. } => "SetUnsubscribed { .. }",
@@ -568,6 +602,7 @@ impl fmt::Debug for Output {
             Self::Deliver { .. } => "Deliver { .. }",
             Self::Acknowledge { .. } => "Acknowledge { .. }",
             Self::Reply { .. } => "Reply { .. }",
+            Self::Announce { .. } => "Announce { .. }",
             Self::Persist { .. } => "Persist { .. }",
         })
     }

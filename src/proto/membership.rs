@@ -26,6 +26,7 @@ impl Gateway {
             }
             Record::Set { service, set } => self.restore_set(service, set),
             Record::Departure(set) => self.restore_departure(set),
+            Record::Announced(device, channel, hash) => self.restore_announced((device, channel), hash),
             Record::Stopped(device, channel) => self.restore_stopped(device, channel),
             // At most as many were ever owed as there are slots.
             Record::PendingAck(owed) => self.restored_acks.push(owed),
@@ -104,6 +105,7 @@ impl Gateway {
         self.fit_restored();
         self.restore_acknowledgements();
         self.settle_stopped();
+        self.settle_announced();
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.device.is_none() && !entry.is_leaving()) {
             entry.leave(now);
         }

@@ -13,6 +13,7 @@
 
 pub mod acknowledgement;
 pub mod alternative;
+pub mod announcement;
 pub mod backoff;
 pub mod connection;
 pub mod delivery;
@@ -34,6 +35,7 @@ mod output;
 mod rotation;
 
 use self::acknowledgement::Acknowledgement;
+use self::announcement::Announcements;
 use self::connection::{ConnectionId, Trouble, Was};
 use self::delivery::{DeliveryTable, Freed, Slot, SlotId, Stage};
 use self::departure::DepartureTable;
@@ -86,6 +88,7 @@ enum Subject {
     Departure(SetUri),
     PendingAck(PushMessageUri),
     Stopped(DeviceId, ChannelId, bool),
+    Announced(announcement::Channel),
     Orphans(u8),
     Time,
     Device(DeviceId, Option<DeviceRecord>),
@@ -117,6 +120,7 @@ pub struct Gateway {
     abandoned: Vec<(SetUri, UpstreamId)>,
     orphans: Orphans,
     level: Level,
+    announcements: Announcements,
     /// Messages that counted against floods.
     seen: Seen,
     /// Channels whose subscriptions were ended for good, at most as many as subscriptions may be.
@@ -171,6 +175,7 @@ impl Gateway {
             abandoned: Vec::new(),
             orphans: Orphans::default(),
             level: Level::default(),
+            announcements: Announcements::default(),
             seen: Seen::default(),
             stopped: Vec::new(),
             restored_acks: Vec::new(),
@@ -195,6 +200,7 @@ impl Gateway {
             return;
         }
         self.take_note(&input);
+        let changes_subscriptions = input.changes_subscriptions();
         match input {
             Input::Started => self.started(),
             Input::Restored(record) => self.restored(record),
@@ -203,6 +209,7 @@ impl Gateway {
             Input::FetchAsked(device) => self.fetch_asked(&device),
             Input::RotationAsked { device, channel } => self.rotation_asked(&device, channel),
             Input::ResetAsked => self.reset_asked(),
+            Input::Announced { number, outcome } => self.announced(number, outcome),
             Input::Stopping => self.stopping(),
             Input::UrgencyWanted(urgency) => self.urgency_wanted(urgency),
             Input::PathChanged => {
@@ -254,6 +261,9 @@ impl Gateway {
         self.settle_urgency();
         self.retire();
         self.begin_rotations();
+        if changes_subscriptions {
+            self.look_at_announcements();
+        }
         self.drop_unused_upstreams();
     }
 
@@ -309,7 +319,8 @@ impl Gateway {
         let upstreams = self.upstreams.iter().flat_map(|upstream| self.upstream_timeouts(upstream));
         let retirement = self.retirement_due().map(|at| (at, Timer::Subscription));
         let urgency = self.urgency_due().map(|at| (at, Timer::Monitor));
-        let all = hold.chain(persist).chain(retirement).chain(urgency).chain(upstreams);
+        let announcement = self.announcement_due().map(|at| (at, Timer::Announce));
+        let all = hold.chain(persist).chain(announcement).chain(retirement).chain(urgency).chain(upstreams);
         all.filter(|&(at, _)| at > self.now).min()
     }
 
@@ -565,6 +576,7 @@ impl Gateway {
                 }
             }
             Subject::Departure(set) => self.departure_persisted(&set, stored),
+            Subject::Announced(channel) => self.announced_persisted(&channel, stored),
             Subject::Stopped(device, channel, is_over) => {
                 self.stopped_persisted(&device, channel, is_over, stored);
             }

@@ -27,6 +27,7 @@ impl Gateway {
             .or_else(|| self.acknowledge_output())
             .or_else(|| self.persist_output())
             .or_else(|| self.reply_output())
+            .or_else(|| self.announce_output())
             .or_else(|| self.connection_output())
             .or_else(|| self.request_output())
     }
@@ -107,6 +108,7 @@ impl Gateway {
             || self.departures.iter().any(Departure::is_behind)
             || self.orphans_to_store().is_some()
             || self.wants_acknowledgement_written()
+            || self.wants_announced_written()
             || self.stopped.iter().any(|stopped| stopped.is_behind)
             || !self.behind.devices.is_empty()
             || !self.behind.ended.is_empty()
@@ -153,7 +155,8 @@ impl Gateway {
         if let Some((subject, set, key)) = self.departure_behind() {
             return Some((subject, set.map_or(Change::Remove(key), |set| Change::Put(Record::Departure(set))), None));
         }
-        self.stopped_change()
+        self.announced_change()
+            .or_else(|| self.stopped_change())
             .or_else(|| self.acknowledgement_change())
             .or_else(|| self.set_change())
             .or_else(|| self.subscription_change())

@@ -7,6 +7,7 @@
 //!                                 kind 4 device: device id
 //!                                 kind 5 subscription that was replaced: tag(8) | channel(2) | device id
 //!                                 kind 7 set that is being removed: tag(8)
+//!                                 kind 9 what an application server was told: channel(2) | device id
 //!                                 kind 10 channel that is not subscribed by itself: channel(2) | device id
 //!                                 kind 8 message that its device has and the service does not know of: tag(8)
 //! value  version(1) = 1 | postcard of the record below
@@ -45,9 +46,12 @@ const RETIRED: u8 = 5;
 const ORPHANS: u8 = 6;
 const DEPARTURE: u8 = 7;
 const PENDING_ACK: u8 = 8;
+const ANNOUNCED: u8 = 9;
 const STOPPED: u8 = 10;
 
 const TAG_BYTES: usize = 8;
+/// Octets of the hash of what was announced.
+pub const ANNOUNCED_BYTES: usize = 16;
 
 /// A fact.
 #[derive(Debug)]
@@ -67,6 +71,8 @@ pub enum Record {
     Departure(SetUri),
     /// A message that its device has, of which the service is yet to hear.
     PendingAck(PendingAck),
+    /// What an application server was told of a channel last and has accepted: a hash of it.
+    Announced(DeviceId, ChannelId, [u8; ANNOUNCED_BYTES]),
     /// A channel whose subscription was ended because too many messages came; it is not subscribed by itself.
     Stopped(DeviceId, ChannelId),
     /// Subscribe requests that may have made a subscription of which nothing is known here: those of unknown outcome, and
@@ -124,6 +130,8 @@ pub enum Key {
     Departure(Tag),
     /// A message whose acknowledgement is owed.
     PendingAck(Tag),
+    /// What an application server was told.
+    Announced(DeviceId, ChannelId),
     /// A channel that is not subscribed by itself.
     Stopped(DeviceId, ChannelId),
     /// The number of orphans.
@@ -178,6 +186,9 @@ impl Key {
             Self::Set(service) => [&[SET], service.as_deref().unwrap_or_default().as_bytes()].concat(),
             Self::Departure(tag) => [&[DEPARTURE][..], &tag.0].concat(),
             Self::PendingAck(tag) => [&[PENDING_ACK][..], &tag.0].concat(),
+            Self::Announced(device, channel) => {
+                [&[ANNOUNCED][..], &channel.0.to_be_bytes(), device.as_str().as_bytes()].concat()
+            }
             Self::Stopped(device, channel) => {
                 [&[STOPPED][..], &channel.0.to_be_bytes(), device.as_str().as_bytes()].concat()
             }
@@ -199,6 +210,7 @@ impl Record {
             Self::Set { service, .. } => Key::Set(service.clone()),
             Self::Departure(set) => Key::Departure(Tag::of(set.as_str())),
             Self::PendingAck(owed) => Key::PendingAck(Tag::of(owed.message.as_str())),
+            Self::Announced(device, channel, _) => Key::Announced(device.clone(), *channel),
             Self::Stopped(device, channel) => Key::Stopped(device.clone(), *channel),
             Self::Orphans(_) => Key::Orphans,
             Self::Time(_) => Key::Time,
@@ -214,6 +226,7 @@ impl Record {
             Self::PendingAck(PendingAck { message, device, channel, id }) => {
                 postcard_value(VERSION, &(message.as_str(), device, channel, id.0))
             }
+            Self::Announced(device, channel, hash) => postcard_value(VERSION, &(device, channel, hash)),
             Self::Stopped(device, channel) => postcard_value(VERSION, &(device, channel)),
             Self::Orphans(count) => postcard_value(VERSION, count),
             Self::Time(time) => postcard_value(VERSION, time),
@@ -231,7 +244,7 @@ impl Record {
         let version_max = match kind {
             SUBSCRIPTION | RETIRED => VERSION_RESTRICTED,
             DEVICE => VERSION_OPTIONS,
-            SET | TIME | ORPHANS | DEPARTURE | PENDING_ACK | STOPPED => VERSION,
+            SET | TIME | ORPHANS | DEPARTURE | PENDING_ACK | ANNOUNCED | STOPPED => VERSION,
             _ => return Err(Unreadable::Unknown),
         };
         let (&version, value) = value.split_first().ok_or(Unreadable::Malformed)?;
@@ -258,6 +271,7 @@ impl Record {
                 let message = PushMessageUri::parse(message).map_err(|_| Unreadable::Malformed)?;
                 Self::PendingAck(PendingAck { message, device, channel, id: MessageId(id) })
             }
+            ANNOUNCED => from_postcard(value).map(|(device, channel, hash)| Self::Announced(device, channel, hash))?,
             STOPPED => from_postcard(value).map(|(device, channel)| Self::Stopped(device, channel))?,
             ORPHANS => from_postcard(value).map(Self::Orphans)?,
             TIME => from_postcard(value).map(Self::Time)?,
@@ -469,6 +483,7 @@ mod tests {
             Record::Set { service: Some("push.example:8443".into()), set: set.clone() },
             Record::Departure(set),
             Record::PendingAck(owed),
+            Record::Announced(plain.id.clone(), ChannelId(2), [9; ANNOUNCED_BYTES]),
             Record::Stopped(plain.id.clone(), ChannelId(2)),
             Record::Orphans(3),
             Record::Time(UnixTime(1_800_000_000)),

@@ -365,6 +365,8 @@ impl Gateway {
         }
         self.give_up_where(|_| true);
         self.abandon_sets();
+        // Whoever is told learns it from the push service: its resources are gone.
+        self.forget_announced();
         (self.time, self.behind.time) = (None, true);
         self.orphans.count = 0;
         for (set, upstream) in std::mem::take(&mut self.abandoned) {

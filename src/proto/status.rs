@@ -26,6 +26,8 @@ pub struct Status {
     pub monitors: usize,
     /// The least urgency of messages that are wanted now.
     pub urgency: &'static str,
+    /// Subscriptions that an application server is yet to hear of, that it knows, and that it does not want to know.
+    pub announcements: (usize, usize, usize),
     /// Channels whose subscriptions were ended because too many messages came, each with its device.
     pub flooded: Vec<(String, u16)>,
     /// The connections beside the first one.
@@ -119,6 +121,7 @@ impl Gateway {
             alternatives: self.alternatives_of(home),
             monitors: self.upstreams.iter().map(|upstream| upstream.monitors.open_count()).sum(),
             urgency: self.level.current().as_str(),
+            announcements: self.announcement_counts(),
             flooded: self.flooded(),
             others: self.upstreams.iter().skip(1).map(|upstream| self.other_status(upstream)).collect(),
             in_flight: self.delivery.iter().count(),

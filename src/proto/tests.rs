@@ -10,6 +10,7 @@ use crate::webpush::resource::{PushUri, SetUri, SubscriptionUri};
 use crate::wire::ChannelId;
 
 mod alternatives;
+mod announced;
 mod apart;
 mod moving;
 mod owed;

@@ -15,6 +15,7 @@
 //! Security never falls back: a candidate that does not meet the security parameters has failed (RFC 9621 §3.3, §6).
 
 pub mod candidate;
+pub mod credential;
 pub mod endpoint;
 pub mod listener;
 pub mod path;
@@ -34,11 +35,15 @@ pub trait Application {
     /// What is usable once the handshake is done.
     type Session;
 
-    /// Does the handshake.
+    /// Does the handshake, in the protocol that was negotiated if one was.
     ///
     /// # Errors
     /// [`HandshakeError`] fails this candidate.
-    fn establish<S>(&self, stream: S) -> impl Future<Output = Result<Self::Session, HandshakeError>>
+    fn establish<S>(
+        &self,
+        stream: S,
+        protocol: Option<&[u8]>,
+    ) -> impl Future<Output = Result<Self::Session, HandshakeError>>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static;
 }

@@ -88,7 +88,8 @@ impl<A: Application> Preconnection<A> {
 
     async fn attempt(&self, address: SocketAddr) -> Result<A::Session, CandidateError> {
         let stream = self.stack.connect(&self.remote.host, address).await.map_err(CandidateError::Stack)?;
-        self.application.establish(stream).await.map_err(CandidateError::Application)
+        let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        self.application.establish(stream, protocol.as_deref()).await.map_err(CandidateError::Application)
     }
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>, EstablishmentError> {

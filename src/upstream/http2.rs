@@ -51,7 +51,7 @@ pub(super) type Driver = std::pin::Pin<Box<dyn Future<Output = Result<(), h2::Er
 impl Application for Http2 {
     type Session = Session;
 
-    async fn establish<S>(&self, stream: S) -> Result<Session, HandshakeError>
+    async fn establish<S>(&self, stream: S, _: Option<&[u8]>) -> Result<Session, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {

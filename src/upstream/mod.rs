@@ -4,7 +4,6 @@
 //! all report through one bounded channel, with the number of their connection. A monitor is never cancelled on a
 //! connection that is kept: a promise that crosses the reset would end the whole connection.
 
-pub mod credential;
 mod http2;
 mod push;
 mod request;
@@ -26,7 +25,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use self::credential::Credential;
 pub use self::http2::{Http2, Session};
 use self::route::Route;
 pub use self::wire::Octets;
@@ -35,6 +33,7 @@ use crate::limits::{CLOSE_WAIT_MS_MAX, UPSTREAM_EVENT_COUNT};
 use crate::proto::connection::{ConnectionId, Trouble};
 use crate::proto::upstream::Context;
 use crate::proto::{Input, Output, PromiseId};
+use crate::transport::credential::Credential;
 use crate::transport::endpoint::RemoteEndpoint;
 use crate::transport::preconnection::{CandidateError, EstablishmentError, Preconnection};
 use crate::transport::stack::tcp_tls::{StackError, TcpTls, WallClock};
@@ -310,7 +309,11 @@ impl Upstream {
                 let asked = request::Asked { service, set, credential, restricted_to };
                 self.spawn_request(connection, |context| request::subscribe(context, asked, subscription));
             }
-            Output::Decode { .. } | Output::Deliver { .. } | Output::Reply { .. } | Output::Persist { .. } => {
+            Output::Decode { .. }
+            | Output::Deliver { .. }
+            | Output::Reply { .. }
+            | Output::Announce { .. }
+            | Output::Persist { .. } => {
                 debug_assert!(false, "not an output for the push service");
             }
         }

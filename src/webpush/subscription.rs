@@ -60,6 +60,16 @@ impl PushSubscription {
     }
 }
 
+/// What an application server is told of a device's channel: the subscription, or that there is none any more.
+///
+/// Layout: the JSON form with the members `device` and `channel`; `endpoint` is null when there is none.
+pub fn announcement(device: &str, channel: u16, subscription: Option<&PushSubscription>) -> String {
+    let mut document = subscription.map_or_else(|| json!({ "endpoint": null }), PushSubscription::to_json);
+    document["device"] = device.into();
+    document["channel"] = channel.into();
+    document.to_string()
+}
+
 fn key<const N: usize>(member: &Value, name: &'static str) -> Result<[u8; N], InvalidSubscription> {
     let text = member.as_str().ok_or(InvalidSubscription::Missing(name))?;
     let octets = from_base64url(text).and_then(|octets| octets.try_into().ok());

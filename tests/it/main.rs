@@ -14,6 +14,7 @@ mod relay;
 mod tls_records;
 
 mod alternatives;
+mod announce;
 mod board_files;
 mod command_line;
 mod config_commands;

@@ -134,6 +134,7 @@ impl Rig {
             control,
             push_service,
             more_push_services: vec![],
+            announce: None,
             urgency: UrgencyPolicy::default(),
             devices: vec![device],
         };

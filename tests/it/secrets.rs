@@ -14,6 +14,8 @@ use crate::process::Site;
 /// Everything, of the libraries below as well.
 const LOUD: &[(&str, &str)] =
     &[("FIELDGATE_LOG", "trace,h2=trace,rustls=trace,tokio=trace,hyper=trace,mio=trace"), ("RUST_BACKTRACE", "1")];
+const APP_PATH: &str = "the-secret-path-of-an-application-server";
+const APP_TOKEN: &str = "the-secret-token-of-an-application-server";
 const TEXT: &str = "the-secret-text-of-a-message";
 /// Characters of a token: 128 random bits.
 const TOKEN_CHARACTERS: usize = 22;
@@ -26,6 +28,7 @@ const PAGE_BYTES: usize = 4_096;
 fn a_all_04_nothing_that_is_written_holds_a_secret() {
     let (site, mut service) = Site::with_service_in(LOUD);
     site.configure(&[("d1", site.device_link("d1")), ("d2", site.device_link("d2"))]);
+    announce_in_vain(&site);
     let mut gateway = site.start_gateway();
     let devices = [site.start_device("d1", &[]), site.start_device("d2", &[])];
     let subscriptions = ["d1", "d2"].map(|id| site.subscription(id));
@@ -44,7 +47,7 @@ fn a_all_04_nothing_that_is_written_holds_a_secret() {
         secrets.insert(subscription.endpoint.as_str().to_owned());
         secrets.insert(URL_SAFE_NO_PAD.encode(subscription.auth));
     }
-    secrets.insert(TEXT.to_owned());
+    secrets.extend([TEXT, APP_PATH, APP_TOKEN].map(str::to_owned));
     assert!(secrets.len() >= 10, "read, send and auth of each, the set, the text: {}", secrets.len());
 
     // A dead service, a dead gateway, subscriptions that are gone, and messages for them.
@@ -67,6 +70,17 @@ fn a_all_04_nothing_that_is_written_holds_a_secret() {
             assert!(!text.contains(secret), "{name} holds a secret");
         }
     }
+}
+
+/// Has the gateway tell an application server that is not there.
+fn announce_in_vain(site: &Site) {
+    let (config, token) = (site.path("fieldgate.toml"), site.path("app-token"));
+    fs::write(&token, APP_TOKEN).expect("written");
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let announce =
+        format!("[announce]\nurl = \"https://127.0.0.1:1/{APP_PATH}\"\ncredential_file = \"{token}\"\nca_file = ");
+    let text = fs::read_to_string(&config).expect("readable");
+    fs::write(&config, format!("{text}{announce}\"{}\"\n", site.ca.display())).expect("written");
 }
 
 /// The store of the service, with all that it holds, but for the octets in each page that say what the page is.

@@ -146,6 +146,7 @@ impl Stage {
         }
         let config = Config {
             more_push_services: Vec::new(),
+            announce: None,
             urgency: UrgencyPolicy::default(),
             state: folder.path("gateway"),
             control: folder.path("control.sock"),

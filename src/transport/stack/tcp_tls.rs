@@ -104,7 +104,12 @@ impl TcpTls {
         prepare(&tcp).map_err(StackError::Tcp)?;
         let connector = TlsConnector::from(Arc::clone(&self.config));
         let stream = connector.connect(name, tcp).await.map_err(StackError::Tls)?;
-        if stream.get_ref().1.alpn_protocol().is_none() { Err(StackError::Protocol) } else { Ok(stream) }
+        // HTTP/1.1 was spoken before protocols were negotiated (RFC 9112, RFC 7301 §3.2).
+        let is_optional = self.config.alpn_protocols.iter().any(|protocol| protocol == b"http/1.1");
+        if stream.get_ref().1.alpn_protocol().is_none() && !is_optional {
+            return Err(StackError::Protocol);
+        }
+        Ok(stream)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use fieldgate::config::urgency::UrgencyPolicy;
-use fieldgate::config::{self, Config, ConfigError, Device, PushService};
+use fieldgate::config::{self, Announce, Config, ConfigError, Device, PushService};
 use fieldgate::limits::{
     CHANNELS_PER_DEVICE_MAX, DEVICE_COUNT_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, SERVICE_NAME_BYTES_MAX,
     SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, UPSTREAM_PLACED_COUNT_MAX,
@@ -74,7 +74,7 @@ fn check_bounds(config: &Config) {
 
 /// Takes everything apart, so that a new setting cannot be forgotten here.
 fn written(config: &Config) -> String {
-    let Config { state, control, push_service: _, more_push_services, urgency, devices } = config;
+    let Config { state, control, push_service: _, more_push_services, announce, urgency, devices } = config;
     let mut text = format!("state = {}\ncontrol = {}\n", quoted(state), quoted(control));
     for PushService { name, url, ca_file, crl_file, credential_file } in config.push_services() {
         text += if more_push_services.is_empty() { "[push_service]\n" } else { "[[push_service]]\n" };
@@ -86,6 +86,22 @@ fn written(config: &Config) -> String {
             if let Some(value) = value {
                 writeln!(text, "{key} = {}", quoted(value)).expect("text grows");
             }
+        }
+    }
+    let paths = match announce {
+        None => vec![],
+        Some(Announce::Folder(folder)) => {
+            write!(text, "[announce]\nfolder = {}\n", quoted(folder)).expect("text grows");
+            vec![]
+        }
+        Some(Announce::Post { url, ca_file, credential_file }) => {
+            write!(text, "[announce]\nurl = {}\n", quoted(url.to_string())).expect("text grows");
+            vec![("ca_file", ca_file), ("credential_file", credential_file)]
+        }
+    };
+    for (key, path) in paths {
+        if let Some(path) = path {
+            writeln!(text, "{key} = {}", quoted(path)).expect("text grows");
         }
     }
     let UrgencyPolicy { mains, battery, low_battery, metered, low_battery_percent, metered_interfaces } = urgency;

@@ -67,6 +67,8 @@ impl Gateway {
                 context.check.acknowledging(token(message.as_str()));
                 self.upstream_perform(self.number(connection), output, context);
             }
+            // Nobody is told anything here.
+            Output::Announce { .. } => {}
             Output::Ping { connection }
             | Output::Monitor { connection, .. }
             | Output::Fetch { connection, .. }

@@ -1,4 +1,4 @@
-//! What lets a gateway in at its push service: a bearer token in a file of its owner (RFC 8030 §8.3, RFC 6750 §2.1).
+//! What lets a gateway in at a service: a bearer token in a file of its owner (RFC 8030 §8.3, RFC 6750 §2.1).
 
 use std::fmt;
 use std::fs::File;
