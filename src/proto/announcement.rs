@@ -143,6 +143,8 @@ impl Gateway {
         if self.announcements.target.is_some() && self.is_started {
             let due = self.channels_to_announce().into_iter().filter(|channel| self.due(channel).is_some());
             self.announcements.due = due.collect();
+            let all = &mut self.announcements;
+            all.rejected.retain(|channel, _| all.due.contains(channel));
         }
     }
 
@@ -252,6 +254,12 @@ impl Gateway {
             Some(announcement(device.as_str(), channel.0, Some(&subscription)))
         };
         mine.filter_map(|entry| document(entry.channel)).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn announcement_entries(&self) -> usize {
+        let all = &self.announcements;
+        all.accepted.len() + all.due.len() + all.rejected.len()
     }
 
     /// How many are yet to be accepted, how many are, and how many nobody wants.

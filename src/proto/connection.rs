@@ -416,10 +416,12 @@ impl Uplink {
         }
     }
 
-    /// A promise was refused.
-    pub fn refused(&mut self, id: ConnectionId) {
-        if let Some(current) = self.current.as_mut().filter(|current| current.id == id) {
-            current.refusals = current.refusals.saturating_add(1);
+    /// A promise was refused. After many of them the connection is replaced, and nothing else need happen for that.
+    pub fn refused(&mut self, id: ConnectionId, now: Instant) {
+        let Some(current) = self.current.as_mut().filter(|current| current.id == id) else { return };
+        current.refusals = current.refusals.saturating_add(1);
+        if current.refusals >= CONNECTION_REFUSALS_MAX {
+            self.replace(now);
         }
     }
 

@@ -56,6 +56,11 @@ impl Arrivals {
 }
 
 impl Seen {
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether it is the first time.
     fn is_first(&mut self, message: Tag) -> bool {
         if self.0.contains(&message) {

@@ -50,7 +50,7 @@ impl Gateway {
             Ok((slot, unrouted)) => Output::Admit { promise, slot, unrouted },
             Err(refusal) => {
                 if let Some(upstream) = self.upstreams.of(connection) {
-                    upstream.uplink.refused(connection);
+                    upstream.uplink.refused(connection, self.now);
                 }
                 self.refused(&refusal, &message);
                 Output::Refuse { promise }

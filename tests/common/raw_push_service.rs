@@ -16,8 +16,8 @@ use tokio_rustls::server::TlsStream;
 
 use crate::push_service::good_acceptor;
 use crate::raw_user_agent::{
-    ACK, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, PUSH_PROMISE, RST_STREAM, SETTINGS, block, frame,
-    read_frame,
+    ACK, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, PUSH_PROMISE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, block, frame, read_frame,
 };
 use crate::service::PATIENCE;
 
@@ -64,8 +64,16 @@ impl RawPushService {
         stream.read_exact(&mut preface).await.expect("a preface");
         assert_eq!(preface, PREFACE);
         let first = read_frame(&mut stream).await.expect("a frame");
-        let mut connection =
-            Connection { stream, authority, first, monitor: None, subscribed: 0, promised: 0, seen: vec![] };
+        let mut connection = Connection {
+            stream,
+            authority,
+            first,
+            monitor: None,
+            subscribed: 0,
+            promised: 0,
+            credit: 65_535,
+            seen: vec![],
+        };
         connection.send(&[frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])]).await;
         connection
     }
@@ -82,6 +90,8 @@ pub struct Connection {
     subscribed: u32,
     /// The last stream that was promised.
     promised: u32,
+    /// Octets of content that may be sent on the connection; who writes DATA by itself takes them away.
+    pub credit: i64,
     /// What the user agent did so far.
     pub seen: Vec<Seen>,
 }
@@ -141,6 +151,7 @@ impl Connection {
                 self.send(&[head(frame.stream, &[(":status", "204")], END_STREAM)]).await;
             }
             (PING, _) if frame.flags & ACK == 0 => self.send(&[self::frame(PING, ACK, 0, &frame.payload)]).await,
+            (WINDOW_UPDATE, _) if frame.stream == 0 => self.credit += i64::from(frame.number(0)),
             (RST_STREAM, _) => self.seen.push(Seen::Reset { stream: frame.stream, code: frame.code() }),
             (GOAWAY, _) => self.seen.push(Seen::GoAway { code: frame.code() }),
             _ => {}
@@ -166,6 +177,7 @@ impl Connection {
     /// Pushes a message with a head of these fields; the stream.
     pub async fn push(&mut self, to: &PushUri, path: &str, fields: &[(&str, &str)], body: &[u8]) -> u32 {
         let (stream, promise) = self.promise(to, path);
+        self.credit -= body.len() as i64;
         self.send(&[promise, head(stream, fields, 0), frame(DATA, END_STREAM, stream, body)]).await;
         stream
     }

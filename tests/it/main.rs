@@ -31,6 +31,7 @@ mod kill_matrix;
 mod link_faults;
 mod link_ports;
 mod link_pump;
+mod long_life;
 mod membership;
 mod message_lengths;
 mod preferences;
