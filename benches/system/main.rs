@@ -8,6 +8,7 @@
 //!
 //! `--check` fails when a figure that does not depend on the machine is out of its bounds.
 
+mod faults;
 mod mqtt;
 mod ours;
 mod peer;
@@ -26,7 +27,8 @@ use std::process::ExitCode;
 use sections::Options;
 use table::Table;
 
-const SECTIONS: &[&str] = &["latency", "throughput", "memory", "octets", "idle", "flash", "cpu"];
+const SECTIONS: &[&str] =
+    &["latency", "throughput", "memory", "octets", "idle", "flash", "cpu", "stalled", "killed", "link"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -66,6 +68,9 @@ async fn run(name: &str, options: Options, table: &mut Table) {
         "memory" => sections::memory_of_gateway(options, table).await,
         "octets" => sections::octets(options, table).await,
         "idle" => sections::idle(options, table).await,
+        "stalled" => faults::stalled(options, table).await,
+        "killed" => faults::killed(options, table).await,
+        "link" => faults::link(options, table).await,
         "flash" => sections::flash(options, table).await,
         _ => sections::cpu(options, table).await,
     }

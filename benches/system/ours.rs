@@ -10,6 +10,7 @@ use fieldgate::webpush::subscription::PushSubscription;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::peer::signal;
 use crate::poster::{Parcel, Poster};
 use crate::process::{PATIENCE, Process, Site, await_true, now};
 use crate::proxy::Proxy;
@@ -33,13 +34,14 @@ pub struct Ours {
     pub subscriptions: Vec<PushSubscription>,
     pub site: Site,
     pub proxy: Option<Proxy>,
-    received: mpsc::Receiver<Instant>,
-    _devices: Vec<Device>,
-    _service: Process,
+    pub service: Process,
+    received: mpsc::Receiver<(usize, Instant)>,
+    sender: mpsc::Sender<(usize, Instant)>,
+    devices: Vec<Device>,
 }
 
 /// A process that is a device; it prints a line for each message that its application receives.
-struct Device(Child);
+pub struct Device(Child);
 
 impl Ours {
     pub async fn start(shape: Shape) -> Self {
@@ -49,14 +51,13 @@ impl Ours {
         let authority = proxy.as_ref().map_or(site.authority().to_owned(), |proxy| proxy.address.to_string());
         configure(&site, &authority, shape);
         let (sender, received) = mpsc::channel(RECEIVED_COUNT);
-        let devices = (0..shape.devices).map(|index| Device::start(&site, &id(index), sender.clone())).collect();
+        let devices = (0..shape.devices).map(|index| Device::start(&site, index, &[], sender.clone())).collect();
         let gateway = site.start_gateway();
         await_true("a gateway", || site.command(&["status"]).status.success());
         let all = (0..shape.devices).flat_map(|index| (1..=shape.channels).map(move |channel| (id(index), channel)));
         let subscriptions: Vec<_> = all.map(|(id, channel)| subscription(&site, &id, channel)).collect();
         let poster = Poster::connect(site.authority(), &site.ca).await;
-        let mut ours =
-            Self { gateway, poster, subscriptions, site, proxy, received, _devices: devices, _service: service };
+        let mut ours = Self { gateway, poster, subscriptions, site, proxy, service, received, sender, devices };
         ours.warm_up().await;
         ours
     }
@@ -68,7 +69,39 @@ impl Ours {
 
     /// When the next message is received by an application.
     pub async fn next_received(&mut self) -> Instant {
+        self.next_received_by().await.1
+    }
+
+    /// The same, with the number of the device.
+    pub async fn next_received_by(&mut self) -> (usize, Instant) {
         timeout(PATIENCE, self.received.recv()).await.expect("it comes in time").expect("the devices run")
+    }
+
+    /// How many more messages are received until none comes for a while.
+    pub async fn received_until_quiet(&mut self, quiet: Duration) -> usize {
+        let mut count = 0;
+        while let Ok(Some(_)) = timeout(quiet, self.received.recv()).await {
+            count += 1;
+        }
+        count
+    }
+
+    /// Connects the sender anew.
+    pub async fn reconnect(&mut self) {
+        self.poster = Poster::connect(self.site.authority(), &self.site.ca).await;
+    }
+
+    /// A device stands still, or goes on.
+    pub fn signal_device(&self, index: usize, name: &str) {
+        signal(self.devices[index].0.id(), name);
+    }
+
+    /// A device dies, and starts again with what it remembers.
+    pub fn restart_device(&mut self, index: usize, arguments: &[&str]) {
+        let device = &mut self.devices[index];
+        device.0.kill().expect("it is ours");
+        device.0.wait().expect("it was killed");
+        self.devices[index] = Device::start(&self.site, index, arguments, self.sender.clone());
     }
 
     /// When the last one of so many messages is received.
@@ -95,10 +128,15 @@ impl Ours {
 }
 
 impl Device {
-    fn start(site: &Site, id: &str, received: mpsc::Sender<Instant>) -> Self {
+    fn start(site: &Site, index: usize, arguments: &[&str], received: mpsc::Sender<(usize, Instant)>) -> Self {
+        let id = &id(index);
         let place = format!("pty:{}", site.path(&format!("{id}.tty")));
         let mut command = Command::new(env!("CARGO_BIN_EXE_fieldgate"));
-        command.args(["simulate", &place, "--id", id, "--json"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .args(["simulate", &place, "--id", id, "--json"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
         let output = BufReader::new(child.stdout.take().expect("it is a pipe"));
         let (is_ready, ready) = sync::sync_channel(1);
@@ -106,7 +144,7 @@ impl Device {
             for line in output.lines().map_while(Result::ok) {
                 if line.contains("\"event\":\"received\"") {
                     // After the run nobody looks any more.
-                    received.blocking_send(now()).ok();
+                    received.blocking_send((index, now())).ok();
                 } else if line.contains("\"event\":\"link\"") {
                     is_ready.send(()).ok();
                 }

@@ -3,8 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::Sub;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// What went through, one way.
@@ -28,6 +28,14 @@ pub struct Count {
 pub struct Proxy {
     pub address: SocketAddr,
     lanes: Arc<[Lane; 2]>,
+    link: Arc<Link>,
+}
+
+/// What it passes on, and whether it does.
+#[derive(Debug, Default)]
+struct Link {
+    is_cut: AtomicBool,
+    sockets: Mutex<Vec<TcpStream>>,
 }
 
 impl Proxy {
@@ -36,17 +44,37 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("it listens");
         let lanes = Arc::<[Lane; 2]>::default();
-        let counted = Arc::clone(&lanes);
+        let (counted, link) = (Arc::clone(&lanes), Arc::<Link>::default());
+        let linked = Arc::clone(&link);
         thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
+                if linked.is_cut.load(Ordering::Relaxed) {
+                    continue;
+                }
                 // A service that is gone refuses; its client sees the end.
                 if let Ok(far) = TcpStream::connect(target) {
+                    let both = [&near, &far].map(|socket| socket.try_clone().expect("a socket"));
+                    linked.sockets.lock().expect("nobody panics").extend(both);
                     join(&near, &far, &counted, 0);
                     join(&far, &near, &counted, 1);
                 }
             }
         });
-        Self { address, lanes }
+        Self { address, lanes, link }
+    }
+
+    /// The link is lost: what is there ends, and what is tried fails at once.
+    pub fn cut(&self) {
+        self.link.is_cut.store(true, Ordering::Relaxed);
+        for socket in self.link.sockets.lock().expect("nobody panics").drain(..) {
+            // It may have ended by itself.
+            socket.shutdown(Shutdown::Both).ok();
+        }
+    }
+
+    /// The link is back.
+    pub fn mend(&self) {
+        self.link.is_cut.store(false, Ordering::Relaxed);
     }
 
     pub fn count(&self) -> Count {

@@ -19,9 +19,9 @@ use crate::table::{Row, Table, median, percentile};
 use crate::usage::{cpu_us, memory, storage_bytes};
 
 /// Octets of a message, unless a section says otherwise.
-const CONTENT: usize = 200;
+pub const CONTENT: usize = 200;
 /// Octets of the largest message.
-const CONTENT_MAX: usize = 3_993;
+pub const CONTENT_MAX: usize = 3_993;
 const DAY: Ttl = Ttl::from_secs(86_400);
 const ONE: ours::Shape = ours::Shape { devices: 1, channels: 1, counted: false };
 const COUNTED: ours::Shape = ours::Shape { counted: true, ..ONE };
@@ -37,7 +37,7 @@ pub struct Options {
 }
 
 impl Options {
-    fn count(self, full: usize, quick: usize) -> usize {
+    pub fn count(self, full: usize, quick: usize) -> usize {
         if self.quick { quick } else { full }
     }
 
@@ -464,6 +464,6 @@ pub async fn flash(options: Options, table: &mut Table) {
     table.row(Row::new("a subscription more, of 63", "octets", (all - first) / 63.0));
 }
 
-fn ms(duration: Duration) -> f64 {
+pub fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1_000.0
 }

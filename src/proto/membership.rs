@@ -228,6 +228,7 @@ impl Gateway {
             Some(Ok(granted)) => {
                 let set = granted.set.clone();
                 entry.request_granted(granted, now);
+                self.set_given(set.as_ref());
                 if shares {
                     self.set_known(upstream, set);
                 }

@@ -245,18 +245,12 @@ impl Gateway {
         self.subscriptions.iter().filter_map(at).filter(|at| *at > self.now).min()
     }
 
-    /// Removes what was replaced long enough ago: with its whole set when that is left, else alone.
+    /// Removes what was replaced long enough ago, and with the last one a set that is left.
     pub(super) fn retire(&mut self) {
-        let (now, abandoned) = (self.now, &self.abandoned);
-        let is_in_abandoned = |entry: &Subscription| {
-            let set = entry.granted().and_then(|granted| granted.set.as_ref());
-            set.is_some_and(|set| abandoned.iter().any(|(other, _)| other == set))
-        };
+        let now = self.now;
         let mut left = false;
         for entry in self.subscriptions.iter_mut() {
-            if matches!((entry.role, &entry.life), (Role::Retired { at }, Life::Active(_)) if at <= now)
-                && !is_in_abandoned(entry)
-            {
+            if matches!((entry.role, &entry.life), (Role::Retired { at }, Life::Active(_)) if at <= now) {
                 entry.leave(now);
                 left = true;
             }
@@ -337,6 +331,13 @@ impl Gateway {
                 self.set_gone(set);
             }
             None => departure.mark = if stored { Mark::Stored } else { Mark::Due },
+        }
+    }
+
+    /// A service that was not told of a set gives it all the same: it cannot be left.
+    pub(super) fn set_given(&mut self, set: Option<&SetUri>) {
+        if let Some(set) = set {
+            self.set_gone(set);
         }
     }
 

@@ -523,6 +523,10 @@ impl SubscriptionTable {
         now: Instant,
         random: &mut dyn Random,
     ) -> Result<(), Full> {
+        // Keys take milliseconds of a board, so that there is room comes first.
+        if self.entries.iter().filter(|entry| entry.role != Role::Current).count() >= ROTATION_COUNT_MAX {
+            return Err(Full);
+        }
         let Some(old) = self.get(of) else { return Ok(()) };
         let (device, device_id, channel) = (old.device, old.device_id.clone(), old.channel);
         let (keys, life) = (Rc::new(Keys::generate(random)), Life::Wanted { not_before: now });

@@ -356,3 +356,67 @@ fn a_reset_that_is_cut_goes_on() {
     again.persist(true);
     assert_eq!(again.flash.keys().filter(|key| matches!(key[0], 1 | 5 | 7)).count(), 1, "a new one for its device");
 }
+
+/// Loses as many subscribe requests as it takes to leave a set.
+fn orphan(rig: &mut Rig, device: &str) {
+    rig.feed(Input::Subscribe { device: id(device), channel: ChannelId(2) });
+    for _ in 0..=ORPHAN_COUNT_MAX {
+        let subscription = rig.requested();
+        rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: None });
+        rig.wait(SUBSCRIBE_BACKOFF_MS_MAX);
+    }
+}
+
+/// A-GAP-14: more subscriptions than may be replaced at once move all the same, turn by turn.
+#[test]
+fn a_gap_14_a_large_set_is_left_turn_by_turn() {
+    let names: Vec<String> = (0..2 * ROTATION_COUNT_MAX).map(|number| format!("d{number:02}")).collect();
+    let mut rig = Rig::serving(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    orphan(&mut rig, "d00");
+    let new_set = SetUri::parse("https://push.example/t/new").ok();
+    let mut set_removals = 0;
+    for number in 100..250 {
+        while let Some(Output::Subscribe { subscription, .. }) = subscribes(&mut rig).pop() {
+            let granted = Granted { set: new_set.clone(), ..granted(100 * number + rig.outputs.len()) };
+            rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Ok(granted)) });
+            rig.persist(true);
+        }
+        rig.wait(ROTATION_GRACE_MS);
+        rig.persist(true);
+        unsubscribed(&mut rig);
+        for output in rig.take(|output| matches!(output, Output::UnsubscribeSet { .. })) {
+            let Output::UnsubscribeSet { connection, set } = output else { continue };
+            assert_eq!(Some(&set), granted(1).set.as_ref());
+            set_removals += 1;
+            rig.feed(Input::SetUnsubscribed { connection, set, outcome: Deletion::Done });
+        }
+        rig.persist(true);
+    }
+    let entries = rig.gateway.subscriptions.iter().map(|entry| entry.granted().and_then(|granted| granted.set.clone()));
+    let sets: std::collections::BTreeSet<_> = entries.map(|set| set.map(|set| set.as_str().to_owned())).collect();
+    assert_eq!(sets, [new_set.map(|set| set.as_str().to_owned())].into());
+    assert_eq!((set_removals, rig.gateway.abandoned.len(), rig.gateway.departures.iter().count()), (1, 0, 0));
+    let subscriptions = rig.flash.keys().filter(|key| matches!(key[0], 1 | 5)).count();
+    assert_eq!(subscriptions, names.len() + 1);
+}
+
+/// A service that gives the set which was to be left all the same is taken at its word: nothing is replaced for ever.
+#[test]
+fn a_set_that_is_given_again_is_kept() {
+    let mut rig = Rig::serving(&["a", "b"]);
+    orphan(&mut rig, "a");
+    for number in 10..16 {
+        while let Some(Output::Subscribe { subscription, .. }) = subscribes(&mut rig).pop() {
+            let outcome = Some(Ok(granted(number)));
+            rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome });
+            rig.persist(true);
+        }
+        rig.wait(ROTATION_GRACE_MS);
+        rig.persist(true);
+        unsubscribed(&mut rig);
+        rig.persist(true);
+    }
+    assert!(subscribes(&mut rig).is_empty() && rig.gateway.abandoned.is_empty());
+    assert!(rig.take(|output| matches!(output, Output::UnsubscribeSet { .. })).is_empty());
+    assert_eq!(rig.flash.keys().filter(|key| matches!(key[0], 1 | 5)).count(), 3);
+}
