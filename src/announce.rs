@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant as TokioInstant, timeout_at};
 use tracing::{info, warn};
 
 use crate::limits::{ANNOUNCE_HEAD_BYTES_MAX, ANNOUNCE_WAIT_MS_MAX, HEADER_LIST_BYTES_MAX};
@@ -49,8 +49,8 @@ pub enum Target {
 pub struct Announcer {
     target: Target,
     clock: WallClock,
-    outcomes: mpsc::Receiver<(u64, Result<Outcome, String>)>,
-    sender: mpsc::Sender<(u64, Result<Outcome, String>)>,
+    reports: mpsc::Receiver<Report>,
+    reporter: mpsc::Sender<Report>,
     tasks: JoinSet<()>,
     last_error: Option<String>,
 }
@@ -69,8 +69,8 @@ impl Announcer {
     /// An announcer that has announced nothing.
     pub fn new(target: Target, clock: WallClock) -> Self {
         // One announcement is made at a time.
-        let (sender, outcomes) = mpsc::channel(1);
-        Self { target, clock, outcomes, sender, tasks: JoinSet::new(), last_error: None }
+        let (reporter, reports) = mpsc::channel(1);
+        Self { target, clock, reports, reporter, tasks: JoinSet::new(), last_error: None }
     }
 
     /// Where it announces.
@@ -78,7 +78,7 @@ impl Announcer {
         &self.target
     }
 
-    /// Why the last announcement was not accepted.
+    /// Why the last one of those that were not accepted was not.
     pub fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
     }
@@ -86,20 +86,19 @@ impl Announcer {
     /// Makes an announcement; `all` are the documents of all channels of the device.
     pub fn announce(&mut self, number: u64, device: &str, document: String, all: Vec<String>) {
         while self.tasks.try_join_next().is_some() {}
-        let sender = self.sender.clone();
+        let reporter = self.reporter.clone();
         match &self.target {
             Target::Post { url, stack, credential } => {
-                let (url, clock) = (url.clone(), self.clock.clone());
+                let request = request(url, credential.as_ref(), document.len());
+                let post = Post { request, content: document.into(), clock: self.clock.clone() };
                 let remote = url.authority().and_then(|authority| RemoteEndpoint::of_authority(authority.as_str()));
-                let request = request(&url, credential.as_ref(), document.len());
-                let post = Post { request, content: document.into(), clock };
-                let preconnection = remote.map(|remote| Preconnection::new(remote, stack.clone(), post));
+                let preconnection = remote.map(|remote| Preconnection::new(remote, stack.clone(), Verified));
                 self.tasks.spawn_local(async move {
-                    let outcome = match preconnection {
-                        Some(preconnection) => post_in_time(preconnection).await,
-                        None => Err("the URL has no usable host".to_owned()),
+                    let done = match preconnection {
+                        Some(preconnection) => post.at(preconnection).await,
+                        None => Err(unavailable("the URL has no usable host")),
                     };
-                    report(&sender, number, outcome).await;
+                    report(&reporter, number, done).await;
                 });
             }
             Target::Folder(folder) => {
@@ -108,8 +107,7 @@ impl Announcer {
                     // A sync may take seconds on a worn card.
                     let written = spawn_blocking(move || write(&path, &all)).await;
                     let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
-                    report(&sender, number, written.map(|()| Outcome::Accepted).map_err(|error| error.to_string()))
-                        .await;
+                    report(&reporter, number, written.map_err(unavailable)).await;
                 });
             }
         }
@@ -119,30 +117,35 @@ impl Announcer {
     ///
     /// Cancel safety: no outcome is lost.
     pub async fn next(&mut self) -> (u64, Outcome) {
-        let (number, outcome) = self.outcomes.recv().await.expect("this holds a sender itself");
+        let (number, done) = self.reports.recv().await.expect("this holds a sender itself");
+        let Err(NotAccepted { outcome, reason }) = done else {
+            info!("an application server was told of a subscription");
+            return (number, Outcome::Accepted);
+        };
         match outcome {
-            Ok(Outcome::Accepted) => {
-                info!("an application server was told of a subscription");
-                self.last_error = None;
-                (number, Outcome::Accepted)
-            }
-            Ok(refused) => {
-                let reason = if refused == Outcome::Rejected { "it was rejected" } else { "not now" };
-                warn!("an announcement was not accepted: {reason}");
-                self.last_error = Some(reason.to_owned());
-                (number, refused)
-            }
-            Err(error) => {
-                warn!("an announcement was not made: {error}");
-                self.last_error = Some(error);
-                (number, Outcome::Failed(None))
-            }
+            Outcome::Rejected => warn!("an announcement is not wanted: {reason}"),
+            _ => info!("an announcement was not accepted: {reason}"),
         }
+        self.last_error = Some(reason);
+        (number, outcome)
     }
 }
 
-async fn report(sender: &mpsc::Sender<(u64, Result<Outcome, String>)>, number: u64, outcome: Result<Outcome, String>) {
-    if sender.send((number, outcome)).await.is_err() {
+/// The number of an announcement, and what became of it.
+type Report = (u64, Result<(), NotAccepted>);
+
+/// Why an announcement was not accepted.
+struct NotAccepted {
+    outcome: Outcome,
+    reason: String,
+}
+
+fn unavailable(reason: impl fmt::Display) -> NotAccepted {
+    NotAccepted { outcome: Outcome::Unavailable(None), reason: reason.to_string() }
+}
+
+async fn report(reporter: &mpsc::Sender<Report>, number: u64, done: Result<(), NotAccepted>) {
+    if reporter.send((number, done)).await.is_err() {
         warn!("an outcome came after the end");
     }
 }
@@ -160,10 +163,32 @@ fn request(url: &Uri, credential: Option<&Credential>, bytes: usize) -> Request<
     request
 }
 
-async fn post_in_time(preconnection: Preconnection<Post>) -> Result<Outcome, String> {
-    let posted = timeout(Duration::from_millis(ANNOUNCE_WAIT_MS_MAX), preconnection.initiate()).await;
-    let (outcome, _) = posted.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
-    Ok(outcome)
+/// A connection that is not used before its server is verified, whatever HTTP is spoken on it.
+#[derive(Debug)]
+struct Verified;
+
+/// The octets of such a connection.
+trait Octets: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Octets for S {}
+
+impl Application for Verified {
+    type Session = (Box<dyn Octets>, Http);
+
+    async fn establish<S>(&self, stream: S, protocol: Option<&[u8]>) -> Result<Self::Session, HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        // A server that selects none speaks what all did before there was a choice.
+        let http = if protocol == Some(b"h2") { Http::Two } else { Http::One };
+        Ok((Box::new(stream), http))
+    }
+}
+
+/// The version of HTTP that was negotiated.
+enum Http {
+    One,
+    Two,
 }
 
 /// One exchange, which is all that a connection is for.
@@ -173,39 +198,35 @@ struct Post {
     clock: WallClock,
 }
 
-impl fmt::Debug for Post {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Post(..)")
-    }
-}
-
-impl Application for Post {
-    type Session = Outcome;
-
-    async fn establish<S>(&self, stream: S, protocol: Option<&[u8]>) -> Result<Outcome, HandshakeError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        let (status, headers) = match protocol {
-            Some(b"h2") => self.by_http_2(stream).await?,
-            // A server that selects none speaks what all did before there was a choice.
-            _ => self.by_http_1(stream).await?,
+impl Post {
+    /// Connects and does the exchange, once: an answer that is lost is no reason to try another address.
+    async fn at(&self, preconnection: Preconnection<Verified>) -> Result<(), NotAccepted> {
+        let end = TokioInstant::now() + Duration::from_millis(ANNOUNCE_WAIT_MS_MAX);
+        let connected = timeout_at(end, preconnection.initiate()).await;
+        let connected = connected.map_err(|_| unavailable("no connection in time"))?;
+        let ((stream, http), _) = connected.map_err(unavailable)?;
+        let exchange = async {
+            match http {
+                Http::Two => self.by_http_2(stream).await,
+                Http::One => self.by_http_1(stream).await,
+            }
         };
-        Ok(match status {
-            200..=299 => Outcome::Accepted,
-            408 | 425 | 429 | 500.. => Outcome::Failed(retry_after(&headers, self.clock.now())),
+        let answer = timeout_at(end, exchange).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+        let (status, headers) = answer.map_err(|reason| NotAccepted { outcome: Outcome::Failed(None), reason })?;
+        let asked = || retry_after(&headers, self.clock.now());
+        let outcome = match status {
+            200..=299 => return Ok(()),
+            // What is said of the server or of this gateway holds for the next one as well (RFC 6585 §4, RFC 9110 §15.6.4).
+            429 | 503 => Outcome::Unavailable(asked()),
+            408 | 425 | 500.. => Outcome::Failed(asked()),
             // A redirect would take a capability to somebody who was not named.
             _ => Outcome::Rejected,
-        })
+        };
+        Err(NotAccepted { outcome, reason: format!("the answer was {status}") })
     }
-}
 
-impl Post {
-    async fn by_http_2<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-        &self,
-        stream: S,
-    ) -> Result<(u16, HeaderMap), HandshakeError> {
-        let failed = |error: h2::Error| HandshakeError(format!("HTTP/2 failed: {}", describe(&error)));
+    async fn by_http_2(&self, stream: impl Octets) -> Result<(u16, HeaderMap), String> {
+        let failed = |error: h2::Error| format!("HTTP/2 failed: {}", describe(&error));
         let mut builder = Builder::new();
         builder.enable_push(false).max_header_list_size(HEADER_LIST_BYTES_MAX);
         let (requests, connection) = builder.handshake::<_, Bytes>(stream).await.map_err(failed)?;
@@ -226,30 +247,29 @@ impl Post {
     }
 
     /// Source: RFC 9112 §3, §6.3, §9.6 (one exchange, then the connection closes).
-    async fn by_http_1<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        mut stream: S,
-    ) -> Result<(u16, HeaderMap), HandshakeError> {
-        let failed = |error: io::Error| HandshakeError(format!("HTTP/1.1 failed: {error}"));
+    async fn by_http_1(&self, mut stream: impl Octets) -> Result<(u16, HeaderMap), String> {
+        let failed = |error: io::Error| format!("HTTP/1.1 failed: {error}");
         let octets = [self.head().as_slice(), &self.content].concat();
         stream.write_all(&octets).await.map_err(failed)?;
         stream.flush().await.map_err(failed)?;
         let mut answer = Vec::new();
         let mut piece = [0; 1_024];
         loop {
-            let bytes = stream.read(&mut piece).await.map_err(failed)?;
-            answer.extend_from_slice(&piece[..bytes]);
-            match head(&answer).map_err(HandshakeError)? {
+            match head(&answer)? {
                 // What comes before the answer says nothing yet.
-                Some((100..=199, _, end)) => drop(answer.drain(..end)),
-                Some((status, headers, _)) => return Ok((status, headers)),
-                None if bytes == 0 => {
-                    return Err(HandshakeError("HTTP/1.1 failed: closed before the answer".to_owned()));
+                Some((100..=199, _, end)) => {
+                    answer.drain(..end);
+                    continue;
                 }
+                Some((status, headers, _)) => return Ok((status, headers)),
                 None if answer.len() > ANNOUNCE_HEAD_BYTES_MAX => {
-                    return Err(HandshakeError("HTTP/1.1 failed: the answer has too many fields".to_owned()));
+                    return Err("HTTP/1.1 failed: the answer has too many fields".to_owned());
                 }
                 None => {}
+            }
+            match stream.read(&mut piece).await.map_err(failed)? {
+                0 => return Err("HTTP/1.1 failed: closed before the answer".to_owned()),
+                bytes => answer.extend_from_slice(&piece[..bytes]),
             }
         }
     }

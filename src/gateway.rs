@@ -586,9 +586,11 @@ impl Shell {
     }
 
     fn status(&self) -> Value {
-        let mut status = json!(self.core.status());
+        let core = self.core.status();
+        let announcement_error = self.announcer.as_ref().and_then(Announcer::last_error);
+        let mut status = json!(core);
         status["service"] = json!(self.service());
-        status["announcement_error"] = json!(self.announcer.as_ref().and_then(Announcer::last_error));
+        status["announcement_error"] = json!(announcement_error.filter(|_| core.announcements.due > 0));
         status["last_error"] = json!(self.upstream.last_error());
         status["octets"] = json!(self.upstream.octets());
         status["state_warning"] = json!(self.write_failure.as_ref().or(self.damage.as_ref()));

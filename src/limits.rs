@@ -116,6 +116,9 @@ pub const FLOOD_PER_MINUTE_MAX: u32 = 60_000;
 pub const ANNOUNCE_BACKOFF_MS_MIN: u64 = 1_000;
 /// See [`ANNOUNCE_BACKOFF_MS_MIN`].
 pub const ANNOUNCE_BACKOFF_MS_MAX: u64 = 3_600_000;
+/// Channels of which it is known, on flash too, what an application server has: those with a subscription, and as many
+/// that have ended and wait for it to accept that.
+pub const ANNOUNCED_COUNT_MAX: usize = 2 * SUBSCRIPTION_COUNT_MAX;
 /// How long an announcement may take from the first attempt to connect to the answer, in milliseconds.
 pub const ANNOUNCE_WAIT_MS_MAX: u64 = 60_000;
 /// Octets of the head of an answer to an announcement.
@@ -262,10 +265,14 @@ pub const STORE_CLOSE_MS_MAX: u64 = 5_000;
 const _: () = assert!(STORE_REGION_BYTES_MIN.is_multiple_of(STORE_BLOCK_BYTES));
 const _: () = assert!(STORE_REGION_BYTES_MAX.is_multiple_of(STORE_REGION_BYTES_MIN));
 const _: () = assert!(STORE_KEY_BYTES_MAX + STORE_VALUE_BYTES_MAX <= STORE_BATCH_BYTES_MAX);
-// Each subscription stores at most three URIs and 400 octets of keys and names, each acknowledgement that is owed one URI.
+// What is to be forgotten for want of room has no subscription.
+const _: () = assert!(ANNOUNCED_COUNT_MAX >= SUBSCRIPTION_COUNT_MAX + ROTATION_COUNT_MAX);
+// Each subscription stores at most three URIs and 400 octets of keys and names, each acknowledgement that is owed one URI,
+// what was announced of each channel its name twice.
 const _: () = assert!(
     (SUBSCRIPTION_COUNT_MAX + ROTATION_COUNT_MAX) * (3 * URI_BYTES_MAX + 400)
         + (DELIVERY_SLOT_COUNT + ACKED_COUNT_MAX + FREED_URI_RING) * (URI_BYTES_MAX + 100)
+        + ANNOUNCED_COUNT_MAX * 200
         <= STORE_LIVE_BYTES_MAX
 );
 

@@ -42,16 +42,7 @@ pub fn run(args: Args) -> Outcome {
             say(format_args!("{label:<13} {reason}"))?;
         }
     }
-    let (due, known) = (&status["announcements"][0], &status["announcements"][1]);
-    if *due != 0 || *known != 0 {
-        say(format_args!(
-            "announced     {known} subscriptions are known to the application server, {due} are yet to be"
-        ))?;
-    }
-    if let (Some(error), true) = (status["announcement_error"].as_str(), *due != 0) {
-        let advice = if status["announcements"][2] == 0 { "" } else { "; it does not want them: ask who runs it" };
-        say(format_args!("              the last one was not accepted: {error}{advice}"))?;
-    }
+    say_announcements(&status["announcements"], status["announcement_error"].as_str())?;
     if status["urgency"] != "very-low" {
         say(format_args!("urgency       {} and more is wanted, by power and network", text(&status["urgency"])))?;
     }
@@ -107,6 +98,26 @@ fn say_alternatives(alternatives: &Value) -> Outcome {
     for alternative in alternatives.as_array().into_iter().flatten() {
         let why = alternative["trouble"].as_str().map(|trouble| format!(", {trouble}")).unwrap_or_default();
         say(format_args!("alternative   {} ({}{why})", text(&alternative["service"]), text(&alternative["state"])))?;
+    }
+    Ok(())
+}
+
+/// What an application server knows, and why it does not know more.
+fn say_announcements(counts: &Value, error: Option<&str>) -> Outcome {
+    let [due, accepted, rejected, forgotten] = ["due", "accepted", "rejected", "forgotten"].map(|key| &counts[key]);
+    if *due != 0 || *accepted != 0 {
+        say(format_args!("announced     {accepted} subscriptions are known to the application server, {due} are due"))?;
+    }
+    if let Some(error) = error {
+        say(format_args!("              the last one was not accepted: {error}"))?;
+    }
+    if *rejected != 0 {
+        say(format_args!("attention     the application server does not want {rejected} of them: ask who runs it"))?;
+    }
+    if *forgotten != 0 {
+        say(format_args!(
+            "attention     {forgotten} ends of subscriptions were never accepted: tell who runs the server"
+        ))?;
     }
     Ok(())
 }

@@ -511,18 +511,6 @@ impl Input {
         }
     }
 
-    /// Whether after it other subscriptions than before may be in use, or fewer.
-    pub(super) fn changes_subscriptions(&self) -> bool {
-        matches!(
-            self,
-            Self::Started
-                | Self::Persisted { .. }
-                | Self::MonitorEnded { next: Next::Ended, .. }
-                | Self::FetchEnded { next: Next::Ended, .. }
-                | Self::Announced { .. }
-        )
-    }
-
     /// Whether it shows that the service still answers; none when that is not known.
     pub(super) fn is_answer(&self) -> Option<bool> {
         match self {

@@ -200,7 +200,6 @@ impl Gateway {
             return;
         }
         self.take_note(&input);
-        let changes_subscriptions = input.changes_subscriptions();
         match input {
             Input::Started => self.started(),
             Input::Restored(record) => self.restored(record),
@@ -261,9 +260,6 @@ impl Gateway {
         self.settle_urgency();
         self.retire();
         self.begin_rotations();
-        if changes_subscriptions {
-            self.look_at_announcements();
-        }
         self.drop_unused_upstreams();
     }
 
@@ -566,6 +562,10 @@ impl Gateway {
         if !stored {
             self.persist_not_before = self.now + Duration::from_millis(crate::limits::PERSIST_RETRY_MS);
         }
+        let announced = match &subject {
+            Subject::Granted(id) | Subject::Leaving(id) | Subject::Erased(id) => self.channel_of(*id),
+            _ => None,
+        };
         match subject {
             Subject::Granted(subscription) => self.granted_persisted(subscription, stored),
             Subject::Erased(subscription) => self.erased_persisted(subscription, stored),
@@ -586,6 +586,9 @@ impl Gateway {
             Subject::Device(id, record) if !stored => self.device_not_stored(id, record),
             Subject::Ended(key) if !stored => self.ended_not_stored(key),
             Subject::Device(..) | Subject::Ended(_) => {}
+        }
+        if let Some(channel) = announced {
+            self.look_at_announcement(channel);
         }
     }
 

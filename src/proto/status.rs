@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::announcement::Counts;
 use super::connection::Trouble;
 use super::device::Presence;
 use super::subscription::Life;
@@ -26,8 +27,8 @@ pub struct Status {
     pub monitors: usize,
     /// The least urgency of messages that are wanted now.
     pub urgency: &'static str,
-    /// Subscriptions that an application server is yet to hear of, that it knows, and that it does not want to know.
-    pub announcements: (usize, usize, usize),
+    /// What an application server is told of subscriptions.
+    pub announcements: Counts,
     /// Channels whose subscriptions were ended because too many messages came, each with its device.
     pub flooded: Vec<(String, u16)>,
     /// The connections beside the first one.

@@ -1,7 +1,7 @@
 //! Application servers that are told where to post.
 
 use super::*;
-use crate::proto::announcement::Outcome;
+use crate::proto::announcement::{Counts, Outcome};
 
 /// Devices that are ready, with a target to announce at.
 fn announcing(devices: &[&str]) -> Rig {
@@ -32,6 +32,18 @@ fn announcements(rig: &mut Rig) -> Vec<(u64, String, String)> {
 fn answer(rig: &mut Rig, number: u64, outcome: Outcome) {
     rig.feed(Input::Announced { number, outcome });
     rig.persist(true);
+}
+
+fn rotate(rig: &mut Rig, device: &str, number: usize) {
+    rig.feed(Input::RotationAsked { device: id(device), channel: None });
+    let subscription = rig.requested();
+    rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Ok(granted(number))) });
+    rig.persist(true);
+}
+
+fn counts(rig: &Rig) -> (usize, usize, usize, usize) {
+    let Counts { due, accepted, rejected, forgotten } = rig.gateway.status().announcements;
+    (due, accepted, rejected, forgotten)
 }
 
 /// What a process that starts now finds.
@@ -72,7 +84,7 @@ fn a_ua_08_each_subscription_is_announced_once() {
     assert!(document["keys"]["p256dh"].is_string() && document["keys"]["auth"].is_string());
     answer(&mut rig, *number, Outcome::Accepted);
     rig.wait(86_400_000);
-    assert_eq!((announcements(&mut rig), written(&rig), rig.gateway.status().announcements), (vec![], 1, (0, 1, 0)));
+    assert_eq!((announcements(&mut rig), written(&rig), counts(&rig)), (vec![], 1, (0, 1, 0, 0)));
 }
 
 /// A failed announcement is made again with growing pauses up to an hour, or after the pause that was asked for; the newest
@@ -96,19 +108,141 @@ fn what_was_not_accepted_is_announced_again() {
     let pauses: Vec<u64> = at.windows(2).map(|pair| pair[1].since(pair[0]).as_millis() as u64).collect();
     assert!(pauses[0] <= ANNOUNCE_BACKOFF_MS_MIN && pauses.iter().all(|pause| *pause <= ANNOUNCE_BACKOFF_MS_MAX));
     assert!(pauses[18] > ANNOUNCE_BACKOFF_MS_MAX / 3, "{pauses:?}");
+}
 
+/// What is newer takes the place of what is on its way, failed or was not wanted, and does not wait for it.
+#[test]
+fn a_newer_fact_takes_the_place_of_an_older_one() {
+    for outcome in [Outcome::Failed(None), Outcome::Rejected, Outcome::Accepted] {
+        let mut rig = announcing(&["a"]);
+        let (number, ..) = announcements(&mut rig).remove(0);
+        rotate(&mut rig, "a", 9);
+        assert_eq!(announcements(&mut rig), [], "one at a time");
+        answer(&mut rig, number, outcome);
+        let told = announcements(&mut rig);
+        assert!(told.len() == 1 && told[0].2.contains(granted(9).send.as_str()), "the newest one alone, at once");
+        answer(&mut rig, told[0].0, Outcome::Rejected);
+        assert_eq!(counts(&rig).2, 1);
+        rotate(&mut rig, "a", 10);
+        assert_eq!(announcements(&mut rig).len(), 1);
+        assert_eq!(counts(&rig).2, 0, "what was not wanted is of no matter now");
+    }
+}
+
+/// One that fails, however often, delays no other: each has its own pauses.
+#[test]
+fn one_that_fails_does_not_hold_up_others() {
+    let mut rig = announcing(&["a"]);
+    for _ in 0..14 {
+        let (number, ..) = announcements(&mut rig).remove(0);
+        answer(&mut rig, number, Outcome::Failed(Some(Duration::from_secs(600))));
+        rig.wait(ANNOUNCE_BACKOFF_MS_MAX);
+    }
     let (number, ..) = announcements(&mut rig).remove(0);
-    rig.feed(Input::RotationAsked { device: id("a"), channel: None });
+    answer(&mut rig, number, Outcome::Failed(None));
+    rig.add_device("b", &[1]);
     let subscription = rig.requested();
-    rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Ok(granted(9))) });
+    rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Ok(granted(2))) });
     rig.persist(true);
-    assert_eq!(announcements(&mut rig), [], "one at a time");
-    answer(&mut rig, number, Outcome::Failed(Some(Duration::from_secs(7_200))));
-    rig.wait(ANNOUNCE_BACKOFF_MS_MAX - 1);
-    assert_eq!(announcements(&mut rig), []);
-    rig.wait(1);
     let told = announcements(&mut rig);
-    assert!(told.len() == 1 && told[0].2.contains(granted(9).send.as_str()), "the newest one alone");
+    assert_eq!(told.iter().map(|(_, device, _)| device.as_str()).collect::<Vec<_>>(), ["b"]);
+}
+
+/// Where the place is what fails, all wait: with growing pauses that are drawn, or as long as was asked for, an hour at
+/// most. Once it answers, the others follow without one.
+#[test]
+fn when_the_place_is_unavailable_all_wait() {
+    let mut rig = announcing(&["a", "b"]);
+    let (number, ..) = announcements(&mut rig).remove(0);
+    answer(&mut rig, number, Outcome::Unavailable(None));
+    assert_eq!(announcements(&mut rig), []);
+    rig.wait(ANNOUNCE_BACKOFF_MS_MIN);
+    let told = announcements(&mut rig);
+    assert!(told.len() == 1 && told[0].1 == "b", "in turn: {told:?}");
+    answer(&mut rig, told[0].0, Outcome::Unavailable(Some(Duration::from_secs(7_200))));
+    rotate(&mut rig, "a", 9);
+    rig.wait(ANNOUNCE_BACKOFF_MS_MAX - 1);
+    assert_eq!(announcements(&mut rig), [], "also what is new");
+    rig.wait(1);
+    for device in ["a", "b"] {
+        let told = announcements(&mut rig);
+        assert!(told.len() == 1 && told[0].1 == device, "{told:?}");
+        answer(&mut rig, told[0].0, Outcome::Accepted);
+    }
+    assert_eq!(counts(&rig), (0, 2, 0, 0));
+}
+
+/// Where the answer was lost, the application server may have the subscription: its end is announced. Where it said that it
+/// does not want it, it is not.
+#[test]
+fn the_end_of_what_may_be_known_is_announced() {
+    for (outcome, expected) in [(Outcome::Failed(None), 1), (Outcome::Rejected, 0), (Outcome::Unavailable(None), 0)] {
+        let mut rig = announcing(&["a"]);
+        let (number, ..) = announcements(&mut rig).remove(0);
+        rig.feed(Input::Announced { number, outcome });
+        rig.persist(true);
+        rig.feed(Input::DeviceRemoved(id("a")));
+        rig.persist(true);
+        let mut rig = again(&rig, Some("https://app.example/devices"));
+        rig.feed(Input::Started);
+        let told = announcements(&mut rig);
+        assert_eq!((told.len(), counts(&rig).0, written(&rig)), (expected, expected, expected), "{outcome:?}");
+        assert!(told.iter().all(|(_, _, document)| document.contains("\"endpoint\":null")));
+    }
+}
+
+/// Ends that nobody accepts are remembered up to a bound; beyond it, one is forgotten, and that is counted. What has a
+/// subscription is kept.
+#[test]
+fn ends_that_are_not_accepted_are_remembered_up_to_a_bound() {
+    let mut rig = announcing(&["kept"]);
+    let (number, ..) = announcements(&mut rig).remove(0);
+    answer(&mut rig, number, Outcome::Accepted);
+    for number in 0..ANNOUNCED_COUNT_MAX + 2 {
+        let device = format!("d{number}");
+        rig.add_device(&device, &[1]);
+        let subscription = rig.requested();
+        rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Ok(granted(number + 2))) });
+        rig.persist(true);
+        let (number, ..) = announcements(&mut rig).remove(0);
+        answer(&mut rig, number, Outcome::Accepted);
+        rig.feed(Input::DeviceRemoved(id(&device)));
+        rig.persist(true);
+        let (number, ..) = announcements(&mut rig).remove(0);
+        answer(&mut rig, number, Outcome::Rejected);
+        rig.feed(Input::Unsubscribed { connection: rig.on, subscription, outcome: Deletion::Done });
+        rig.persist(true);
+        rig.outputs.clear();
+    }
+    let ends = ANNOUNCED_COUNT_MAX - 1;
+    assert_eq!(counts(&rig), (ends, ANNOUNCED_COUNT_MAX, ends, 3));
+    assert_eq!(written(&rig), ANNOUNCED_COUNT_MAX);
+    let kept = Key::Announced(id("kept"), ChannelId(1)).encode();
+    assert!(rig.flash.contains_key(&kept), "it has a subscription");
+}
+
+/// A write that fails is repeated, and of one channel there is one at a time: what fails later is not lost.
+#[test]
+fn what_was_accepted_is_written_until_it_is_on_flash() {
+    let mut rig = announcing(&["a"]);
+    let (number, ..) = announcements(&mut rig).remove(0);
+    rig.feed(Input::Announced { number, outcome: Outcome::Accepted });
+    rig.persist(false);
+    rig.wait(PERSIST_RETRY_MS);
+    let held = rig.take(|output| matches!(output, Output::Persist { .. }));
+    assert_eq!(held.len(), 1);
+    rig.feed(Input::DeviceRemoved(id("a")));
+    rig.persist(true);
+    let (number, ..) = announcements(&mut rig).remove(0);
+    rig.feed(Input::Announced { number, outcome: Outcome::Accepted });
+    assert!(!rig.outputs.iter().any(|output| matches!(output, Output::Persist { .. })), "one at a time");
+    rig.outputs.extend(held);
+    rig.persist(true);
+    assert_eq!(written(&rig), 1);
+    rig.persist(false);
+    rig.wait(PERSIST_RETRY_MS);
+    rig.persist(true);
+    assert_eq!((written(&rig), counts(&rig)), (0, (0, 0, 0, 0)));
 }
 
 /// One that the application server does not want holds up no other, and is shown.
@@ -124,7 +258,7 @@ fn a_rejected_announcement_holds_up_no_other() {
         answer(&mut rig, number, outcome);
     }
     assert_eq!((seen, announcements(&mut rig)), (["a", "b", "c"].map(str::to_owned).to_vec(), vec![]));
-    assert_eq!(rig.gateway.status().announcements, (1, 2, 1));
+    assert_eq!(counts(&rig), (1, 2, 1, 0));
     rig.wait(ANNOUNCE_BACKOFF_MS_MAX);
     assert_eq!(announcements(&mut rig).len(), 1);
 }
@@ -176,11 +310,10 @@ fn a_ua_33_what_is_gone_for_good_is_announced() {
     answer(&mut rig, number, Outcome::Accepted);
 
     rig.feed(Input::DeviceRemoved(id("a")));
+    assert_eq!(announcements(&mut rig), [], "persist, then tell");
     rig.persist(true);
-    let removals = rig.take(|output| matches!(output, Output::Unsubscribe { .. }));
-    let [Output::Unsubscribe { subscription, .. }] = removals[..] else { panic!("{removals:?}") };
-    rig.feed(Input::Unsubscribed { connection: rig.on, subscription, outcome: Deletion::Done });
-    rig.persist(true);
+    // The push service has not answered, and need not.
+    assert!(rig.outputs.iter().any(|output| matches!(output, Output::Unsubscribe { .. })));
     let told = announcements(&mut rig);
     assert!(told.len() == 1 && told[0].2.contains("\"endpoint\":null"), "{told:?}");
 
