@@ -123,6 +123,8 @@ pub const ANNOUNCED_COUNT_MAX: usize = 2 * SUBSCRIPTION_COUNT_MAX;
 pub const ANNOUNCE_WAIT_MS_MAX: u64 = 60_000;
 /// Octets of the head of an answer to an announcement.
 pub const ANNOUNCE_HEAD_BYTES_MAX: usize = 8_192;
+/// Fields of the head of an answer to an announcement.
+pub const ANNOUNCE_FIELD_COUNT_MAX: usize = 64;
 /// A connection or monitor that lived this long was good: the next pause starts small again, in milliseconds.
 pub const STABLE_MS: u64 = 10_000;
 /// First and longest pause before a subscribe request is tried again, in milliseconds.

@@ -151,7 +151,7 @@ async fn a_ua_08_an_application_server_hears_of_every_change() {
         let told = fieldgate::webpush::subscription::PushSubscription::from_json(&document.to_string());
         assert_eq!(told.expect("a subscription"), subscription);
 
-        rig.await_status(|status| status["announcements"][1] == 1).await;
+        rig.await_status(|status| status["announcements"]["accepted"] == 1).await;
         rig.stop_gateway().await;
         rig.start_gateway();
         rig.subscription(1).await;
@@ -188,14 +188,15 @@ async fn d_8291_02_nothing_is_told_to_who_cannot_be_verified() {
     let refusing = AppServer::start(&["h2"], &[503, 429, 201]).await;
     rig.config.announce = Some(refusing.announce());
     rig.start_gateway();
-    rig.await_status(|status| status["announcements"][1] == 1).await;
+    rig.await_status(|status| status["announcements"]["accepted"] == 1).await;
     assert_eq!(refusing.count(), 3);
     rig.stop_gateway().await;
 
     let unwilling = AppServer::start(&["http/1.1"], &[307]).await;
     rig.config.announce = Some(unwilling.announce());
     rig.start_gateway();
-    rig.await_status(|status| status["announcements"][2] == 1).await;
+    let status = rig.await_status(|status| status["announcements"]["rejected"] == 1).await;
+    assert_eq!(status["announcement_error"], "the answer was 307");
     assert_eq!(unwilling.count(), 1, "a redirect is not followed");
 }
 

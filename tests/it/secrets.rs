@@ -9,7 +9,7 @@ use std::process::Output;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::process::Site;
+use crate::process::{Site, await_true};
 
 /// Everything, of the libraries below as well.
 const LOUD: &[(&str, &str)] =
@@ -28,7 +28,7 @@ const PAGE_BYTES: usize = 4_096;
 fn a_all_04_nothing_that_is_written_holds_a_secret() {
     let (site, mut service) = Site::with_service_in(LOUD);
     site.configure(&[("d1", site.device_link("d1")), ("d2", site.device_link("d2"))]);
-    announce_in_vain(&site);
+    announce_to_the_service(&site);
     let mut gateway = site.start_gateway();
     let devices = [site.start_device("d1", &[]), site.start_device("d2", &[])];
     let subscriptions = ["d1", "d2"].map(|id| site.subscription(id));
@@ -37,6 +37,7 @@ fn a_all_04_nothing_that_is_written_holds_a_secret() {
         outputs.push(site.try_send(subscription, TEXT));
     }
     site.await_received("d1", TEXT);
+    await_true("both are announced, in vain", || site.status()["announcements"]["rejected"] == 2);
     for command in
         [&["status"][..], &["status", "--json"], &["connections"], &["device", "list"], &["device", "list", "--json"]]
     {
@@ -72,15 +73,16 @@ fn a_all_04_nothing_that_is_written_holds_a_secret() {
     }
 }
 
-/// Has the gateway tell an application server that is not there.
-fn announce_in_vain(site: &Site) {
+/// Has the gateway announce at a server that takes the whole request and does not want it: the push service.
+fn announce_to_the_service(site: &Site) {
     let (config, token) = (site.path("fieldgate.toml"), site.path("app-token"));
     fs::write(&token, APP_TOKEN).expect("written");
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let (authority, ca) = (site.authority(), site.ca.display());
     let announce =
-        format!("[announce]\nurl = \"https://127.0.0.1:1/{APP_PATH}\"\ncredential_file = \"{token}\"\nca_file = ");
+        format!("url = \"https://{authority}/{APP_PATH}\"\ncredential_file = \"{token}\"\nca_file = \"{ca}\"\n");
     let text = fs::read_to_string(&config).expect("readable");
-    fs::write(&config, format!("{text}{announce}\"{}\"\n", site.ca.display())).expect("written");
+    fs::write(&config, format!("{text}[announce]\n{announce}")).expect("written");
 }
 
 /// The store of the service, with all that it holds, but for the octets in each page that say what the page is.
