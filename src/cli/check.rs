@@ -121,7 +121,8 @@ fn file_errors(config: &Config) -> Vec<(String, String)> {
 fn check_announce(announce: &Announce) -> Result<(), (String, String)> {
     let refuse = |key: &str, error: String| Err((format!("announce.{key}"), error));
     match announce {
-        Announce::Folder(folder) => check_state(folder).or_else(|error| refuse("folder", error)),
+        // Its files are closed to others, whoever may look into it.
+        Announce::Folder(folder) => check_folder(folder).or_else(|error| refuse("folder", error)),
         Announce::Post { ca_file, credential_file, .. } => {
             if let Err((key, error)) = check_files(ca_file.as_deref(), None) {
                 return refuse(key, error);
@@ -134,23 +135,36 @@ fn check_announce(announce: &Announce) -> Result<(), (String, String)> {
     }
 }
 
-/// A folder that is missing will be made; one that is there must be writable, and closed to others.
+/// The state folder must be closed to others as well, if it is there.
 fn check_state(folder: &Path) -> Result<(), String> {
+    check_folder(folder)?;
+    if !folder.exists() {
+        return Ok(());
+    }
+    let unusable = |error| not_usable(folder, &error);
+    let mode = file::mode(folder).map_err(unusable)?;
+    if !file::may_close(folder).map_err(unusable)? && mode & file::OTHERS != 0 {
+        return Err(format!("{} has mode {mode:04o} and would hold secrets; run: chmod 700 {0}", folder.display()));
+    }
+    Ok(())
+}
+
+/// A folder that is missing will be made; one that is there must be writable.
+fn check_folder(folder: &Path) -> Result<(), String> {
     if !folder.exists() {
         return Ok(());
     }
     if !folder.is_dir() {
         return Err(format!("{} is no folder; name another one", folder.display()));
     }
-    let unusable =
-        |error: io::Error| format!("{} cannot be used: {error}; let this user write there", folder.display());
-    let mode = file::mode(folder).map_err(unusable)?;
-    if !file::may_close(folder).map_err(unusable)? && mode & file::OTHERS != 0 {
-        return Err(format!("{} has mode {mode:04o} and would hold secrets; run: chmod 700 {0}", folder.display()));
-    }
+    let unusable = |error| not_usable(folder, &error);
     let probe = folder.join(".fieldgate-check");
     OpenOptions::new().write(true).create(true).truncate(true).open(&probe).map_err(unusable)?;
     fs::remove_file(&probe).map_err(unusable)
+}
+
+fn not_usable(folder: &Path, error: &io::Error) -> String {
+    format!("{} cannot be used: {error}; let this user write there", folder.display())
 }
 
 /// Reads the files that say whom to trust. The system's authorities may still be installed before the start.

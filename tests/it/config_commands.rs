@@ -177,6 +177,40 @@ fn the_state_folder_must_be_usable() {
     }
 }
 
+/// What announcements need is looked at where it is named: certificates, a credential that others cannot read, a folder.
+#[test]
+fn what_announcements_need_must_be_usable() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let init = ["init", "--force", "--state", "state", "--push-service", URL];
+    assert_eq!(fieldgate(folder.path(), &init).code, 0);
+    let plain = config(folder.path());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for (name, mode) in [("token", 0o600), ("open-token", 0o644), ("file", 0o600)] {
+        fs::write(path(name), "token").expect("written");
+        fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).expect("it is ours");
+    }
+    fs::create_dir(path("app")).expect("made");
+    fs::set_permissions(path("app"), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    fs::write(path("app/d1.json"), "[]").expect("written");
+    let url = "url = \"https://app.example/\"";
+    for (table, told) in [
+        (format!("{url}\nca_file = \"{}\"", path("none.pem")), Some("announce.ca_file: ")),
+        (format!("{url}\nca_file = \"{}\"", path("token")), Some("announce.ca_file: ")),
+        (format!("{url}\ncredential_file = \"{}\"", path("none")), Some("announce.credential_file: ")),
+        (format!("{url}\ncredential_file = \"{}\"", path("open-token")), Some("announce.credential_file: ")),
+        (format!("folder = \"{}\"", path("file")), Some("announce.folder: ")),
+        (format!("{url}\ncredential_file = \"{}\"", path("token")), None),
+        (format!("folder = \"{}\"", path("app")), None),
+    ] {
+        fs::write(path("fieldgate.toml"), format!("{plain}\n[announce]\n{table}\n")).expect("written");
+        let checked = fieldgate(folder.path(), &["check"]);
+        match told {
+            Some(told) => assert!(checked.code == 2 && checked.err.contains(told), "{table}: {}", checked.err),
+            None => assert_eq!((checked.code, checked.out.as_str()), (0, "ok\n"), "{table}: {}", checked.err),
+        }
+    }
+}
+
 #[test]
 fn a_serial_port_that_is_missing_is_only_a_warning() {
     let folder = tempfile::tempdir().expect("a folder");
