@@ -140,9 +140,12 @@ impl Gateway {
         if self.announcements.target.is_none() {
             return self.forget_announced();
         }
+        // An announcement may have been on its way when the earlier run ended.
+        let granted = self.subscriptions.iter().filter(|entry| entry.granted().is_some());
+        let granted: Vec<Channel> = granted.map(|entry| (entry.device_id.clone(), entry.channel)).collect();
+        granted.into_iter().for_each(|channel| self.announcements.may_be_known(channel));
         self.keep_within_bound();
-        let channels = self.subscriptions.iter().map(|entry| (entry.device_id.clone(), entry.channel));
-        let channels: BTreeSet<Channel> = channels.chain(self.announcements.known.keys().cloned()).collect();
+        let channels: Vec<Channel> = self.announcements.known.keys().cloned().collect();
         channels.into_iter().for_each(|channel| self.look_at_announcement(channel));
     }
 
@@ -273,10 +276,7 @@ impl Gateway {
                 let waiting = all.waiting.entry(channel.clone()).or_insert(waiting);
                 waiting.until = now + waiting.backoff.fail(bounded(asked), random);
                 (waiting.hash, waiting.is_rejected) = (hash, false);
-                // The answer may be what was lost: should the channel end, it is told so.
-                if all.known.get(&channel).is_none_or(|known| known.is_over) {
-                    all.known.insert(channel.clone(), Known { hash: UNSURE, is_behind: true, is_over: false });
-                }
+                all.may_be_known(channel.clone());
             }
             Outcome::Unavailable(_) => {}
         }
@@ -370,6 +370,13 @@ impl Known {
 }
 
 impl Announcements {
+    /// Its application server may have a channel, since the answer may be what was lost: should it end, that is told.
+    fn may_be_known(&mut self, channel: Channel) {
+        if self.known.get(&channel).is_none_or(|known| known.is_over) {
+            self.known.insert(channel, Known { hash: UNSURE, is_behind: true, is_over: false });
+        }
+    }
+
     /// When a due one may be sent, as far as it is up to that one.
     fn allowed_at(&self, channel: &Channel) -> Instant {
         self.waiting.get(channel).map_or(Instant::ZERO, |waiting| waiting.until)

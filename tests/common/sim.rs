@@ -12,6 +12,8 @@
 //! delay, lose and never hear. A run is a loop over events in the order of their time. All chance comes from one seed,
 //! so a run that fails can be repeated. What must hold is written down in `check`.
 
+#[path = "sim/application.rs"]
+mod application;
 #[path = "sim/check.rs"]
 mod check;
 #[path = "sim/device.rs"]
@@ -38,6 +40,7 @@ use std::collections::BTreeMap;
 use fieldgate::random::SeededRandom;
 use fieldgate::wire::Role;
 
+use application::ApplicationServer;
 use check::Check;
 use device::{Device, DeviceEvent};
 use gateway::{Gateway, GatewayEvent};
@@ -97,6 +100,8 @@ pub enum Fault {
     NeverDeletes,
     /// The decoder changes an octet.
     ChangesOctets,
+    /// The shell says of announcements that they were accepted, and does not make them.
+    NeverAnnounces,
 }
 
 /// What happens, and to whom.
@@ -242,6 +247,9 @@ pub fn run(options: Options) -> Result<Report, Box<Violation>> {
     let posted_at = |device, channel| gateway.posted_at(device, channel);
     let is_kept = |token| service.is_kept(token);
     context.check.conclude(end, plan, &wanted, posted_at, is_kept, gateway.status().as_ref());
+    if let Some(known) = gateway.application_knows() {
+        context.check.conclude_announced(known, &gateway.all_posted_at());
+    }
     context.check.outcome()
 }
 
@@ -250,7 +258,10 @@ impl World {
         let mut dice = Dice(SeededRandom::new(options.seed.wrapping_mul(0x9e37_79b9) ^ 0x5eed));
         let plan = plan::Plan::draw(options.seed, options.climate, &mut dice);
         let devices: Vec<Device> = (0..plan.device_count).map(|at| Device::draw(at, &plan, &mut dice)).collect();
-        let (service, gateway) = (Service::new(&plan, &mut dice), Gateway::new(&plan, &devices, &mut dice));
+        let (service, gateway) = (
+            Service::new(&plan, &mut dice),
+            Gateway::new(&plan, &devices, ApplicationServer::draw(options.seed), &mut dice),
+        );
         let context = Context {
             now: 0,
             check: Check::new(options.bounds, devices.iter().map(|device| device.traits).collect()),

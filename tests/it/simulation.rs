@@ -126,7 +126,11 @@ mod a_faulty_shell_is_noticed {
 
     #[test]
     fn whose_flash_lies() {
-        expect(Fault::FlashLies, Climate::Network, &[Invariant::Subscribed, Invariant::Delivered]);
+        expect(
+            Fault::FlashLies,
+            Climate::Network,
+            &[Invariant::Subscribed, Invariant::Delivered, Invariant::Announced],
+        );
     }
 
     #[test]
@@ -147,6 +151,11 @@ mod a_faulty_shell_is_noticed {
     #[test]
     fn that_changes_a_message() {
         expect(Fault::ChangesOctets, Climate::Calm, &[Invariant::Intact]);
+    }
+
+    #[test]
+    fn that_announces_nothing() {
+        expect(Fault::NeverAnnounces, Climate::Calm, &[Invariant::Announced]);
     }
 
     #[test]

@@ -136,6 +136,21 @@ impl Check {
         count <= max
     }
 
+    /// An announcement is made.
+    pub fn announcing(&mut self, is_alone: bool, is_stored: bool, document: &str) {
+        self.expect(is_alone, Invariant::Announced, || format!("two at a time: {document}"));
+        self.expect(is_stored, Invariant::Announced, || format!("told before it is stored: {document}"));
+    }
+
+    /// What an application server knows in the end.
+    pub fn conclude_announced(
+        &mut self,
+        known: &BTreeMap<(String, u16), String>,
+        posted_at: &BTreeMap<(String, u16), String>,
+    ) {
+        self.expect(known == posted_at, Invariant::Announced, || format!("{known:?} is known of {posted_at:?}"));
+    }
+
     // What application servers and the service do.
 
     /// The service made a subscription.

@@ -19,6 +19,7 @@ use fieldgate::webpush::headers::Urgency;
 use fieldgate::webpush::resource::PushServiceUri;
 use fieldgate::wire::{ChannelId, DeviceId, Refusal, ToGateway};
 
+use super::application::ApplicationServer;
 use super::device::Device;
 use super::network::Down;
 use super::plan::Plan;
@@ -63,6 +64,11 @@ pub(super) enum GatewayEvent {
         life: u32,
         input: Input,
     },
+    /// An announcement was answered.
+    Announced {
+        life: u32,
+        input: Input,
+    },
     /// A pump reports.
     Heard {
         life: u32,
@@ -101,10 +107,11 @@ pub(super) struct Gateway {
     heard_at: u64,
     drained: u32,
     is_decoder_real: bool,
+    application: Option<ApplicationServer>,
 }
 
 impl Gateway {
-    pub fn new(plan: &Plan, devices: &[Device], dice: &mut Dice) -> Self {
+    pub fn new(plan: &Plan, devices: &[Device], application: Option<ApplicationServer>, dice: &mut Dice) -> Self {
         let (added, configured): (Vec<_>, Vec<_>) = devices.iter().partition(|device| device.is_added);
         let records = |devices: Vec<&Device>| devices.into_iter().map(Device::record).collect();
         Self {
@@ -126,6 +133,7 @@ impl Gateway {
             heard_at: 0,
             drained: 0,
             is_decoder_real: plan.is_decoder_real,
+            application,
         }
     }
 
@@ -142,7 +150,12 @@ impl Gateway {
         context.trace(|| format!("gateway starts with {} records", self.flash.len()));
         let service = PushServiceUri::parse(&format!("{ORIGIN}/subscribe")).expect("valid");
         let random = SeededRandom::new(self.random.next_u64());
-        self.core = Some(proto::Gateway::new(service, Box::new(random), Instant::ZERO));
+        let mut core = proto::Gateway::new(service, Box::new(random), Instant::ZERO);
+        if let Some(application) = &mut self.application {
+            core.announce_to("https://app.example/".to_owned());
+            application.is_asked = false;
+        }
+        self.core = Some(core);
         let mut stored = Vec::new();
         for (key, value) in self.flash.clone() {
             match Record::decode(&key, &value).expect("flash gives back what was written") {
@@ -192,6 +205,23 @@ impl Gateway {
     pub fn posted_at(&self, device: usize, channel: ChannelId) -> Option<String> {
         let subscription = self.core.as_ref()?.push_subscription(&self.ids[device], Some(channel))?;
         Some(subscription.endpoint.as_str().to_owned())
+    }
+
+    /// Where messages for all channels are posted.
+    pub fn all_posted_at(&self) -> BTreeMap<(String, u16), String> {
+        let status = self.status();
+        let devices = status.iter().flat_map(|status| &status.devices);
+        let channels = devices.flat_map(|device| device.channels.iter().map(|channel| (&device.id, channel.channel)));
+        let posted = channels.filter_map(|(device, channel)| {
+            let index = self.ids.iter().position(|id| id.as_str() == device)?;
+            Some(((device.clone(), channel), self.posted_at(index, ChannelId(channel))?))
+        });
+        posted.collect()
+    }
+
+    /// What the application server knows, if there is one.
+    pub fn application_knows(&self) -> Option<&BTreeMap<(String, u16), String>> {
+        self.application.as_ref().map(ApplicationServer::known)
     }
 
     /// Adds a device by command.
@@ -277,6 +307,10 @@ impl Gateway {
             }
             GatewayEvent::Stored { life } if life == self.life => self.stored(context),
             GatewayEvent::Decoded { life, input } if life == self.life => self.feed(input, context),
+            GatewayEvent::Announced { life, input } if life == self.life => {
+                self.application.iter_mut().for_each(|application| application.is_asked = false);
+                self.feed(input, context);
+            }
             GatewayEvent::Heard { life, device, heard } if life == self.life => self.heard(device, heard, context),
             // Of an earlier connection or life.
             _ => {}

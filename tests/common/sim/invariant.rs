@@ -29,6 +29,9 @@ pub enum Invariant {
     Promises,
     /// Each channel has the subscription that its device was told of.
     Subscribed,
+    /// The application server knows each subscription in use, and none that has ended; it is told one after another, and
+    /// only what is on flash.
+    Announced,
 }
 
 /// Limits of what must hold; a test lowers them to see that they are looked at.

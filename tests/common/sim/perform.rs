@@ -7,6 +7,7 @@ use fieldgate::time::Instant;
 use fieldgate::webpush::ece::{self, DecodeError};
 use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, ToDevice};
 
+use super::super::application::read;
 use super::super::pump::NotTaken;
 use super::super::upstream::{Upstream, connection_of, token};
 use super::super::{Context, Event, Fault};
@@ -67,8 +68,7 @@ impl Gateway {
                 context.check.acknowledging(token(message.as_str()));
                 self.upstream_perform(self.number(connection), output, context);
             }
-            // Nobody is told anything here.
-            Output::Announce { .. } => {}
+            Output::Announce { number, document, .. } => self.announce(number, &document, context),
             Output::Ping { connection }
             | Output::Monitor { connection, .. }
             | Output::Fetch { connection, .. }
@@ -78,6 +78,29 @@ impl Gateway {
                 self.upstream_perform(self.number(connection), output, context);
             }
         }
+    }
+
+    fn announce(&mut self, number: u64, document: &str, context: &mut Context) {
+        let is_stored = self.is_stored(document);
+        let Some(application) = &mut self.application else { return };
+        context.check.announcing(!application.is_asked, is_stored, document);
+        let is_deaf = context.fault == Some(Fault::NeverAnnounces);
+        let (pause, outcome) = application.take(document, context.is_healed, is_deaf);
+        let event = GatewayEvent::Announced { life: self.life, input: Input::Announced { number, outcome } };
+        context.after(pause, Event::Gateway(event));
+    }
+
+    /// Whether what is told is what a restart would find.
+    fn is_stored(&self, document: &str) -> bool {
+        let ((device, channel), endpoint) = read(document);
+        let records = self.flash.iter().filter_map(|(key, value)| Record::decode(key, value).ok());
+        let mut current = records.filter_map(|record| match record {
+            Record::Subscription(stored) => Some(stored),
+            _ => None,
+        });
+        let found = current.find(|stored| stored.device.as_str() == device && stored.channel.0 == channel);
+        let found = found.filter(|stored| !stored.leaving).map(|stored| stored.granted.send.as_str().to_owned());
+        found == endpoint
     }
 
     /// The number in the network of a connection of this life.
