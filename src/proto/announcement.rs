@@ -5,11 +5,11 @@
 //! never waits for a device, and nothing waits for it.
 //!
 //! ```text
-//! due --one at a time, in turn--> sent --Accepted-----> known, on flash; of an end: forgotten
-//!  ^                               |
-//!  +--- its own pause, it grows ---+--Failed--          it may be known all the same
-//!  +--- an hour, or a newer fact --+--Rejected--
-//!  +--- all wait, it grows --------+--Unavailable--
+//! due --that it may be known is on flash; one at a time, in turn--> sent --Accepted--> known; of an end: forgotten
+//!  ^                                                                 |
+//!  +------------------------ its own pause, which grows -------------+--Failed--
+//!  +------------------------ an hour, or a newer fact ---------------+--Rejected--
+//!  +------------------------ all wait, with a pause that grows ------+--Unavailable--
 //! ```
 //!
 //! Source: RFC 8030 §2 (the push resource goes to the application server by another way), §8.3.
@@ -30,7 +30,8 @@ use crate::wire::{ChannelId, DeviceId};
 /// A device's channel.
 pub type Channel = (DeviceId, ChannelId);
 
-/// The hash of something that the application server may have, since nobody knows what became of it.
+/// The hash of what the application server may have from the moment on in which it is sent, whatever becomes of the answer
+/// or of this process: should the channel end, it is told so.
 const UNSURE: [u8; ANNOUNCED_BYTES] = [0; ANNOUNCED_BYTES];
 
 /// How an announcement went.
@@ -64,6 +65,8 @@ pub struct Counts {
 struct Known {
     hash: [u8; ANNOUNCED_BYTES],
     is_behind: bool,
+    /// There is a record of it, be it an older one.
+    is_stored: bool,
     /// Nothing is to be known any more; the record goes.
     is_over: bool,
 }
@@ -132,7 +135,8 @@ impl Gateway {
 
     /// Takes up what an earlier run had accepted.
     pub(super) fn restore_announced(&mut self, channel: Channel, hash: [u8; ANNOUNCED_BYTES]) {
-        self.announcements.known.insert(channel, Known { hash, is_behind: false, is_over: false });
+        let known = Known { hash, is_behind: false, is_stored: true, is_over: false };
+        self.announcements.known.insert(channel, known);
     }
 
     /// All is known that an earlier run has left. Without a target nothing of it stays on flash.
@@ -140,12 +144,9 @@ impl Gateway {
         if self.announcements.target.is_none() {
             return self.forget_announced();
         }
-        // An announcement may have been on its way when the earlier run ended.
-        let granted = self.subscriptions.iter().filter(|entry| entry.granted().is_some());
-        let granted: Vec<Channel> = granted.map(|entry| (entry.device_id.clone(), entry.channel)).collect();
-        granted.into_iter().for_each(|channel| self.announcements.may_be_known(channel));
         self.keep_within_bound();
-        let channels: Vec<Channel> = self.announcements.known.keys().cloned().collect();
+        let channels = self.subscriptions.iter().map(|entry| (entry.device_id.clone(), entry.channel));
+        let channels: BTreeSet<Channel> = channels.chain(self.announcements.known.keys().cloned()).collect();
         channels.into_iter().for_each(|channel| self.look_at_announcement(channel));
     }
 
@@ -215,6 +216,12 @@ impl Gateway {
                 continue;
             };
             let all = &mut self.announcements;
+            if all.known.get(&channel).is_none_or(|known| known.is_over) {
+                let known = Known { hash: UNSURE, is_behind: true, is_stored: false, is_over: false };
+                all.known.insert(channel, known);
+                self.keep_within_bound();
+                continue;
+            }
             let number = all.next_number;
             all.next_number += 1;
             all.last = Some(channel.clone());
@@ -229,7 +236,8 @@ impl Gateway {
         if all.sent.is_some() || all.not_before > self.now {
             return None;
         }
-        let mut allowed = all.due.iter().filter(|channel| all.allowed_at(channel) <= self.now).peekable();
+        let is_allowed = |channel: &&Channel| all.allowed_at(channel) <= self.now && !all.is_being_stored(channel);
+        let mut allowed = all.due.iter().filter(is_allowed).peekable();
         let first = *allowed.peek()?;
         let after = allowed.find(|channel| all.last.as_ref().is_none_or(|last| *channel > last));
         Some(after.unwrap_or(first).clone())
@@ -265,7 +273,9 @@ impl Gateway {
         match outcome {
             Outcome::Accepted => {
                 all.waiting.remove(&channel);
-                all.known.insert(channel.clone(), Known { hash, is_behind: true, is_over: is_removal });
+                if let Some(known) = all.known.get_mut(&channel) {
+                    (known.hash, known.is_behind, known.is_over) = (hash, true, is_removal);
+                }
             }
             Outcome::Rejected => {
                 let waiting = Waiting { hash, until: now + longest, backoff: pauses(), is_rejected: true };
@@ -276,11 +286,9 @@ impl Gateway {
                 let waiting = all.waiting.entry(channel.clone()).or_insert(waiting);
                 waiting.until = now + waiting.backoff.fail(bounded(asked), random);
                 (waiting.hash, waiting.is_rejected) = (hash, false);
-                all.may_be_known(channel.clone());
             }
             Outcome::Unavailable(_) => {}
         }
-        self.keep_within_bound();
         self.look_at_announcement(channel);
     }
 
@@ -311,12 +319,12 @@ impl Gateway {
         let persisting = &self.persisting;
         // One write of a channel at a time, so that what is said of it afterwards is of the last one.
         let is_writing = |channel: &Channel| {
-            persisting.iter().any(|(_, subject)| matches!(subject, Subject::Announced(other) if other == channel))
+            persisting.iter().any(|(_, subject)| matches!(subject, Subject::Announced(other, _) if other == channel))
         };
         let mut behind = self.announcements.known.iter_mut().filter(|(_, known)| known.is_behind);
         let (channel, known) = behind.find(|(channel, _)| !is_writing(channel))?;
         known.is_behind = false;
-        let ((device, channel), subject) = (channel.clone(), Subject::Announced(channel.clone()));
+        let ((device, channel), subject) = (channel.clone(), Subject::Announced(channel.clone(), known.is_over));
         let change = if known.is_over {
             Change::Remove(Key::Announced(device, channel))
         } else {
@@ -326,12 +334,14 @@ impl Gateway {
     }
 
     /// What is known is on flash, or is not; what is over is forgotten then.
-    pub(super) fn announced_persisted(&mut self, channel: &Channel, stored: bool) {
-        let known = &mut self.announcements.known;
+    pub(super) fn announced_persisted(&mut self, channel: &Channel, was_over: bool, stored: bool) {
+        let Some(known) = self.announcements.known.get_mut(channel) else { return };
         if !stored {
-            known.get_mut(channel).into_iter().for_each(|known| known.is_behind = true);
-        } else if known.get(channel).is_some_and(|known| known.is_over && !known.is_behind) {
-            known.remove(channel);
+            known.is_behind = true;
+        } else if !was_over {
+            known.is_stored = true;
+        } else if known.is_over && !known.is_behind {
+            self.announcements.known.remove(channel);
         }
     }
 
@@ -370,11 +380,9 @@ impl Known {
 }
 
 impl Announcements {
-    /// Its application server may have a channel, since the answer may be what was lost: should it end, that is told.
-    fn may_be_known(&mut self, channel: Channel) {
-        if self.known.get(&channel).is_none_or(|known| known.is_over) {
-            self.known.insert(channel, Known { hash: UNSURE, is_behind: true, is_over: false });
-        }
+    /// Whether it is not yet on flash that a channel may be known.
+    fn is_being_stored(&self, channel: &Channel) -> bool {
+        self.known.get(channel).is_some_and(|known| !known.is_over && !known.is_stored)
     }
 
     /// When a due one may be sent, as far as it is up to that one.

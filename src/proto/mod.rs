@@ -88,7 +88,7 @@ enum Subject {
     Departure(SetUri),
     PendingAck(PushMessageUri),
     Stopped(DeviceId, ChannelId, bool),
-    Announced(announcement::Channel),
+    Announced(announcement::Channel, bool),
     Orphans(u8),
     Time,
     Device(DeviceId, Option<DeviceRecord>),
@@ -576,7 +576,7 @@ impl Gateway {
                 }
             }
             Subject::Departure(set) => self.departure_persisted(&set, stored),
-            Subject::Announced(channel) => self.announced_persisted(&channel, stored),
+            Subject::Announced(channel, is_over) => self.announced_persisted(&channel, is_over, stored),
             Subject::Stopped(device, channel, is_over) => {
                 self.stopped_persisted(&device, channel, is_over, stored);
             }

@@ -25,9 +25,9 @@ impl Gateway {
             .or_else(|| self.decode_output())
             .or_else(|| self.deliver_output())
             .or_else(|| self.acknowledge_output())
+            .or_else(|| self.announce_output())
             .or_else(|| self.persist_output())
             .or_else(|| self.reply_output())
-            .or_else(|| self.announce_output())
             .or_else(|| self.connection_output())
             .or_else(|| self.request_output())
     }
