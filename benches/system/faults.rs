@@ -71,6 +71,10 @@ pub async fn killed(options: Options, table: &mut Table) {
         let mut ours = Ours::start(COUNTED).await;
         let state = ours.site.path("device.state");
         let keeps = ["--state", state.as_str()];
+        // The first message is done with: this device knows nothing of it.
+        while ours.counter("acknowledged") == 0 {
+            settle().await;
+        }
         ours.restart_device(0, &keeps);
         settle().await;
         let parcels = ours.parcels(CONTENT);
