@@ -221,11 +221,12 @@ async fn a_ps_03_fifty_messages_across_the_move_are_relayed_once_each() {
     for message in &messages {
         device.tend(rig.await_gone(message)).await;
     }
-    let moved = rig.await_status(|status| status["alternatives"][0]["state"] == "in use");
+    let moved = rig.await_status(|status| {
+        status["alternatives"][0]["state"] == "in use" && status["counters"]["acknowledged"] == 50
+    });
     let status = device.tend(moved).await;
     assert_eq!(status["alternatives"][0]["service"], there.to_string());
-    assert_eq!((&status["counters"]["relayed"], &status["counters"]["acknowledged"]), (&50.into(), &50.into()));
-    assert_eq!(status["counters"]["connections"], 2);
+    assert_eq!((&status["counters"]["relayed"], &status["counters"]["connections"]), (&50.into(), &2.into()));
     assert_eq!(device.idle(Duration::from_millis(50)).await, [], "nothing comes twice");
 }
 
