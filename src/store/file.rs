@@ -12,6 +12,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use tracing::warn;
+
 use super::StoreError;
 use super::flash::{Flash, FlashError, Region};
 use crate::limits::STORE_BLOCK_BYTES;
@@ -26,8 +28,21 @@ pub const OTHERS: u32 = 0o077;
 pub struct FileFlash {
     folder: PathBuf,
     regions: [File; 2],
-    /// Unlocked by the kernel when the process ends, however it does.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// A lock on a file. When the process ends, however it does, the kernel takes it away.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    /// A child that is being started has a copy of the open file until it is another program: closing ours would leave it
+    /// locked until then.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            warn!("the state folder stays locked for a moment: {error}");
+        }
+    }
 }
 
 impl FileFlash {
@@ -53,7 +68,7 @@ impl FileFlash {
         let [a, b] = Region::BOTH.map(|region| open_private(&folder.join(file_name(region))));
         let regions = [a.map_err(failed)?, b.map_err(failed)?];
         sync_folder(folder).map_err(failed)?;
-        Ok(Self { folder: folder.to_owned(), regions, _lock: lock })
+        Ok(Self { folder: folder.to_owned(), regions, _lock: Lock(lock) })
     }
 
     fn file(&self, region: Region) -> &File {
@@ -154,5 +169,22 @@ impl Flash for FileFlash {
 
     fn set_aside(&mut self, region: Region) -> Result<(), FlashError> {
         self.copy(region).map_err(|error| flash_error(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a child holds that is not yet another program does not keep the folder locked.
+    #[test]
+    fn a_folder_that_was_left_is_free_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let flash = FileFlash::open(folder.path()).expect("it opens");
+        let of_a_child = flash._lock.0.try_clone().expect("a copy");
+        assert!(matches!(FileFlash::open(folder.path()), Err(StoreError::InUse { .. })));
+        drop(flash);
+        FileFlash::open(folder.path()).expect("it is free");
+        drop(of_a_child);
     }
 }

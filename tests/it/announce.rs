@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio_rustls::TlsAcceptor;
 
-use crate::process::Site;
+use crate::process::{Site, await_true};
 use crate::rig::{self, Rig};
 
 /// A request as the application server saw it: its line, its `Authorization`, and its content.
@@ -222,7 +222,8 @@ async fn a_ua_08_a_file_is_its_owners_alone() {
     let open = folder.path().join("open");
     std::fs::write(&open, "for all").expect("written");
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).expect("it is ours");
-    match as_nobody(&open).zip(as_nobody(&path)) {
+    let can_read = |path: &Path| as_nobody(&["cat", path.to_str().expect("text")]);
+    match can_read(&open).zip(can_read(&path)) {
         Some((can_look, can_read)) => assert!(can_look && !can_read, "another user can read it, or nothing"),
         None => println!("skipped: another user needs root and the command setpriv"),
     }
@@ -232,14 +233,45 @@ async fn a_ua_08_a_file_is_its_owners_alone() {
     rig::await_true(|| !path.exists()).await;
 }
 
-/// Whether another user can read a file; none where that cannot be tried.
-fn as_nobody(path: &Path) -> Option<bool> {
+/// Whether a command works for another user; none where that cannot be tried.
+fn as_nobody(command: &[&str]) -> Option<bool> {
     let setpriv = |command: &[&str]| {
         let identity = ["--reuid=65534", "--regid=65534", "--clear-groups"];
         Command::new("setpriv").args(identity).args(command).output().map(|output| output.status.success())
     };
     setpriv(&["true"]).ok().filter(|works| *works)?;
-    setpriv(&["cat", path.to_str()?]).ok()
+    setpriv(command).ok()
+}
+
+/// A-UA-08: the control socket, which tells subscriptions as well, is closed to others by its own mode, wherever it is. What
+/// the application server does not want is for a person to know.
+#[test]
+fn a_ua_08_the_control_socket_is_closed_to_others() {
+    let (site, _service) = Site::with_service();
+    site.configure(&[("d1", site.device_link("d1"))]);
+    let (config, folder) = (site.path("fieldgate.toml"), tempfile::tempdir().expect("a folder"));
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let socket = folder.path().join("control.sock").display().to_string();
+    let text = std::fs::read_to_string(&config).expect("readable");
+    // The push service takes the request, and has nothing there.
+    let (authority, ca) = (site.authority(), site.ca.display());
+    let announce = format!("[announce]\nurl = \"https://{authority}/devices\"\nca_file = \"{ca}\"\n");
+    std::fs::write(&config, format!("control = \"{socket}\"\n{text}{announce}")).expect("written");
+    let _gateway = site.start_gateway();
+    await_true("it is not wanted", || site.status()["announcements"]["rejected"] == 1);
+    let told = String::from_utf8(site.command(&["status"]).stdout).expect("text");
+    assert!(told.contains("attention     the application server does not want 1 of them"), "{told}");
+    assert!(told.contains("the answer was 404") && !told.contains("devices?"), "{told}");
+
+    let mode = |mode| std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+    assert_eq!(std::fs::metadata(&socket).expect("there").permissions().mode() & 0o007, 0);
+    let show = [env!("CARGO_BIN_EXE_fieldgate"), "device", "show", "d1", "--control", &socket];
+    let closed = as_nobody(&show);
+    mode(0o666);
+    match closed.zip(as_nobody(&show)) {
+        Some((closed, open)) => assert!(!closed && open, "it is the mode that keeps others out"),
+        None => println!("skipped: another user needs root and the command setpriv"),
+    }
 }
 
 /// A-UA-08: what is not https is refused before anything starts, and never repeated.
