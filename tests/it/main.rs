@@ -15,6 +15,7 @@ mod tls_records;
 
 mod alternatives;
 mod announce;
+mod announce_kill;
 mod board_files;
 mod command_line;
 mod config_commands;
