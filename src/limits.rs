@@ -110,6 +110,12 @@ pub const DISPLACED_WINDOW_MS: u64 = 600_000;
 pub const DISPLACED_PAUSE_MS: u64 = 900_000;
 /// Messages of which it is remembered that they came, so that each counts once against floods.
 pub const FLOOD_SEEN_COUNT: usize = 512;
+/// Slices in which the messages of a minute are counted.
+pub const FLOOD_SLICE_COUNT: usize = 12;
+/// How long such a slice is, in milliseconds.
+pub const FLOOD_SLICE_MS: u64 = 5_000;
+/// Channels of which it is remembered that too many messages came; the oldest is forgotten first.
+pub const FLOOD_STOPPED_COUNT_MAX: usize = SUBSCRIPTION_COUNT_MAX;
 /// Messages a minute that a device may be said to take at most.
 pub const FLOOD_PER_MINUTE_MAX: u32 = 60_000;
 /// First and longest pause before an announcement is made again, in milliseconds.
@@ -147,6 +153,7 @@ pub const TIME_RECORD_INTERVAL_S: u64 = 6 * 3_600;
 pub const RECORD_BYTES_MAX: usize = 2_560;
 
 const _: () = assert!(4 * URI_BYTES_MAX + 128 <= RECORD_BYTES_MAX);
+const _: () = assert!(FLOOD_SLICE_COUNT as u64 * FLOOD_SLICE_MS == 60_000);
 const _: () = assert!(HOLD_MS_MIN <= HOLD_MS);
 const _: () = assert!(ALTERNATIVE_COUNT_MAX <= ALTERNATIVE_FAILED_COUNT_MAX);
 const _: () = assert!(ALTERNATIVE_RETRY_MS_MIN < ALTERNATIVE_RETRY_MS_MAX && MOVE_PAUSE_MS_MIN < MOVE_PAUSE_MS_MAX);

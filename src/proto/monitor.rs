@@ -120,9 +120,9 @@ impl MonitorTable {
         self.monitors.iter().filter_map(|monitor| monitor.outdated_since).min()
     }
 
-    /// Whether a request is one whose place another one of ours takes.
-    pub fn is_outdated(&self, id: MonitorId) -> bool {
-        self.monitors.iter().any(|monitor| monitor.id == id && monitor.outdated_since.is_some())
+    /// Whether nothing of ours takes the place of a request: it is wanted, and the one on the connection in use.
+    pub fn is_in_place(&self, id: MonitorId) -> bool {
+        self.monitors.iter().any(|monitor| monitor.id == id && monitor.wanted)
     }
 
     /// Opens the next request that is due.
