@@ -51,6 +51,9 @@ pub const UNDELIVERABLE_URI_COUNT_MAX: usize = 256;
 
 /// First pause before a connection is tried again, in milliseconds.
 pub const BACKOFF_MS_MIN: u64 = 500;
+/// Longest pause before a lost connection is tried again for the first time, in milliseconds: a thousand gateways that lost
+/// one service in the same moment come back over seconds.
+pub const BACKOFF_MS_FIRST_MAX: u64 = 4_500;
 /// Longest pause before a connection is tried again, in milliseconds.
 pub const BACKOFF_MS_MAX: u64 = 60_000;
 
@@ -78,7 +81,7 @@ const _: () = assert!(PROMISED_STREAMS_MAX <= DELIVERY_SLOT_COUNT);
 const _: () = assert!(PLAINTEXT_BYTES_MAX == 3993);
 // A push adds its tag, message id, channel and length to the plaintext: 1 + 8 + 3 + 2 octets at most.
 const _: () = assert!(PLAINTEXT_BYTES_MAX + 14 <= LINK_MESSAGE_BYTES_MAX);
-const _: () = assert!(BACKOFF_MS_MIN < BACKOFF_MS_MAX);
+const _: () = assert!(BACKOFF_MS_MIN < BACKOFF_MS_FIRST_MAX && BACKOFF_MS_FIRST_MAX < BACKOFF_MS_MAX);
 const _: () = assert!(DEVICE_SEEN_COUNT >= 2 * DELIVERY_PER_DEVICE_MAX);
 
 /// The shortest time a message may be held, however little of its lifetime the service says is left, in milliseconds.

@@ -96,7 +96,8 @@ impl Gateway {
         if is_backlog || !self.seen.is_first(tag) {
             return;
         }
-        let Some(entry) = self.subscriptions.get_mut(route.subscription) else { return };
+        let entry = self.subscriptions.get_mut(route.subscription).filter(|entry| !entry.is_leaving());
+        let Some(entry) = entry else { return };
         if entry.arrivals.count(limit, now) {
             self.stop_flood(route.subscription);
         }

@@ -209,6 +209,24 @@ fn a_gap_05_a_flood_of_undeliverable_messages_is_one() {
     assert_eq!((rig.gateway.status().flooded, rig.acknowledgements()), (vec![("a".to_owned(), 1)], 0));
 }
 
+/// What was on its way when a flood ended its subscription is no second one.
+#[test]
+fn a_flood_ends_its_subscription_once() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.add_device_with("a", &[1], flooded(1));
+    rig.wait(10_000);
+    let send = rig.send_uri("a");
+    let slots: Vec<SlotId> = (0..5)
+        .filter_map(|n| rig.promise(message(&format!("m{n}")), Some(send.clone())))
+        .map(|(slot, _)| slot)
+        .collect();
+    for slot in slots {
+        rig.feed(Input::PushFailed { connection: rig.on, slot, content: Some(ContentError::TooLarge) });
+    }
+    let status = rig.gateway.status();
+    assert_eq!((status.flooded.len(), status.counters.floods, status.counters.undeliverable), (1, 1, 5));
+}
+
 /// A-UA-44: a limit is one of messages a minute however they are spread over it.
 #[test]
 fn a_ua_44_a_thousand_in_a_minute_are_more_than_six_hundred() {
