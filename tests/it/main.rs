@@ -22,6 +22,7 @@ mod config_text;
 
 mod disk_faults;
 mod end_to_end_content;
+mod flood;
 mod foreign_service;
 mod fuzz_corpus;
 mod http2_messages;
@@ -47,6 +48,7 @@ mod store_log;
 mod store_writer;
 mod tls_on_the_wire;
 mod trust_faults;
+mod urgency;
 mod walks;
 mod withdrawing;
 

@@ -11,12 +11,12 @@ use fieldgate::control::{self, Request};
 use fieldgate::gateway;
 use fieldgate::gateway::supervisor::{News, Order, Supervisor};
 use fieldgate::proto::device::Options;
-use fieldgate::sender::Sender;
+use fieldgate::sender::{SendError, Sender};
 use fieldgate::service::alternative::Alternative;
 use fieldgate::service::{Running, Service, ServiceOptions};
 use fieldgate::transport::endpoint::LinkEndpoint;
 use fieldgate::transport::properties::Trust;
-use fieldgate::webpush::headers::Ttl;
+use fieldgate::webpush::headers::{Ttl, Urgency};
 use fieldgate::webpush::resource::PushMessageUri;
 use fieldgate::webpush::subscription::PushSubscription;
 use fieldgate::wire::ChannelId;
@@ -252,8 +252,18 @@ impl Rig {
 
     /// Sends a message; it is accepted.
     pub async fn send(&mut self, subscription: &PushSubscription, text: &str) -> PushMessageUri {
-        let sent = self.sender(subscription).send(subscription, text.as_bytes(), Ttl::from_secs(600)).await;
-        sent.expect("accepted").accepted.message
+        self.try_send(subscription, text).await.expect("accepted")
+    }
+
+    /// Sends a message.
+    pub async fn try_send(&mut self, subscription: &PushSubscription, text: &str) -> Result<PushMessageUri, SendError> {
+        let sent = self.sender(subscription).send(subscription, text.as_bytes(), Ttl::from_secs(600)).await?;
+        Ok(sent.accepted.message)
+    }
+
+    /// From now on messages to the service of a subscription matter so much.
+    pub fn set_urgency(&mut self, subscription: &PushSubscription, urgency: Urgency) {
+        self.sender(subscription).set_urgency(urgency);
     }
 
     /// Whether the service still holds a message.
