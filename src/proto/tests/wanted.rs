@@ -350,9 +350,14 @@ fn a_gap_06_moving_is_no_displacement() {
         rig.feed(Input::GoingAway { connection: old });
         rig.connect();
         rig.feed(Input::MonitorEnded { connection: old, monitor, next: Next::Displaced });
+        // A request that was late on the old connection displaces the one on the new connection.
+        let late = monitors(&mut rig).last().expect("on the new connection").1;
+        ended(&mut rig, late, Next::Displaced);
         rig.feed(Input::ConnectionClosed { connection: old, trouble: Trouble::Ended });
-        monitor = monitors(&mut rig).last().expect("on the new connection").1;
+        rig.wait(BACKOFF_MS_MAX);
+        monitor = monitors(&mut rig).last().expect("asked again").1;
     }
+    rig.wait(STABLE_MS);
     ended(&mut rig, monitor, Next::Displaced);
     assert_eq!((monitors(&mut rig).len(), rig.gateway.uplink_state()), (1, "connected"), "the first one of another");
 }
