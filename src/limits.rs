@@ -109,6 +109,8 @@ pub const MONITOR_OUTDATED_MS_MAX: u64 = 10_000;
 pub const DISPLACED_COUNT_MAX: usize = 3;
 /// See [`DISPLACED_COUNT_MAX`], in milliseconds.
 pub const DISPLACED_WINDOW_MS: u64 = 600_000;
+/// Displacements that follow one another sooner count as one, in milliseconds.
+pub const DISPLACED_TOGETHER_MS: u64 = 1_000;
 /// How long a gateway that was displaced leaves the field to the other one, in milliseconds.
 pub const DISPLACED_PAUSE_MS: u64 = 900_000;
 /// Messages of which it is remembered that they came, so that each counts once against floods.
