@@ -80,7 +80,6 @@ mod tests {
             (ceiling, longest) = ((3 * pause).min(BACKOFF_MS_MAX), longest.max(pause));
         }
         assert!(longest > BACKOFF_MS_MAX * 5 / 6);
-        backoff.reset();
         for _ in 0..400 {
             backoff.reset();
             let pause = backoff.fail(&mut random).as_millis() as u64;

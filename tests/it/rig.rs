@@ -162,7 +162,11 @@ impl Rig {
     pub fn start_gateway(&mut self) {
         let (order, orders) = mpsc::channel(1);
         let supervisor = Orders { orders, told: Rc::clone(&self.told) };
-        let task = tokio::task::spawn_local(gateway::run(self.config.clone(), supervisor));
+        let running = gateway::run(self.config.clone(), supervisor);
+        let task = tokio::task::spawn_local(async {
+            // Who waits for it waits in vain, and should know why.
+            running.await.inspect_err(|error| eprintln!("the gateway did not start: {error}"))
+        });
         self.gateway = Some((task, order));
     }
 
