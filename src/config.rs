@@ -449,7 +449,11 @@ fn read_options(reader: &mut Reader, section: &Section, uses: &mut Uses) -> Opti
     Options { push_service, isolated, application_server_key, pending_acks, flood_per_minute, undeliverable }
 }
 
-fn undeliverable(text: &str) -> Result<Undeliverable, Problem> {
+/// Reads what is done about messages that can never be delivered.
+///
+/// # Errors
+/// The words that mean something.
+pub fn undeliverable(text: &str) -> Result<Undeliverable, Problem> {
     match text {
         "keep" => Ok(Undeliverable::Keep),
         "acknowledge" => Ok(Undeliverable::Acknowledge),
@@ -539,6 +543,9 @@ pub fn device(
     let (min, max) = (LINK_MTU_BYTES_MIN as u32, LINK_MTU_BYTES_MAX as u32);
     if !(min..=max).contains(&u32::from(mtu)) {
         return Err(("mtu", Problem::OutOfBounds { min, max }));
+    }
+    if options.flood_per_minute.is_some_and(|limit| !(1..=FLOOD_PER_MINUTE_MAX).contains(&limit)) {
+        return Err(("flood_per_minute", Problem::OutOfBounds { min: 1, max: FLOOD_PER_MINUTE_MAX }));
     }
     let channels = if channels.is_empty() { vec![CHANNEL_DEFAULT] } else { channels };
     Ok(Device { id, link, channels, mtu, options })

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 
 use self::reload::Reloaded;
@@ -129,7 +129,10 @@ pub async fn run(config: Config, mut supervisor: impl Supervisor) -> Result<(), 
     let (mut shell, mut control) = Shell::start(config)?;
     let mut path = path_monitor();
     let mut report = Report::new(&supervisor, shell.start);
-    let mut look = interval(Duration::from_secs(SURROUNDINGS_LOOK_S));
+    // Before the first request there is: what it asks for depends on it.
+    shell.look();
+    let pause = Duration::from_secs(SURROUNDINGS_LOOK_S);
+    let mut look = interval_at(shell.start + pause, pause);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     info!(devices = shell.devices.len(), service = shell.service(), "ready");
     supervisor.tell(News::Ready);
@@ -593,6 +596,8 @@ impl Shell {
         status["announcement_error"] = json!(announcement_error.filter(|_| core.announcements.due > 0));
         status["last_error"] = json!(self.upstream.last_error());
         status["octets"] = json!(self.upstream.octets());
+        status["power"] = json!(self.circumstances.map(|(power, _)| power.as_str()));
+        status["metered"] = json!(self.circumstances.map(|(_, is_metered)| is_metered));
         status["state_warning"] = json!(self.write_failure.as_ref().or(self.damage.as_ref()));
         status["configuration"] = json!(self.reloaded.note());
         status["uptime_s"] = json!(self.start.elapsed().as_secs());

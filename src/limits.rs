@@ -51,6 +51,9 @@ pub const UNDELIVERABLE_URI_COUNT_MAX: usize = 256;
 
 /// First pause before a connection is tried again, in milliseconds.
 pub const BACKOFF_MS_MIN: u64 = 500;
+/// Longest pause before a lost connection is tried again for the first time, in milliseconds: a thousand gateways that lost
+/// one service in the same moment come back over seconds.
+pub const BACKOFF_MS_FIRST_MAX: u64 = 4_500;
 /// Longest pause before a connection is tried again, in milliseconds.
 pub const BACKOFF_MS_MAX: u64 = 60_000;
 
@@ -78,7 +81,7 @@ const _: () = assert!(PROMISED_STREAMS_MAX <= DELIVERY_SLOT_COUNT);
 const _: () = assert!(PLAINTEXT_BYTES_MAX == 3993);
 // A push adds its tag, message id, channel and length to the plaintext: 1 + 8 + 3 + 2 octets at most.
 const _: () = assert!(PLAINTEXT_BYTES_MAX + 14 <= LINK_MESSAGE_BYTES_MAX);
-const _: () = assert!(BACKOFF_MS_MIN < BACKOFF_MS_MAX);
+const _: () = assert!(BACKOFF_MS_MIN < BACKOFF_MS_FIRST_MAX && BACKOFF_MS_FIRST_MAX < BACKOFF_MS_MAX);
 const _: () = assert!(DEVICE_SEEN_COUNT >= 2 * DELIVERY_PER_DEVICE_MAX);
 
 /// The shortest time a message may be held, however little of its lifetime the service says is left, in milliseconds.
@@ -106,10 +109,18 @@ pub const MONITOR_OUTDATED_MS_MAX: u64 = 10_000;
 pub const DISPLACED_COUNT_MAX: usize = 3;
 /// See [`DISPLACED_COUNT_MAX`], in milliseconds.
 pub const DISPLACED_WINDOW_MS: u64 = 600_000;
+/// Displacements that follow one another sooner count as one, in milliseconds.
+pub const DISPLACED_TOGETHER_MS: u64 = 1_000;
 /// How long a gateway that was displaced leaves the field to the other one, in milliseconds.
 pub const DISPLACED_PAUSE_MS: u64 = 900_000;
 /// Messages of which it is remembered that they came, so that each counts once against floods.
 pub const FLOOD_SEEN_COUNT: usize = 512;
+/// Slices in which the messages of a minute are counted.
+pub const FLOOD_SLICE_COUNT: usize = 12;
+/// How long such a slice is, in milliseconds.
+pub const FLOOD_SLICE_MS: u64 = 5_000;
+/// Channels of which it is remembered that too many messages came; the oldest is forgotten first.
+pub const FLOOD_STOPPED_COUNT_MAX: usize = SUBSCRIPTION_COUNT_MAX;
 /// Messages a minute that a device may be said to take at most.
 pub const FLOOD_PER_MINUTE_MAX: u32 = 60_000;
 /// First and longest pause before an announcement is made again, in milliseconds.
@@ -147,6 +158,7 @@ pub const TIME_RECORD_INTERVAL_S: u64 = 6 * 3_600;
 pub const RECORD_BYTES_MAX: usize = 2_560;
 
 const _: () = assert!(4 * URI_BYTES_MAX + 128 <= RECORD_BYTES_MAX);
+const _: () = assert!(FLOOD_SLICE_COUNT as u64 * FLOOD_SLICE_MS == 60_000);
 const _: () = assert!(HOLD_MS_MIN <= HOLD_MS);
 const _: () = assert!(ALTERNATIVE_COUNT_MAX <= ALTERNATIVE_FAILED_COUNT_MAX);
 const _: () = assert!(ALTERNATIVE_RETRY_MS_MIN < ALTERNATIVE_RETRY_MS_MAX && MOVE_PAUSE_MS_MIN < MOVE_PAUSE_MS_MAX);

@@ -9,7 +9,7 @@ use super::control::Socket;
 use super::{Failure, Outcome, say};
 use crate::config::{self, MTU_DEFAULT};
 use crate::control::Request;
-use crate::proto::device::{Isolation, Options, PendingAcks};
+use crate::proto::device::{Isolation, Options, PendingAcks, Undeliverable};
 use crate::webpush::vapid::ApplicationServerKey;
 use crate::wire::ChannelId;
 
@@ -54,6 +54,12 @@ enum Action {
         /// When what it has acknowledged is written to flash: when the push service does not answer, or always first
         #[arg(long, value_name = "auto|flash", value_parser = config::pending_acks, default_value = "auto")]
         pending_acks: PendingAcks,
+        /// Messages a minute beyond which a subscription is ended; no limit if none is named
+        #[arg(long, value_name = "N")]
+        flood_per_minute: Option<u32>,
+        /// What is done about a message that cannot be decrypted or is too long for the device
+        #[arg(long, value_name = "keep|acknowledge", value_parser = config::undeliverable, default_value = "keep")]
+        undeliverable: Undeliverable,
     },
     /// List the devices
     List {
@@ -102,14 +108,26 @@ enum Action {
 pub fn run(args: Args) -> Outcome {
     let Args { socket, action } = args;
     match action {
-        Action::Add { id, link, channel, mtu, push_service, isolated, application_server_key, pending_acks } => {
+        Action::Add {
+            id,
+            link,
+            channel,
+            mtu,
+            push_service,
+            isolated,
+            application_server_key,
+            pending_acks,
+            flood_per_minute,
+            undeliverable,
+        } => {
             let channels = channel.iter().copied().map(ChannelId).collect();
             let options = Options {
                 push_service,
                 isolated: isolated.unwrap_or_default(),
                 application_server_key,
                 pending_acks,
-                ..Options::default()
+                flood_per_minute,
+                undeliverable,
             };
             config::device(&id, &link, channels, mtu, options.clone())
                 .map_err(|(key, problem)| Failure::usage(format_args!("{}: {problem}", argument(key))))?;
@@ -148,6 +166,7 @@ fn argument(key: &'static str) -> &'static str {
         "link" => "--link",
         "channels" => "--channel",
         "mtu" => "--mtu",
+        "flood_per_minute" => "--flood-per-minute",
         other => other,
     }
 }

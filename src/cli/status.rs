@@ -43,9 +43,12 @@ pub fn run(args: Args) -> Outcome {
         }
     }
     say_announcements(&status["announcements"], status["announcement_error"].as_str())?;
-    if status["urgency"] != "very-low" {
-        say(format_args!("urgency       {} and more is wanted, by power and network", text(&status["urgency"])))?;
+    if status["uplink"] == "displaced" {
+        say("attention     another gateway has the identity of this one: stop one, and reset it with fieldgate reset")?;
     }
+    let network = if status["metered"] == true { "metered" } else { "unmetered" };
+    let (urgency, power) = (text(&status["urgency"]), text(&status["power"]));
+    say(format_args!("urgency       {urgency} and more is wanted (power: {power}; network: {network})"))?;
     for flooded in status["flooded"].as_array().into_iter().flatten() {
         let (device, channel) = (text(&flooded[0]), &flooded[1]);
         let next = format!("fieldgate device rotate {device} --channel {channel}");

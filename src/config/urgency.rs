@@ -32,6 +32,17 @@ pub enum Power {
     LowBattery,
 }
 
+impl Power {
+    /// In words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mains => "mains",
+            Self::Battery => "battery",
+            Self::LowBattery => "low battery",
+        }
+    }
+}
+
 impl Default for UrgencyPolicy {
     fn default() -> Self {
         Self {

@@ -16,9 +16,9 @@
 use super::backoff::{Backoff, Decorrelated};
 use super::keep_alive::KeepAlives;
 use crate::limits::{
-    BACKOFF_MS_MAX, BACKOFF_MS_MIN, CONNECTION_AGE_S_MAX, CONNECTION_REFUSALS_MAX, CONNECTION_STREAMS_MAX,
-    DRAIN_MS_MAX, DRAIN_MS_MIN, KEEP_ALIVE_WAIT_MS_MAX, MOVE_PAUSE_MS_MAX, MOVE_PAUSE_MS_MIN, PATH_WAKE_MS_MIN,
-    REPLACE_PAUSE_MS, STABLE_MS,
+    BACKOFF_MS_FIRST_MAX, BACKOFF_MS_MAX, BACKOFF_MS_MIN, CONNECTION_AGE_S_MAX, CONNECTION_REFUSALS_MAX,
+    CONNECTION_STREAMS_MAX, DRAIN_MS_MAX, DRAIN_MS_MIN, KEEP_ALIVE_WAIT_MS_MAX, MOVE_PAUSE_MS_MAX, MOVE_PAUSE_MS_MIN,
+    PATH_WAKE_MS_MIN, REPLACE_PAUSE_MS, STABLE_MS,
 };
 use crate::random::{Random, between_ms};
 use crate::time::{Duration, Instant};
@@ -131,7 +131,7 @@ impl Uplink {
             old: None,
             attempt: Attempt::Due { at: now },
             dead: None,
-            backoff: Decorrelated::new(BACKOFF_MS_MIN, BACKOFF_MS_MAX),
+            backoff: Decorrelated::new(BACKOFF_MS_MIN, BACKOFF_MS_FIRST_MAX, BACKOFF_MS_MAX),
             keep_alive: KeepAlives::for_port(port),
             trouble: None,
             replaced_at: None,

@@ -1,7 +1,8 @@
 //! Subscriptions that get more messages than their device is to take: they are ended, and stay so until somebody asks.
 //!
-//! Each message counts once, when it comes by itself for the first time: not when it comes again, not when what is stored
-//! was asked for, and not when it is older than the connection, since all that waited comes at once on a new one.
+//! Each message counts once, when it comes by itself for the first time, whether it can be delivered or not: not when it
+//! comes again, not when what is stored was asked for, and not when it is older than the connection, since all that waited
+//! comes at once on a new one.
 //!
 //! Source: RFC 8030 §8.4.
 
@@ -11,18 +12,20 @@ use super::delivery::SlotId;
 use super::record::{Key, Record, Tag};
 use super::subscription::SubscriptionId;
 use super::{Gateway, Subject};
-use crate::limits::FLOOD_SEEN_COUNT;
+use crate::limits::{FLOOD_SEEN_COUNT, FLOOD_SLICE_COUNT, FLOOD_SLICE_MS, FLOOD_STOPPED_COUNT_MAX};
 use crate::time::{Duration, Instant};
 use crate::wire::{ChannelId, DeviceId};
 
-const MINUTE_MS: u64 = 60_000;
+/// By how much a message may be older than its service says, which tells both times in whole seconds.
+const AGE_RESOLUTION: Duration = Duration::from_secs(1);
 
-/// How full a subscription's minute is: a bucket that a limit of messages fills, and that runs empty in a minute.
-#[derive(Debug)]
+/// Messages of a subscription in the last minute, counted in slices of it. What came in the slice that the minute began in
+/// is not among them: they are never more than came within a minute.
+#[derive(Debug, Default)]
 pub struct Arrivals {
-    /// In sixty-thousandths of a message, so that a millisecond takes away as many as the limit.
-    level: u64,
-    at: Instant,
+    counts: [u32; FLOOD_SLICE_COUNT],
+    /// The number of the newest slice since the start.
+    slice: u64,
 }
 
 /// The messages that counted, the oldest forgotten first.
@@ -39,19 +42,22 @@ pub(super) struct Stopped {
     pub(super) is_behind: bool,
 }
 
-impl Default for Arrivals {
-    fn default() -> Self {
-        Self { level: 0, at: Instant::ZERO }
-    }
-}
-
 impl Arrivals {
     /// Counts a message. Whether that is more than the limit a minute.
     fn count(&mut self, per_minute: u32, now: Instant) -> bool {
-        let drained = now.since(self.at).as_millis() as u64;
-        self.level = self.level.saturating_sub(drained.saturating_mul(u64::from(per_minute))) + MINUTE_MS;
-        self.at = now;
-        self.level > u64::from(per_minute) * MINUTE_MS
+        let slice = now.as_millis() / FLOOD_SLICE_MS;
+        let begun = slice.saturating_sub(self.slice).min(FLOOD_SLICE_COUNT as u64);
+        for number in 0..begun {
+            *self.at(slice - number) = 0;
+        }
+        self.slice = slice;
+        let newest = self.at(slice);
+        *newest = newest.saturating_add(1);
+        self.counts.iter().map(|&count| u64::from(count)).sum::<u64>() > u64::from(per_minute)
+    }
+
+    fn at(&mut self, slice: u64) -> &mut u32 {
+        &mut self.counts[(slice % FLOOD_SLICE_COUNT as u64) as usize]
     }
 }
 
@@ -80,16 +86,18 @@ impl Gateway {
         let now = self.now;
         let Some(slot) = self.delivery.get_mut(id).filter(|slot| slot.is_live) else { return };
         let (route, connection, tag) = (slot.route, slot.connection, Tag::of(slot.message.as_str()));
-        let age = slot.age.unwrap_or(Duration::ZERO);
+        let age = slot.age;
         let Some(route) = route else { return };
         let limit = self.devices.get(route.device).and_then(|device| device.options.flood_per_minute);
         let Some(limit) = limit else { return };
         let since = self.upstreams.of(connection).and_then(|upstream| upstream.uplink.since(connection));
-        let is_backlog = since.is_none_or(|since| age > now.since(since));
+        let is_older = |since| age.is_some_and(|age| age + AGE_RESOLUTION > now.since(since));
+        let is_backlog = since.is_none_or(is_older);
         if is_backlog || !self.seen.is_first(tag) {
             return;
         }
-        let Some(entry) = self.subscriptions.get_mut(route.subscription) else { return };
+        let entry = self.subscriptions.get_mut(route.subscription).filter(|entry| !entry.is_leaving());
+        let Some(entry) = entry else { return };
         if entry.arrivals.count(limit, now) {
             self.stop_flood(route.subscription);
         }
@@ -105,8 +113,19 @@ impl Gateway {
             }
         }
         self.counters.floods += 1;
-        self.stopped.push(Stopped { device, channel, is_over: false, is_behind: true });
+        self.remember_stopped(device, channel);
         self.reconcile_monitors();
+    }
+
+    /// At the bound the oldest is forgotten.
+    fn remember_stopped(&mut self, device: DeviceId, channel: ChannelId) {
+        let mut remembered = self.stopped.iter_mut().filter(|it| !it.is_over);
+        if let Some(oldest) = remembered.next()
+            && remembered.count() + 1 == FLOOD_STOPPED_COUNT_MAX
+        {
+            (oldest.is_over, oldest.is_behind) = (true, true);
+        }
+        self.stopped.push(Stopped { device, channel, is_over: false, is_behind: true });
     }
 
     /// Whether a channel is not to be subscribed by itself.
@@ -126,15 +145,26 @@ impl Gateway {
         channels
     }
 
-    /// All devices are known: of others nothing needs to be remembered.
+    /// All devices are known: of others nothing needs to be remembered. What the process could not end any more is ended.
     pub(super) fn settle_stopped(&mut self) {
-        let devices = &self.devices;
+        let (now, devices, stopped) = (self.now, &self.devices, &self.stopped);
+        let is_stopped =
+            |device: &DeviceId, channel| stopped.iter().any(|it| it.device == *device && it.channel == channel);
+        for entry in self.subscriptions.iter_mut().filter(|entry| is_stopped(&entry.device_id, entry.channel)) {
+            if !entry.is_leaving() {
+                entry.leave(now);
+            }
+        }
         for stopped in self.stopped.iter_mut().filter(|it| devices.find(&it.device).is_none()) {
             (stopped.is_over, stopped.is_behind) = (true, true);
         }
     }
 
     pub(super) fn restore_stopped(&mut self, device: DeviceId, channel: ChannelId) {
+        // Beyond the bound nothing was ever stored; a store that was tampered with loses the rest here.
+        if self.stopped.len() == FLOOD_STOPPED_COUNT_MAX {
+            return self.behind.ended.push(Key::Stopped(device, channel));
+        }
         self.stopped.push(Stopped { device, channel, is_over: false, is_behind: false });
     }
 

@@ -135,11 +135,15 @@ impl Gateway {
         }
     }
 
-    /// Whether a message comes by itself. One that is read at a subscription which is in a set was asked for.
+    /// Whether a message comes by itself. What is asked for is read at its subscription; without a set that is monitored
+    /// there as well.
     fn note_origin(&mut self, slot: SlotId, target: &Target, route: Option<Route>) {
         let entry = route.and_then(|route| self.subscriptions.get(route.subscription));
-        let has_set = entry.and_then(|entry| entry.granted()).is_some_and(|granted| granted.set.is_some());
-        let was_asked_for = matches!(target, Target::Subscription(_)) && has_set;
+        let was_asked_for = matches!(target, Target::Subscription(_))
+            && entry.is_some_and(|entry| {
+                let has_set = entry.granted().is_some_and(|granted| granted.set.is_some());
+                has_set || entry.fetch.open_count > 0
+            });
         if let Some(slot) = self.delivery.get_mut(slot) {
             slot.is_live = !was_asked_for;
         }
@@ -193,7 +197,10 @@ impl Gateway {
     /// A message did not come, or what came is nothing to deliver.
     pub(super) fn push_failed(&mut self, slot: SlotId, content: Option<ContentError>) {
         match content {
-            Some(ContentError::NotEncrypted | ContentError::TooLarge) => self.undeliverable(slot, None),
+            Some(ContentError::NotEncrypted | ContentError::TooLarge) => {
+                self.count_arrival(slot);
+                self.undeliverable(slot, None);
+            }
             Some(ContentError::Status(_)) | None => {
                 // The service may hold it back for long after such an end, so it is asked for.
                 let route = self.delivery.get_mut(slot).and_then(|slot| slot.route);

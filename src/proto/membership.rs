@@ -426,11 +426,12 @@ impl Gateway {
 
     pub(super) fn monitor_ended(&mut self, connection: ConnectionId, monitor: MonitorId, next: Next) {
         let Some(upstream) = self.upstreams.of(connection) else { return };
-        let is_ours = upstream.monitors.is_outdated(monitor);
+        // While a connection is replaced, a request that is late on the old one may displace one on the new one.
+        let is_in_place = upstream.monitors.is_in_place(monitor) && upstream.uplink.old().is_none();
         let (failed, asked) = match next {
             Next::Again => (false, None),
-            Next::Displaced if is_ours => (false, None),
-            Next::Displaced => (false, upstream.displaced.noted(self.now)),
+            Next::Displaced if is_in_place => (false, upstream.displaced.noted(self.now)),
+            Next::Displaced => (false, None),
             Next::Ended => (true, None),
             Next::Backoff(asked) => (true, asked),
         };

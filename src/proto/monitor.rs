@@ -4,7 +4,8 @@ use heapless::Deque;
 
 use super::backoff::Backoff;
 use crate::limits::{
-    BACKOFF_MS_MAX, BACKOFF_MS_MIN, DISPLACED_COUNT_MAX, DISPLACED_PAUSE_MS, DISPLACED_WINDOW_MS, STABLE_MS,
+    BACKOFF_MS_MAX, BACKOFF_MS_MIN, DISPLACED_COUNT_MAX, DISPLACED_PAUSE_MS, DISPLACED_TOGETHER_MS,
+    DISPLACED_WINDOW_MS, STABLE_MS,
 };
 use crate::random::Random;
 use crate::time::{Duration, Instant};
@@ -41,8 +42,15 @@ pub struct Displacements {
 }
 
 impl Displacements {
-    /// Notes one; after some of them the other gateway is left alone for the time given back.
+    /// Notes one; after some of them the other gateway is left alone for the time given back. Requests that are displaced
+    /// together, on several sets, are so by one thing that the other one did.
     pub fn noted(&mut self, now: Instant) -> Option<Duration> {
+        if let Some(until) = self.until.filter(|until| now < *until) {
+            return Some(until.since(now));
+        }
+        if self.at.back().is_some_and(|last| now.since(*last) < Duration::from_millis(DISPLACED_TOGETHER_MS)) {
+            return None;
+        }
         if self.at.is_full() {
             self.at.pop_front();
         }
@@ -120,9 +128,9 @@ impl MonitorTable {
         self.monitors.iter().filter_map(|monitor| monitor.outdated_since).min()
     }
 
-    /// Whether a request is one whose place another one of ours takes.
-    pub fn is_outdated(&self, id: MonitorId) -> bool {
-        self.monitors.iter().any(|monitor| monitor.id == id && monitor.outdated_since.is_some())
+    /// Whether nothing of ours takes the place of a request: it is wanted, and the one on the connection in use.
+    pub fn is_in_place(&self, id: MonitorId) -> bool {
+        self.monitors.iter().any(|monitor| monitor.id == id && monitor.wanted)
     }
 
     /// Opens the next request that is due.
@@ -221,6 +229,25 @@ mod tests {
         now = now + Duration::from_millis(STABLE_MS);
         table.ended(id, false, None, now, &mut random);
         assert_eq!(table.due(), Some(now));
+    }
+
+    /// A-GAP-06: a gateway with many sets is displaced on all of them at once, which counts once; when it yields, it does so
+    /// on all of them.
+    #[test]
+    fn a_gap_06_requests_that_are_displaced_together_count_once() {
+        let mut displaced = Displacements::default();
+        let at = |ms| Instant::from_millis(ms);
+        for number in 0..64 {
+            assert_eq!(displaced.noted(at(number)), None);
+        }
+        assert_eq!(displaced.noted(at(DISPLACED_TOGETHER_MS)), None);
+        let start = 2 * DISPLACED_TOGETHER_MS;
+        for late in [0, 1, 5_000] {
+            assert_eq!(displaced.noted(at(start + late)), Some(Duration::from_millis(DISPLACED_PAUSE_MS - late)));
+        }
+        let end = start + DISPLACED_PAUSE_MS;
+        assert!(displaced.is_yielding(at(end - 1)) && !displaced.is_yielding(at(end)));
+        assert_eq!(displaced.noted(at(end)), None, "it begins anew");
     }
 
     #[test]

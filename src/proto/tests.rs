@@ -827,7 +827,7 @@ fn a_late_acknowledgement_is_repeated_while_its_message_comes_again() {
 fn one_stream_is_left_for_requests_that_end() {
     let mut rig = Rig::serving(&["a"]);
     rig.feed(rig.closed());
-    rig.wait(3 * BACKOFF_MS_MIN);
+    rig.wait(BACKOFF_MS_FIRST_MAX);
     rig.dial();
     rig.ready(2);
     assert_eq!(rig.take(|output| matches!(output, Output::Monitor { .. })).len(), 1);
@@ -1003,7 +1003,7 @@ impl Rig {
     }
 
     fn reconnect(&mut self) {
-        self.wait(3 * BACKOFF_MS_MIN);
+        self.wait(BACKOFF_MS_FIRST_MAX);
         self.connect();
     }
 

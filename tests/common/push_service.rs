@@ -1,6 +1,7 @@
 //! A push service that shares no code with ours: it does what a script says and logs what it is asked.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -104,10 +105,31 @@ impl PushService {
         self.goes.send_replace(());
     }
 
-    /// How many log lines begin so: a method and a path, `CONTENT`, `CONNECTED`, `CLOSED` or `REFUSED`.
+    /// How many log lines begin so: a method, a path, a token or `-`, and an urgency if there is one; or `CONTENT`, `RESET`
+    /// with the path of a request that stayed open, `CONNECTED`, `CLOSED` or `REFUSED`.
     pub fn count(&self, start: &str) -> usize {
         self.log.borrow().iter().filter(|line| line.starts_with(start)).count()
     }
+}
+
+/// A-UA-15: whatever it was asked in a test, no request named more than one urgency.
+impl Drop for PushService {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.count(SEVERAL_URGENCIES), 0);
+        }
+    }
+}
+
+const SEVERAL_URGENCIES: &str = "SEVERAL URGENCIES";
+
+/// The urgency that a request names, as it ends a line of the log.
+fn urgency<T>(request: &Request<T>, log: &RefCell<Vec<String>>) -> String {
+    let lines: Vec<_> = request.headers().get_all("urgency").iter().collect();
+    if lines.len() > 1 || lines.iter().any(|line| line.as_bytes().contains(&b',')) {
+        log.borrow_mut().push(SEVERAL_URGENCIES.to_owned());
+    }
+    lines.first().map_or(String::new(), |line| format!(" {}", line.to_str().expect("text")))
 }
 
 /// What a service shows of itself, and whom its users trust.
@@ -236,7 +258,6 @@ async fn serve(
     let Ok(mut connection) = builder.max_concurrent_streams(script.streams).handshake::<_, Bytes>(tls).await else {
         return;
     };
-    let mut open = Vec::new();
     loop {
         let (request, mut respond) = tokio::select! {
             accepted = connection.accept() => match accepted {
@@ -248,11 +269,9 @@ async fn serve(
                 continue;
             }
         };
-        // A-UA-15: whatever the gateway asks for, it names one urgency at most.
-        let urgencies: Vec<_> = request.headers().get_all("urgency").iter().collect();
-        assert!(urgencies.len() <= 1 && urgencies.iter().all(|urgency| !urgency.as_bytes().contains(&b',')));
         let token = request.headers().get("authorization").map(|value| value.to_str().expect("text"));
-        log.borrow_mut().push(format!("{} {} {}", request.method(), request.uri().path(), token.unwrap_or("-")));
+        let (path, urgency) = (request.uri().path().to_owned(), urgency(&request, &log));
+        log.borrow_mut().push(format!("{} {path} {}{urgency}", request.method(), token.unwrap_or("-")));
         match *request.method() {
             Method::POST => {
                 if !request.body().is_end_stream() {
@@ -268,12 +287,19 @@ async fn serve(
             }
             Method::GET => match script.answer(&request) {
                 Some(status) => answer(&mut respond, Response::builder().status(status)),
-                None => open.push(respond),
+                None => drop(spawn_local(stay_open(respond, path, Rc::clone(&log)))),
             },
             _ => answer(&mut respond, Response::builder().status(204)),
         }
     }
     log.borrow_mut().push("CLOSED".to_owned());
+}
+
+/// Leaves a request without an answer, and logs if it is reset.
+async fn stay_open(mut respond: SendResponse<Bytes>, path: String, log: Rc<RefCell<Vec<String>>>) {
+    if poll_fn(|context| respond.poll_reset(context)).await.is_ok() {
+        log.borrow_mut().push(format!("RESET {path}"));
+    }
 }
 
 /// Logs what a request carries.

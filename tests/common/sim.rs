@@ -102,6 +102,8 @@ pub enum Fault {
     ChangesOctets,
     /// The shell says of announcements that they were accepted, and does not make them.
     NeverAnnounces,
+    /// The upstream shell does not say how much a message must matter to be wanted.
+    IgnoresUrgency,
 }
 
 /// What happens, and to whom.

@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 /// Part of each capability here.
 const SECRET: &str = "c2VjcmV0";
 
+/// A-AS-13, A-AS-28: among others an urgency that is none, and two of them.
 #[test]
 fn a_wrong_command_line_is_told_with_its_argument() {
     for (arguments, told) in [
@@ -21,10 +22,20 @@ fn a_wrong_command_line_is_told_with_its_argument() {
         (&["device", "add", "d", "--link", "usb:1"], "--link: a link is serial:"),
         (&["device", "add", "d", "--link", "unix:/x", "--mtu", "19"], "--mtu: out of bounds; write a number from 20"),
         (&["device", "add", "d", "--link", "unix:/x", "--channel", "0"], "'--channel <N>'"),
+        (&["device", "add", "d", "--link", "unix:/x", "--flood-per-minute", "0"], "--flood-per-minute: out of bounds"),
+        (
+            &["device", "add", "d", "--link", "unix:/x", "--undeliverable", "drop"],
+            "'--undeliverable <keep|acknowledge>'",
+        ),
         (&["device", "show", "d", "--wait", "soon"], "'--wait <SECONDS>'"),
         (&["send", "x"], "--to <FILE>"),
         (&["send", "--to", "-", "--ttl", "-5", "x"], "'--ttl <SECONDS>': a TTL is a whole number of seconds"),
         (&["send", "--to", "-", "--ttl", "5", "-"], "cannot both come from standard input"),
+        (&["send", "--to", "-", "--ttl", "5", "--urgency", "urgent", "x"], "write one of: very-low, low, normal, high"),
+        (
+            &["send", "--to", "-", "--ttl", "5", "--urgency", "low", "--urgency", "low", "x"],
+            "cannot be used multiple times",
+        ),
         (&["service"], "--state <DIR>"),
         (&["service", "--state", "s", "--listen", "here"], "'--listen <ADDR>': not an IP address"),
         (&["service", "--state", "s", "--alternative", "here"], "not a port or the name webpush"),

@@ -23,6 +23,7 @@ mod config_text;
 
 mod disk_faults;
 mod end_to_end_content;
+mod flood;
 mod foreign_service;
 mod fuzz_corpus;
 mod http2_messages;
@@ -48,6 +49,7 @@ mod store_log;
 mod store_writer;
 mod tls_on_the_wire;
 mod trust_faults;
+mod urgency;
 mod walks;
 mod withdrawing;
 

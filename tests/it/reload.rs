@@ -3,9 +3,7 @@
 use fieldgate::config::Config;
 use fieldgate::control::Request;
 use fieldgate::proto::device::Options;
-use fieldgate::webpush::headers::Urgency;
 use fieldgate::wire::{ChannelId, ToDevice, ToGateway};
-use serde_json::Value;
 
 use crate::device::Heard;
 use crate::rig::Rig;
@@ -177,31 +175,4 @@ fn push_of(heard: &Heard, text: &str) -> fieldgate::wire::MessageId {
         }
         other => panic!("{other:?} instead of {text}"),
     }
-}
-
-/// A-UA-16: another level of urgency while messages are sent: each arrives once, on the connection that was there.
-#[tokio::test(flavor = "local")]
-async fn a_ua_16_no_message_is_lost_when_other_messages_are_wanted() {
-    let mut rig = Rig::start().await;
-    let subscription = rig.subscription(1).await;
-    let mut device = rig.attach(7).await;
-    let mut config = rig.config.clone();
-    let mut got = Vec::new();
-    for number in 0..20 {
-        let message = rig.send(&subscription, &format!("message {number}")).await;
-        // On an unmetered network and mains; elsewhere than here both may be otherwise.
-        let level = if number % 2 == 0 { Urgency::Normal } else { Urgency::VeryLow };
-        (config.urgency.mains, config.urgency.battery) = (level, level);
-        (config.urgency.low_battery, config.urgency.metered) = (level, level);
-        rig.reload(Ok(config.clone())).await;
-        let heard = device.hear().await;
-        let ToDevice::Push { message: id, body, .. } = heard.message() else { panic!("{heard:?}") };
-        got.push(String::from_utf8_lossy(body).into_owned());
-        device.say(&ToGateway::Ack { message: id }).await;
-        device.tend(rig.await_gone(&message)).await;
-    }
-    assert_eq!(got, (0..20).map(|number| format!("message {number}")).collect::<Vec<_>>());
-    let is_done = |status: &Value| status["urgency"] == "very-low" && status["counters"]["acknowledged"] == 20;
-    let status = device.tend(rig.await_status(is_done)).await;
-    assert_eq!(status["counters"]["connections"], 1);
 }

@@ -11,12 +11,12 @@ use fieldgate::control::{self, Request};
 use fieldgate::gateway;
 use fieldgate::gateway::supervisor::{News, Order, Supervisor};
 use fieldgate::proto::device::Options;
-use fieldgate::sender::Sender;
+use fieldgate::sender::{SendError, Sender};
 use fieldgate::service::alternative::Alternative;
 use fieldgate::service::{Running, Service, ServiceOptions};
 use fieldgate::transport::endpoint::LinkEndpoint;
 use fieldgate::transport::properties::Trust;
-use fieldgate::webpush::headers::Ttl;
+use fieldgate::webpush::headers::{Ttl, Urgency};
 use fieldgate::webpush::resource::PushMessageUri;
 use fieldgate::webpush::subscription::PushSubscription;
 use fieldgate::wire::ChannelId;
@@ -162,7 +162,11 @@ impl Rig {
     pub fn start_gateway(&mut self) {
         let (order, orders) = mpsc::channel(1);
         let supervisor = Orders { orders, told: Rc::clone(&self.told) };
-        let task = tokio::task::spawn_local(gateway::run(self.config.clone(), supervisor));
+        let running = gateway::run(self.config.clone(), supervisor);
+        let task = tokio::task::spawn_local(async {
+            // Who waits for it waits in vain, and should know why.
+            running.await.inspect_err(|error| eprintln!("the gateway did not start: {error}"))
+        });
         self.gateway = Some((task, order));
     }
 
@@ -252,8 +256,18 @@ impl Rig {
 
     /// Sends a message; it is accepted.
     pub async fn send(&mut self, subscription: &PushSubscription, text: &str) -> PushMessageUri {
-        let sent = self.sender(subscription).send(subscription, text.as_bytes(), Ttl::from_secs(600)).await;
-        sent.expect("accepted").accepted.message
+        self.try_send(subscription, text).await.expect("accepted")
+    }
+
+    /// Sends a message.
+    pub async fn try_send(&mut self, subscription: &PushSubscription, text: &str) -> Result<PushMessageUri, SendError> {
+        let sent = self.sender(subscription).send(subscription, text.as_bytes(), Ttl::from_secs(600)).await?;
+        Ok(sent.accepted.message)
+    }
+
+    /// From now on messages to the service of a subscription matter so much.
+    pub fn set_urgency(&mut self, subscription: &PushSubscription, urgency: Urgency) {
+        self.sender(subscription).set_urgency(urgency);
     }
 
     /// Whether the service still holds a message.

@@ -115,6 +115,11 @@ mod a_faulty_shell_is_noticed {
     }
 
     #[test]
+    fn that_does_not_say_what_is_wanted() {
+        expect(Fault::IgnoresUrgency, Climate::Devices, &[Invariant::Wanted]);
+    }
+
+    #[test]
     fn that_forgets_a_body() {
         expect(Fault::SwallowsBody, Climate::Network, &[Invariant::SlotsReturn]);
     }

@@ -151,7 +151,7 @@ fn a_move_waits_for_the_answer_to_a_subscribe_request() {
 /// D-7838-04: fresh alternatives are for new connections; one that exists stays when they no longer are. `ma=0` is not used.
 #[test]
 fn d_7838_04_freshness_limits_new_connections_only() {
-    for (ms, port) in [(59_000, Some(1001)), (61_000, None)] {
+    for (ms, port) in [(55_000, Some(1001)), (61_000, None)] {
         let mut rig = settled();
         announce(&mut rig, &[offer(1001, 60)]);
         assert_eq!(attempts(&mut rig), [Some(1001)]);
@@ -159,7 +159,7 @@ fn d_7838_04_freshness_limits_new_connections_only() {
         rig.wait(ms);
         assert_eq!((attempts(&mut rig), rig.gateway.status().uplink), (vec![], "connected"), "it stays where it is");
         rig.feed(rig.closed());
-        rig.wait(3 * BACKOFF_MS_MIN);
+        rig.wait(BACKOFF_MS_FIRST_MAX);
         assert_eq!(attempts(&mut rig), [port], "after {ms} ms");
     }
     let mut rig = settled();
@@ -181,7 +181,7 @@ fn d_7838_05_a_network_change_drops_alternatives_that_do_not_persist() {
     rig.feed(rig.closed());
     rig.feed(Input::PathChanged);
     assert_eq!(states(&rig), [("push.example:1002".to_owned(), "known", None)]);
-    rig.wait(3 * BACKOFF_MS_MIN);
+    rig.wait(BACKOFF_MS_FIRST_MAX);
     assert_eq!(attempts(&mut rig), [Some(1002)]);
 }
 
@@ -204,10 +204,10 @@ fn d_7838_07_a_failed_alternative_leaves_the_next_one_or_the_origin() {
         let status = rig.gateway.status();
         assert_eq!((status.uplink, status.trouble, status.needs_person), ("connected", None, false));
         rig.feed(rig.closed());
-        rig.wait(3 * BACKOFF_MS_MIN);
+        rig.wait(BACKOFF_MS_FIRST_MAX);
         assert_eq!(attempts(&mut rig), [None]);
         rig.ready(100);
-        rig.wait(ALTERNATIVE_RETRY_MS_MIN / 2 - BACKOFF_MS_MIN);
+        rig.wait(ALTERNATIVE_RETRY_MS_MIN / 2 - BACKOFF_MS_FIRST_MAX);
         assert!(attempts(&mut rig).is_empty());
         rig.wait(ALTERNATIVE_RETRY_MS_MIN / 2);
         assert_eq!(attempts(&mut rig).len(), 1, "another attempt");
@@ -219,7 +219,7 @@ fn d_7838_07_a_failed_alternative_leaves_the_next_one_or_the_origin() {
 fn d_7838_07_the_origin_is_tried_at_once_when_there_is_no_connection() {
     let mut rig = moved();
     rig.feed(rig.closed());
-    rig.wait(3 * BACKOFF_MS_MIN);
+    rig.wait(BACKOFF_MS_FIRST_MAX);
     assert_eq!(attempts(&mut rig), [Some(1001)]);
     fail(&mut rig, Trouble::Certificate);
     assert_eq!(attempts(&mut rig), [None]);
@@ -256,7 +256,7 @@ fn an_alternative_that_does_not_last_has_failed() {
         rig.ready(100);
         rig.wait(STABLE_MS - 1);
         rig.feed(if says_goodbye { Input::GoingAway { connection: rig.on } } else { rig.closed() });
-        rig.wait(3 * BACKOFF_MS_MIN);
+        rig.wait(BACKOFF_MS_FIRST_MAX);
         assert_eq!(attempts(&mut rig), [None]);
         rig.ready(100);
         assert_eq!(states(&rig), [("push.example:1001".to_owned(), "failed", Some(Trouble::Ended))]);
@@ -280,7 +280,7 @@ fn d_7838_09_an_announcement_replaces_the_one_before() {
     rig.wait(1);
     assert!(attempts(&mut rig).is_empty());
     rig.feed(rig.closed());
-    rig.wait(3 * BACKOFF_MS_MIN);
+    rig.wait(BACKOFF_MS_FIRST_MAX);
     assert_eq!(attempts(&mut rig), [None]);
 }
 
@@ -343,7 +343,7 @@ fn d_7838_14_a_reset_forgets_alternatives() {
     announce(&mut rig, &[offer(1001, 86_400), offer(1002, 86_400)]);
     assert_eq!(states(&rig), [("push.example:1001".to_owned(), "in use", None)]);
     rig.feed(rig.closed());
-    rig.wait(3 * BACKOFF_MS_MIN);
+    rig.wait(BACKOFF_MS_FIRST_MAX);
     assert_eq!((attempts(&mut rig), states(&rig)), (vec![None], vec![]));
 }
 

@@ -160,7 +160,7 @@ fn an_old_connection_is_dropped_when_the_next_one_gets_old() {
     rig.promise(message("m1"), Some(send)).expect("admitted");
     for _ in 0..2 {
         rig.feed(Input::GoingAway { connection: rig.on });
-        rig.wait(3 * BACKOFF_MS_MIN);
+        rig.wait(BACKOFF_MS_FIRST_MAX);
         rig.connect();
     }
     let dropped = rig.take(|output| matches!(output, Output::Drop { .. }));
@@ -279,7 +279,7 @@ fn a_change_of_the_network_wakes() {
         rig.feed(rig.closed());
     }
     rig.feed(Input::PathChanged);
-    rig.wait(3 * BACKOFF_MS_MIN);
+    rig.wait(BACKOFF_MS_FIRST_MAX);
     assert_eq!(connects(&mut rig), 1);
 }
 
@@ -316,7 +316,7 @@ fn a_ua_37_with_two_streams_what_was_refused_comes_nevertheless() {
     let mut rig = Rig::serving(&["a"]);
     let send = rig.send_uri("a");
     rig.feed(rig.closed());
-    rig.wait(3 * BACKOFF_MS_MIN);
+    rig.wait(BACKOFF_MS_FIRST_MAX);
     rig.dial();
     rig.ready(2);
     rig.feed(Input::DeviceDown { device: id("a"), session: 1 });
@@ -342,7 +342,7 @@ fn a_ua_37_with_two_streams_what_was_refused_comes_nevertheless() {
 fn another_limit_of_requests_counts_at_once() {
     let mut rig = Rig::serving(&["a"]);
     rig.feed(rig.closed());
-    rig.wait(3 * BACKOFF_MS_MIN);
+    rig.wait(BACKOFF_MS_FIRST_MAX);
     rig.dial();
     rig.ready(2);
     let mut fetches = |limit| {

@@ -179,6 +179,189 @@ fn a_ua_44_only_what_is_new_counts() {
     assert_eq!((rig.gateway.status().flooded, rig.gateway.status().counters.floods), (vec![], 0));
 }
 
+/// A-GAP-05, A-UA-44: what can never be delivered counts as well, whether it is read or not.
+#[test]
+fn a_gap_05_a_flood_of_undeliverable_messages_is_one() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.add_device_with("a", &[1], flooded(10));
+    rig.wait(60_000);
+    for number in 0..10 {
+        assert_eq!(rig.gateway.status().flooded, [], "after {number}");
+        let send = rig.send_uri("a");
+        let (slot, _) = rig.promise(message(&format!("m{number}")), Some(send)).expect("admitted");
+        let connection = rig.on;
+        rig.feed(match number % 3 {
+            0 => Input::PushFailed { connection, slot, content: Some(ContentError::NotEncrypted) },
+            1 => Input::PushFailed { connection, slot, content: Some(ContentError::TooLarge) },
+            _ => Input::Pushed { connection, slot, send: None, body: vec![0; 9], max_age: None, age: None },
+        });
+        for output in rig.take(|output| matches!(output, Output::Decode { .. })) {
+            let Output::Decode { slot, .. } = output else { continue };
+            rig.feed(Input::Decoded { slot, outcome: Err(crate::webpush::ece::DecodeError::Authentication) });
+        }
+    }
+    // A head that is no message is none.
+    let send = rig.send_uri("a");
+    let (slot, _) = rig.promise(message("later"), Some(send)).expect("admitted");
+    rig.feed(Input::PushFailed { connection: rig.on, slot, content: Some(ContentError::Status(503)) });
+    assert_eq!(rig.gateway.status().flooded, []);
+    arrive(&mut rig, "one-more", None);
+    assert_eq!((rig.gateway.status().flooded, rig.acknowledgements()), (vec![("a".to_owned(), 1)], 0));
+}
+
+/// What was on its way when a flood ended its subscription is no second one.
+#[test]
+fn a_flood_ends_its_subscription_once() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.add_device_with("a", &[1], flooded(1));
+    rig.wait(10_000);
+    let send = rig.send_uri("a");
+    let slots: Vec<SlotId> = (0..5)
+        .filter_map(|n| rig.promise(message(&format!("m{n}")), Some(send.clone())))
+        .map(|(slot, _)| slot)
+        .collect();
+    for slot in slots {
+        rig.feed(Input::PushFailed { connection: rig.on, slot, content: Some(ContentError::TooLarge) });
+    }
+    let status = rig.gateway.status();
+    assert_eq!((status.flooded.len(), status.counters.floods, status.counters.undeliverable), (1, 1, 5));
+}
+
+/// A-UA-44: a limit is one of messages a minute however they are spread over it.
+#[test]
+fn a_ua_44_a_thousand_in_a_minute_are_more_than_six_hundred() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.add_device_with("a", &[1], flooded(600));
+    rig.wait(7_777);
+    for number in 0..1_000 {
+        rig.wait(60);
+        arrive(&mut rig, &format!("m{number}"), None);
+    }
+    assert_eq!(rig.gateway.status().flooded, [("a".to_owned(), 1)]);
+    // A burst of as many as a minute may have, once a minute.
+    let mut rig = Rig::serving(&["a"]);
+    rig.add_device_with("a", &[1], flooded(100));
+    for burst in 0..5 {
+        rig.wait(60_000);
+        (0..100).for_each(|number| arrive(&mut rig, &format!("b{burst}-{number}"), None));
+        assert_eq!(rig.gateway.status().flooded, [], "burst {burst}");
+    }
+}
+
+/// A-UA-44: a service tells times in seconds, so that in the first one of a connection all may have waited.
+#[test]
+fn a_ua_44_what_waited_for_a_second_is_no_flood() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.add_device_with("a", &[1], flooded(20));
+    rig.wait(999);
+    (0..200).for_each(|number| arrive(&mut rig, &format!("waited-{number}"), Some(Duration::ZERO)));
+    assert_eq!(rig.gateway.status().flooded, []);
+    rig.wait(1);
+    (0..21).for_each(|number| arrive(&mut rig, &format!("new-{number}"), Some(Duration::ZERO)));
+    assert_eq!(rig.gateway.status().flooded, [("a".to_owned(), 1)]);
+}
+
+/// A-UA-44: a subscription without set is monitored where what is stored is asked for; while that is under way, nothing
+/// that comes there counts.
+#[test]
+fn a_ua_44_what_was_asked_for_counts_without_a_set_neither() {
+    let mut rig = Rig::new();
+    rig.add_device_with("a", &[1], flooded(5));
+    rig.feed(Input::Started);
+    rig.connect();
+    let subscription = rig.requested();
+    let granted = Granted { set: None, ..granted(1) };
+    rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Ok(granted.clone())) });
+    rig.persist(true);
+    rig.feed(Input::DeviceUp { device: id("a"), session: 1, message_bytes_max: 4096 });
+    rig.wait(10_000);
+    let come = |rig: &mut Rig, name: &str| {
+        for number in 0..6 {
+            let (connection, promise) = (rig.on, PromiseId(20_000 + number));
+            let target = Target::Subscription(granted.read.clone());
+            let message = message(&format!("{name}-{number}"));
+            rig.feed(Input::Promised { connection, promise, target, message, send: None });
+            let admitted = rig.take(|output| matches!(output, Output::Admit { .. } | Output::Refuse { .. }));
+            let [Output::Admit { slot, .. }] = admitted[..] else { continue };
+            rig.feed(Input::PushFailed { connection, slot, content: Some(ContentError::TooLarge) });
+        }
+        rig.gateway.status().flooded.len()
+    };
+    rig.feed(Input::FetchAsked(id("a")));
+    assert_eq!(rig.take(|output| matches!(output, Output::Fetch { .. })).len(), 1);
+    assert_eq!(come(&mut rig, "asked"), 0);
+    let read = granted.read.clone();
+    rig.feed(Input::FetchEnded { connection: rig.on, subscription, read, next: Next::Again });
+    assert_eq!(come(&mut rig, "live"), 1);
+}
+
+/// A-UA-44: power may go between the note that a subscription is to end and its end: it ends then.
+#[test]
+fn a_ua_44_a_flood_that_was_noted_ends_its_subscription_after_a_restart() {
+    let rig = Rig::serving(&["a"]);
+    let mut again = Rig::new();
+    for (key, value) in &rig.flash {
+        again.feed(Input::Restored(Record::decode(key, value).expect("readable")));
+    }
+    again.feed(Input::Restored(Record::Stopped(id("a"), ChannelId(1))));
+    again.add_device_with("a", &[1], flooded(60));
+    again.feed(Input::Started);
+    again.connect();
+    again.persist(true);
+    assert_eq!(again.take(|output| matches!(output, Output::Unsubscribe { .. })).len(), 1);
+    assert_eq!(again.gateway.status().flooded, [("a".to_owned(), 1)]);
+    assert!(rig.gateway.push_subscription(&id("a"), None).is_some(), "it was there");
+}
+
+/// A-UA-44: of so many channels it is remembered; the oldest is forgotten, on flash as well.
+#[test]
+fn what_is_remembered_of_floods_is_bounded() {
+    let mut rig = Rig::new();
+    rig.add_device_with("a", &[60_000], flooded(1));
+    for channel in 1..=FLOOD_STOPPED_COUNT_MAX as u16 + 1 {
+        rig.feed(Input::Restored(Record::Stopped(id("a"), ChannelId(channel))));
+    }
+    rig.feed(Input::Started);
+    rig.connect();
+    let subscription = rig.requested();
+    rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Ok(granted(1))) });
+    rig.persist(true);
+    rig.feed(Input::DeviceUp { device: id("a"), session: 1, message_bytes_max: 4096 });
+    rig.wait(10_000);
+    rig.outputs.clear();
+    (0..2).for_each(|number| arrive(&mut rig, &format!("m{number}"), None));
+    let flooded = rig.gateway.status().flooded;
+    assert_eq!(flooded.len(), FLOOD_STOPPED_COUNT_MAX);
+    assert_eq!((flooded[0].1, flooded.last().map(|it| it.1)), (2, Some(60_000)));
+    let forgotten = Key::Stopped(id("a"), ChannelId(1));
+    let is_it =
+        |output: &Output| matches!(output, Output::Persist { change: Change::Remove(key), .. } if *key == forgotten);
+    assert_eq!(rig.take(is_it).len(), 1);
+}
+
+/// A-GAP-06: a connection that moves displaces its own requests, which says nothing of another gateway.
+#[test]
+fn a_gap_06_moving_is_no_displacement() {
+    let mut rig = Rig::serving(&["a"]);
+    let mut monitor = rig.monitor;
+    for _ in 1..DISPLACED_COUNT_MAX {
+        rig.wait(STABLE_MS);
+        let old = rig.on;
+        rig.feed(Input::GoingAway { connection: old });
+        rig.connect();
+        rig.feed(Input::MonitorEnded { connection: old, monitor, next: Next::Displaced });
+        // A request that was late on the old connection displaces the one on the new connection.
+        let late = monitors(&mut rig).last().expect("on the new connection").1;
+        ended(&mut rig, late, Next::Displaced);
+        rig.feed(Input::ConnectionClosed { connection: old, trouble: Trouble::Ended });
+        rig.wait(BACKOFF_MS_MAX);
+        monitor = monitors(&mut rig).last().expect("asked again").1;
+    }
+    rig.wait(STABLE_MS);
+    ended(&mut rig, monitor, Next::Displaced);
+    assert_eq!((monitors(&mut rig).len(), rig.gateway.uplink_state()), (1, "connected"), "the first one of another");
+}
+
 /// A-GAP-06: after three displacements in ten minutes the other gateway is left alone for a quarter of an hour, and a person
 /// is told; fewer, or ends of another kind, mean nothing.
 #[test]

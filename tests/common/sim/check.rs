@@ -220,6 +220,15 @@ impl Check {
         number
     }
 
+    /// A message is promised on a request that wants this much.
+    pub fn wanted(&mut self, message: Token, least: Urgency) {
+        let Some(number) = self.by_token.get(&message).copied() else { return };
+        let urgency = self.messages[number].urgency;
+        self.expect(urgency >= least, Invariant::Wanted, || {
+            format!("message {number} of urgency {urgency} is promised where {least} is wanted")
+        });
+    }
+
     /// DELETE reached the service.
     pub fn deleting(&mut self, message: Token) {
         let number = self.by_token[&message];

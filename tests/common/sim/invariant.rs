@@ -27,6 +27,8 @@ pub enum Invariant {
     OutputsEnd,
     /// Promises are not wasted.
     Promises,
+    /// On a request comes what matters as much as it says, and nothing else.
+    Wanted,
     /// Each channel has the subscription that its device was told of.
     Subscribed,
     /// The application server knows each subscription in use, and none that has ended; it is told one after another, and

@@ -27,8 +27,8 @@ pub(super) const ORIGIN: &str = "https://push.example";
 
 /// A request that waits for its answer.
 enum Asked {
-    Monitor { monitor: fieldgate::proto::monitor::MonitorId, target: Target },
-    Fetch { subscription: SubscriptionId, read: SubscriptionUri },
+    Monitor { monitor: fieldgate::proto::monitor::MonitorId, target: Target, urgency: Urgency },
+    Fetch { subscription: SubscriptionId, read: SubscriptionUri, urgency: Urgency },
     Subscribe { subscription: SubscriptionId },
     Unsubscribe { subscription: SubscriptionId },
     UnsubscribeSet { set: SetUri },
@@ -126,12 +126,12 @@ impl Upstream {
             Output::Admit { promise, slot, .. } => self.admit(promise, slot, context),
             Output::Ping { .. } => context.send_up(self.connection, Up::Ping),
             Output::Monitor { monitor, target, urgency, .. } => {
-                let request = Request::Get(target_token(&target), None, urgency);
-                self.ask(Asked::Monitor { monitor, target }, request, context);
+                let request = Request::Get(target_token(&target), None, sent(urgency, context));
+                self.ask(Asked::Monitor { monitor, target, urgency }, request, context);
             }
             Output::Fetch { subscription, read, urgency, .. } => {
-                let request = Request::Get(token(read.as_str()), Some(0), urgency);
-                self.ask(Asked::Fetch { subscription, read }, request, context);
+                let request = Request::Get(token(read.as_str()), Some(0), sent(urgency, context));
+                self.ask(Asked::Fetch { subscription, read, urgency }, request, context);
                 self.check_fetches(context);
             }
             Output::Acknowledge { message, .. } => {
@@ -168,11 +168,12 @@ impl Upstream {
     pub fn hear(&mut self, frame: Down, context: &mut Context) -> Option<Input> {
         match frame {
             Down::Promise { on, stream, message, push, max_age_s } => {
-                let target = match self.open.get(&on)? {
-                    Asked::Monitor { target, .. } => target.clone(),
-                    Asked::Fetch { read, .. } => Target::Subscription(read.clone()),
+                let (target, urgency) = match self.open.get(&on)? {
+                    Asked::Monitor { target, urgency, .. } => (target.clone(), *urgency),
+                    Asked::Fetch { read, urgency, .. } => (Target::Subscription(read.clone()), *urgency),
                     _ => return None,
                 };
+                context.check.wanted(message, urgency);
                 let send: PushUri = uri(push, PushUri::parse);
                 let promised = Promised { slot: None, send: send.clone(), max_age_s, body: vec![], has_ended: false };
                 self.promised.insert(stream, promised);
@@ -206,7 +207,9 @@ impl Upstream {
                 };
                 let input = match self.open.remove(&stream)? {
                     Asked::Monitor { monitor, .. } => Input::MonitorEnded { connection, monitor, next },
-                    Asked::Fetch { subscription, read } => Input::FetchEnded { connection, subscription, read, next },
+                    Asked::Fetch { subscription, read, .. } => {
+                        Input::FetchEnded { connection, subscription, read, next }
+                    }
                     _ => return None,
                 };
                 self.send_queued(context);
@@ -353,6 +356,11 @@ fn answered(connection: ConnectionId, asked: Asked, reply: Option<Reply>) -> Opt
         }
         Asked::Monitor { .. } | Asked::Fetch { .. } => None,
     }
+}
+
+/// The urgency that the shell says.
+fn sent(urgency: Urgency, context: &Context) -> Urgency {
+    if context.fault == Some(Fault::IgnoresUrgency) { Urgency::VeryLow } else { urgency }
 }
 
 /// The token in the URI of a resource.
