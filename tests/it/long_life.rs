@@ -10,13 +10,15 @@ use tokio::time::Instant;
 
 use crate::raw_push_service::{Connection, GOOD_HEAD, Seen, head};
 use crate::raw_stage::Stage;
-use crate::raw_user_agent::{DATA, frame};
+use crate::raw_user_agent::{DATA, RST_STREAM, frame};
 
 const REPLACE_PAUSE: Duration = Duration::from_millis(REPLACE_PAUSE_MS + 1_000);
 const CANCEL: u32 = 8;
 const PUSHES: usize = 6_000;
 /// Promises that are answered together; the gateway allows twice as many at once.
 const BATCH: usize = 8;
+/// Messages that are promised again while they are in flight: fewer than a connection is replaced after.
+const IN_FLIGHT: usize = 100;
 /// A part of a message.
 const PIECE: [u8; 1_000] = [7; 1_000];
 
@@ -73,6 +75,43 @@ async fn no_connection_ends_by_a_counter() {
     assert!(replaced > 0);
     println!("{pushes} refused, {replaced} replaced, resident {before}, {settled} and at last {} pages", resident());
     // Of both ends and the test, in one process: a leak of a stream a push would be many times as much.
+    assert!(resident() < settled + 1_000, "{settled} pages have become {}", resident());
+}
+
+/// D-9113-11: on one connection most promises are taken back by the service before the gateway has taken them, some are of
+/// a message that is in flight, and the rest are delivered: nothing of that adds up to an end of the connection.
+#[tokio::test(flavor = "local")]
+async fn no_connection_ends_by_what_the_service_takes_back() {
+    let pushes = std::env::var("FIELDGATE_LONG_PUSHES").ok().and_then(|count| count.parse().ok()).unwrap_or(PUSHES / 2);
+    let mut stage = Stage::set().await;
+    let to = stage.subscription.endpoint.clone();
+    let (rounds, mut settled) = (pushes / BATCH, 0);
+    for round in 0..rounds {
+        for number in 0..BATCH - 1 {
+            let (stream, promise) = stage.connection.promise(&to, &format!("/t/{round}-{number}"));
+            let taken_back = frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
+            stage.connection.send(&[promise, head(stream, &GOOD_HEAD, 0), taken_back]).await;
+        }
+        let (path, text) = (format!("/m/{round}"), format!("message {round}"));
+        let body = stage.encrypted(&text);
+        stage.connection.push(&to, &path, &GOOD_HEAD, &body).await;
+        let message = stage.connection.serve(stage.device.hear_push(&text)).await;
+        if round < IN_FLIGHT {
+            let (stream, again) = stage.connection.promise(&to, &path);
+            stage.connection.send(&[again]).await;
+            let refused = Seen::Reset { stream, code: CANCEL };
+            stage.device.tend(stage.connection.serve_until(|it| it.count(refused) > 0)).await;
+        }
+        stage.acknowledge(message).await;
+        if round == rounds / 10 {
+            settled = resident();
+        }
+    }
+    let is_done = |status: &serde_json::Value| status["counters"]["acknowledged"] == rounds;
+    let status = stage.device.tend(stage.connection.serve(stage.rig.await_status(is_done))).await;
+    assert_eq!(status["counters"]["connections"], 1, "{status}");
+    assert!(status["trouble"].is_null() && status["uplink"] == "connected", "{status}");
+    println!("{pushes} promised, {rounds} delivered, resident {settled} and at last {} pages", resident());
     assert!(resident() < settled + 1_000, "{settled} pages have become {}", resident());
 }
 

@@ -9,11 +9,14 @@ mod sim;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
-use sim::invariant::{Bounds, Invariant, Report, Violation};
+use sim::invariant::{Bounds, Invariant, Report, Stock, Violation};
 use sim::{Climate, Fault, Options};
 
 /// Seeds that a plain test run tries.
 const SEED_COUNT: u64 = 300;
+/// Messages of that part of a month that a plain test run tries.
+const MONTH_MESSAGES: u64 = 8_000;
+const MONTH_MESSAGES_PER_DAY: u64 = 33_333;
 
 #[test]
 fn random_operations_keep_every_promise() {
@@ -39,6 +42,44 @@ fn random_operations_keep_every_promise() {
         );
     }
     assert!(failed.is_empty(), "{} of {count} seeds failed", failed.len());
+}
+
+/// A month of 1,000,000 messages to machines of gateway, service and devices that are never started anew, with all that goes
+/// wrong in one: what each of them remembers after a tenth of it is what it remembers at the end. A plain run takes a part
+/// of the month; `FIELDGATE_LONG_MESSAGES=1000000 cargo test --release --test it a_month` all of it, and with
+/// `FIELDGATE_LONG_REAL=1` each message is decrypted.
+#[test]
+fn a_month_leaves_nothing_behind() {
+    let messages = number("FIELDGATE_LONG_MESSAGES").unwrap_or(MONTH_MESSAGES);
+    let seed = if number("FIELDGATE_LONG_REAL") == Some(1) { 0 } else { 1 };
+    let climate = Some(Climate::Month(messages as u32));
+    let report = run(Options { seed, climate, fault: None, bounds: Bounds::default(), trace: false });
+    let report = report.unwrap_or_else(|text| panic!("{text}"));
+    for stock in report.stock {
+        println!("{stock:?}");
+    }
+    println!("{} accepted, {} delivered, {} promises", report.accepted, report.delivered, report.promises);
+    assert!(report.accepted > messages * 9 / 10 && report.delivered > report.accepted * 8 / 10, "{report:?}");
+    let of = |figure: fn(&Stock) -> usize| {
+        let (early, late) = report.stock.split_at(5);
+        let most = |stock: &[Stock]| stock.iter().map(figure).max().unwrap_or(0);
+        (most(early), most(late))
+    };
+    for (name, (early, late)) in [
+        ("service records", of(|it| it.service_records)),
+        ("service sending", of(|it| it.service_sending)),
+        ("gateway records", of(|it| it.gateway_records)),
+        ("gateway messages", of(|it| it.gateway_messages)),
+        ("gateway streams", of(|it| it.gateway_streams)),
+        ("events", of(|it| it.events)),
+    ] {
+        assert!(late <= early * 5 / 4 + 40, "{name}: {early} have become {late}");
+    }
+    assert!(report.stock[9].connections > messages / 1_000, "{report:?}");
+    // The reference model forgets what is over for a day, and so grows that long.
+    let (early, late) = of(|it| it.resident);
+    let is_whole = messages >= 10 * MONTH_MESSAGES_PER_DAY;
+    assert!(!is_whole || late <= early * 11 / 10, "{early} pages have become {late}");
 }
 
 fn run(options: Options) -> Result<Report, String> {

@@ -21,6 +21,8 @@ use super::upstream::{ORIGIN, token};
 
 /// A promise may be on its way that long, and lifetimes of stored messages are whole seconds.
 const LATE_MS_MAX: u64 = 3_000;
+/// Messages that were relayed, of which one is taken for another.
+const RELAYED_COUNT: usize = 64;
 
 struct Message {
     token: Token,
@@ -32,7 +34,7 @@ struct Message {
     urgency: Urgency,
     ttl_s: u64,
     is_accepted: bool,
-    is_deleted: bool,
+    deleted_at: Option<u64>,
     promises: u32,
     /// The connection of its last promise.
     promised_on: u64,
@@ -63,7 +65,9 @@ pub(super) struct Check {
     bounds: Bounds,
     violation: Option<Violation>,
     report: Report,
-    messages: Vec<Message>,
+    /// By their number; those that are long over are forgotten.
+    messages: BTreeMap<usize, Message>,
+    message_count: usize,
     by_token: BTreeMap<Token, usize>,
     by_id: BTreeMap<MessageId, usize>,
     subscriptions: BTreeMap<Token, Subscription>,
@@ -77,7 +81,8 @@ pub(super) struct Check {
     devices: Vec<DeviceModel>,
     /// Device acks that this run of the gateway heard.
     acked: BTreeSet<(usize, MessageId)>,
-    relayed: Vec<(usize, MessageId)>,
+    /// The last ones.
+    relayed: VecDeque<(usize, MessageId)>,
     kept_count: u64,
 }
 
@@ -89,7 +94,8 @@ impl Check {
             bounds,
             violation: None,
             report: Report::default(),
-            messages: Vec::new(),
+            messages: BTreeMap::new(),
+            message_count: 0,
             by_token: BTreeMap::new(),
             by_id: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
@@ -98,7 +104,7 @@ impl Check {
             given_up: BTreeSet::new(),
             devices: devices.into_iter().map(model).collect(),
             acked: BTreeSet::new(),
-            relayed: Vec::new(),
+            relayed: VecDeque::new(),
             kept_count: 0,
         }
     }
@@ -151,6 +157,10 @@ impl Check {
         self.expect(known == posted_at, Invariant::Announced, || format!("{known:?} is known of {posted_at:?}"));
     }
 
+    fn message(&mut self, number: usize) -> &mut Message {
+        self.messages.get_mut(&number).expect("what is not over is not forgotten")
+    }
+
     // What application servers and the service do.
 
     /// The service made a subscription.
@@ -168,12 +178,13 @@ impl Check {
         (ttl_s, urgency): (u64, Urgency),
         now: u64,
     ) -> usize {
-        let number = self.messages.len();
+        let number = self.message_count;
+        self.message_count += 1;
         let id = message_id(message, body);
         self.by_token.insert(message, number);
         self.by_id.insert(id, number);
         let is_decodable = body.len() == plaintext.len() + COVER_BYTES.0 + COVER_BYTES.1;
-        self.messages.push(Message {
+        let sent = Message {
             token: message,
             push,
             id,
@@ -183,18 +194,19 @@ impl Check {
             ttl_s,
             urgency,
             is_accepted: false,
-            is_deleted: false,
+            deleted_at: None,
             promises: 0,
             promised_on: 0,
             relays: 0,
             kept_order: None,
-        });
+        };
+        self.messages.insert(number, sent);
         number
     }
 
     /// What a message is, for a person.
     pub fn describe(&self, number: usize) -> String {
-        let message = &self.messages[number];
+        let message = &self.messages[&number];
         let place = self.subscriptions.get(&message.push).map(|it| (it.device, it.channel.0, it.is_wanted));
         let (bytes, ttl_s, id) = (message.plaintext.len(), message.ttl_s, message.id);
         let (promises, relays) = (message.promises, message.relays);
@@ -203,7 +215,7 @@ impl Check {
 
     /// The application server was told so.
     pub fn accepted(&mut self, number: usize) {
-        self.messages[number].is_accepted = true;
+        self.message(number).is_accepted = true;
         self.report.accepted += 1;
     }
 
@@ -214,8 +226,9 @@ impl Check {
             self.fail(Invariant::Intact, "a message that nobody sent is promised".to_owned());
             return 0;
         };
-        self.messages[number].promises += 1;
-        self.messages[number].promised_on = connection;
+        let promised = self.message(number);
+        promised.promises += 1;
+        promised.promised_on = connection;
         self.report.promises += 1;
         number
     }
@@ -232,16 +245,16 @@ impl Check {
     /// DELETE reached the service.
     pub fn deleting(&mut self, message: Token) {
         let number = self.by_token[&message];
-        let is_kept = self.messages[number].kept_order.is_some();
+        let is_kept = self.messages[&number].kept_order.is_some();
         self.expect(is_kept, Invariant::AcknowledgedByDevice, || {
             format!("DELETE of message {number}, which its device does not have")
         });
     }
 
     /// The end of it is on the service's disk.
-    pub fn deleted(&mut self, resource: Token) {
-        if let Some(number) = self.by_token.get(&resource) {
-            self.messages[*number].is_deleted = true;
+    pub fn deleted(&mut self, resource: Token, now: u64) {
+        if let Some(number) = self.by_token.get(&resource).copied() {
+            self.message(number).deleted_at = Some(now);
         }
     }
 
@@ -262,8 +275,11 @@ impl Check {
         let Some(number) = self.by_id.get(&message).copied() else {
             return self.fail(Invariant::Intact, format!("{message} is relayed, which is no message"));
         };
-        self.messages[number].relays += 1;
-        self.relayed.push((device, message));
+        self.message(number).relays += 1;
+        if self.relayed.len() == RELAYED_COUNT {
+            self.relayed.pop_front();
+        }
+        self.relayed.push_back((device, message));
     }
 
     /// Another message that was relayed to the same device.
@@ -275,7 +291,7 @@ impl Check {
     /// A pump handed a message to its link.
     pub fn handed(&mut self, message: MessageId, now: u64) {
         let Some(number) = self.by_id.get(&message).copied() else { return };
-        let end = self.messages[number].expires() + HOLD_MS + LATE_MS_MAX;
+        let end = self.messages[&number].expires() + HOLD_MS + LATE_MS_MAX;
         self.expect(now <= end, Invariant::InTime, || {
             format!("message {number} is handed over {} ms after its lifetime", now - end + HOLD_MS)
         });
@@ -291,8 +307,8 @@ impl Check {
         let Some(number) = self.by_token.get(&message).copied() else {
             return self.fail(Invariant::AcknowledgedByDevice, "DELETE of no message".to_owned());
         };
-        let id = self.messages[number].id;
-        let device = self.subscriptions.get(&self.messages[number].push).map(|subscription| subscription.device);
+        let id = self.messages[&number].id;
+        let device = self.subscriptions.get(&self.messages[&number].push).map(|subscription| subscription.device);
         let is_acked = device.is_some_and(|device| self.acked.contains(&(device, id)));
         self.expect(is_acked, Invariant::AcknowledgedByDevice, || {
             format!("DELETE of message {number} without a device ack for it")
@@ -349,7 +365,7 @@ impl Check {
         let Some(number) = self.by_id.get(&message).copied() else {
             return self.fail(Invariant::Intact, format!("a device has {message}, which is no message"));
         };
-        let sent = &self.messages[number];
+        let sent = &self.messages[&number];
         let is_intact = sent.plaintext == body
             && self.subscriptions.get(&sent.push).is_some_and(|it| it.device == device && it.channel == channel);
         let late = now.saturating_sub(sent.expires());
@@ -369,10 +385,11 @@ impl Check {
     pub fn kept(&mut self, device: usize, id: MessageId) -> Option<usize> {
         let number = self.by_id.get(&id).copied()?;
         self.kept_count += 1;
-        if self.messages[number].kept_order.is_some() {
+        if self.messages[&number].kept_order.is_some() {
             self.kept_again(device, id, number);
         } else {
-            self.messages[number].kept_order = Some(self.kept_count);
+            let order = self.kept_count;
+            self.message(number).kept_order = Some(order);
             self.report.delivered += 1;
         }
         let model = &mut self.devices[device];
@@ -400,7 +417,8 @@ impl Check {
     }
 
     fn forget(&mut self, device: usize, id: MessageId) {
-        let is_deleted = self.by_id.get(&id).is_some_and(|number| self.messages[*number].is_deleted);
+        // One that is forgotten here is long over.
+        let is_deleted = self.by_id.get(&id).is_none_or(|number| self.messages[number].deleted_at.is_some());
         if !is_deleted && !self.devices[device].traits.keeps_ids {
             self.devices[device].may_repeat.insert(id);
         }

@@ -55,7 +55,7 @@ impl Service {
         self.tell_limit(context);
         let Some((asker, reply)) = write.answer else { return };
         if let (Some(removed), Reply::Removed) = (write.removed, &reply) {
-            context.check.deleted(removed);
+            context.check.deleted(removed, context.now);
         }
         match asker {
             Asker::Application(number) => context.check.accepted(number),

@@ -8,7 +8,7 @@ use fieldgate::service::token::Token;
 use fieldgate::wire::ChannelId;
 
 use super::super::device::Told;
-use super::super::invariant::Invariant;
+use super::super::invariant::{Invariant, Stock};
 use super::super::plan::{Climate, Plan};
 use super::Check;
 
@@ -37,21 +37,43 @@ impl Check {
                 format!("device {device} was told {told:?} for channel {channel}, which is {at:?}")
             });
         }
-        for number in 0..self.messages.len() {
+        for number in self.messages.keys().copied().collect::<Vec<_>>() {
             self.conclude_message(number, now, climate, &is_kept);
         }
         self.conclude_order();
         // A message that expired while its device was slow was promised as rightly as one that was delivered.
         let is_over = |it: &&super::Message| it.kept_order.is_some() || (it.promises > 0 && it.expires() <= now);
-        let over = self.messages.iter().filter(is_over).count() as u64;
+        let over = self.messages.values().filter(is_over).count() as u64;
         let promises = self.report.promises;
         let percent = self.bounds.promises_percent * if plan.is_steady() { 2 } else { 5 } / 2;
         let is_wasteful = climate == Climate::Calm && promises * 100 > over * percent;
         self.expect(!is_wasteful, Invariant::Promises, || format!("{promises} promises for {over} messages"));
     }
 
+    /// Forgets the messages that were over at that time.
+    pub fn forget_over(&mut self, then: u64) {
+        self.conclude_order();
+        let is_over = |message: &super::Message| message.deleted_at.unwrap_or(message.expires()) < then;
+        let over: Vec<usize> = self.messages.iter().filter(|(_, it)| is_over(it)).map(|(number, _)| *number).collect();
+        for message in over.iter().filter_map(|number| self.messages.remove(number)) {
+            self.by_token.remove(&message.token);
+            self.by_id.remove(&message.id);
+            for (index, device) in self.devices.iter_mut().enumerate() {
+                device.may_repeat.remove(&message.id);
+                self.acked.remove(&(index, message.id));
+            }
+        }
+    }
+
+    /// What there is after some tenths of the run.
+    pub fn stock(&mut self, tenths: u32, stock: Stock) {
+        if let Some(place) = self.report.stock.get_mut(tenths as usize - 1) {
+            *place = stock;
+        }
+    }
+
     fn conclude_message(&mut self, number: usize, now: u64, climate: Climate, is_kept: &impl Fn(Token) -> bool) {
-        let message = &self.messages[number];
+        let message = &self.messages[&number];
         let Some(subscription) = self.subscriptions.get(&message.push) else { return };
         let bytes_max = self.devices[subscription.device].traits.message_bytes_max;
         let is_deliverable = message.is_decodable && message.plaintext.len() + PUSH_OVERHEAD_BYTES <= bytes_max;
@@ -68,11 +90,11 @@ impl Check {
 
     /// Of two messages of one urgency that were pushed on the same connection and relayed once, the earlier one comes first.
     /// What comes on the connection before this one may be later.
-    fn conclude_order(&mut self) {
-        let mut last: BTreeMap<(Token, Urgency, u64), (usize, u64)> = BTreeMap::new();
+    pub(super) fn conclude_order(&mut self) {
+        let mut last: BTreeMap<(Token, Urgency, u64), (&usize, u64)> = BTreeMap::new();
         let straight = |message: &&super::Message| message.promises == 1 && message.relays == 1;
         let mut wrong = None;
-        for (number, message) in self.messages.iter().enumerate().filter(|(_, message)| straight(message)) {
+        for (number, message) in self.messages.iter().filter(|(_, message)| straight(message)) {
             let Some(order) = message.kept_order else { continue };
             if let Some((before, other)) =
                 last.insert((message.push, message.urgency, message.promised_on), (number, order))

@@ -135,7 +135,7 @@ impl Device {
         let climate = plan.climate;
         let is_odd = climate != Climate::Calm && dice.percent(40);
         let keeps_ids = !is_odd || dice.percent(50);
-        let is_small = is_odd && dice.percent(40);
+        let is_small = is_odd && dice.percent(40) && !plan.is_month();
         let message_bytes_max = if is_small { SMALL_BYTES } else { LINK_MESSAGE_BYTES_MAX };
         let seen_count = if keeps_ids { KEPT_IDS } else { DEVICE_SEEN_COUNT };
         let channels =

@@ -201,6 +201,11 @@ impl Gateway {
         self.core.as_ref().map(proto::Gateway::status)
     }
 
+    /// Records on flash, and streams of the shell.
+    pub fn stock(&self) -> (usize, usize) {
+        (self.flash.len(), self.upstreams.values().map(|upstream| 1 + upstream.streams()).sum())
+    }
+
     /// Where messages for a channel are posted.
     pub fn posted_at(&self, device: usize, channel: ChannelId) -> Option<String> {
         let subscription = self.core.as_ref()?.push_subscription(&self.ids[device], Some(channel))?;

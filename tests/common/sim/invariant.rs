@@ -83,4 +83,29 @@ pub struct Report {
     pub refused_by_device: u64,
     /// The longest that a message reached its device after its lifetime.
     pub late_ms_max: u64,
+    /// Of a long run: what there was after each tenth of it.
+    pub stock: [Stock; 10],
+}
+
+/// What there is at one time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stock {
+    /// Connections that the gateway made until then.
+    pub connections: u64,
+    /// Records on the disk of the service.
+    pub service_records: usize,
+    /// Messages that the service has for its connections.
+    pub service_sending: usize,
+    /// Records on the flash of the gateway.
+    pub gateway_records: usize,
+    /// Messages in flight there.
+    pub gateway_messages: usize,
+    /// Connections, requests and promises of its shell.
+    pub gateway_streams: usize,
+    /// What is on its way, and timers.
+    pub events: usize,
+    /// Of the whole process, with the reference model.
+    ///
+    /// Units: pages.
+    pub resident: usize,
 }

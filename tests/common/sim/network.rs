@@ -50,7 +50,6 @@ pub(super) enum Down {
 struct Connection {
     up: Direction,
     down: Direction,
-    is_cut: bool,
 }
 
 /// One direction of a connection.
@@ -71,7 +70,7 @@ impl Direction {
     }
 }
 
-/// All connections that either end may still know.
+/// All connections that are not cut; each end of one that is may still think that it is there.
 #[derive(Debug)]
 pub(super) struct Network {
     /// Whether connections can be made.
@@ -96,25 +95,23 @@ impl Network {
 
     /// Whether what is on its way still arrives.
     pub fn carries(&self, connection: u64) -> bool {
-        self.connections.get(&connection).is_some_and(|it| !it.is_cut)
+        self.connections.contains_key(&connection)
     }
 
     /// The connections that are not cut.
     pub fn alive(&self) -> Vec<u64> {
-        self.connections.iter().filter(|(_, it)| !it.is_cut).map(|(number, _)| *number).collect()
+        self.connections.keys().copied().collect()
     }
 
     pub fn cut(&mut self, connection: u64) {
-        if let Some(connection) = self.connections.get_mut(&connection) {
-            connection.is_cut = true;
-        }
+        self.connections.remove(&connection);
     }
 }
 
 impl Context {
     pub(super) fn send_up(&mut self, connection: u64, frame: Up) {
         let delay = self.network.one_way_ms(&self.weather, &mut self.dice);
-        if let Some(it) = self.network.connections.get_mut(&connection).filter(|it| !it.is_cut) {
+        if let Some(it) = self.network.connections.get_mut(&connection) {
             let at = it.up.arrival(self.now, delay);
             self.at(at, Event::ToService { connection, frame });
         }
@@ -122,7 +119,7 @@ impl Context {
 
     pub(super) fn send_down(&mut self, connection: u64, frame: Down) {
         let delay = self.network.one_way_ms(&self.weather, &mut self.dice);
-        if let Some(it) = self.network.connections.get_mut(&connection).filter(|it| !it.is_cut) {
+        if let Some(it) = self.network.connections.get_mut(&connection) {
             let at = it.down.arrival(self.now, delay);
             self.at(at, Event::ToGateway { connection, frame });
         }

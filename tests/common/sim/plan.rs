@@ -1,5 +1,8 @@
 //! What happens in a run: who is there, the weather, and the random operations.
 
+#[path = "month.rs"]
+mod month;
+
 use bytes::Bytes;
 use fieldgate::limits::PLAINTEXT_BYTES_MAX;
 use fieldgate::webpush::ece;
@@ -23,6 +26,9 @@ pub enum Climate {
     Network,
     /// All of it.
     Storm,
+    /// About so many messages, 1,000,000 in 30 days, to machines that are never started anew, and now and then something
+    /// that goes wrong.
+    Month(u32),
 }
 
 /// What a seed stands for.
@@ -39,8 +45,9 @@ pub(super) struct Plan {
     pub streams_max: usize,
     /// One seed in a hundred decrypts for real.
     pub is_decoder_real: bool,
-    operations_left: u32,
-    pause_ms_max: u64,
+    pub operations: u32,
+    pub operations_left: u32,
+    pub pause_ms_max: u64,
 }
 
 impl Plan {
@@ -62,7 +69,10 @@ impl Plan {
             (weather.slow_bodies, weather.latency_ms_max) = (*dice.pick(&[0, 10, 60]), *dice.pick(&[2, 20, 150, 900]));
         }
         let streams_max = if climate == Climate::Calm { 100 } else { *dice.pick(&[2, 3, 4, 8, 100, 100, 100]) };
-        let is_small = dice.percent(40);
+        if let Climate::Month(messages) = climate {
+            return Self::month(seed, messages);
+        }
+        let (is_small, operations) = (dice.percent(40), dice.between(25, 90) as u32);
         Self {
             climate,
             device_count: dice.between(1, if is_small { 2 } else { 4 }) as usize,
@@ -72,7 +82,8 @@ impl Plan {
             first_operation_ms: dice.between(1_000, 8_000),
             streams_max,
             is_decoder_real: seed.is_multiple_of(100),
-            operations_left: dice.between(25, 90) as u32,
+            operations,
+            operations_left: operations,
             pause_ms_max: *dice.pick(&[200, 2_000, 15_000]),
         }
     }
@@ -87,6 +98,7 @@ impl Plan {
     /// How long until the next operation: mostly soon, sometimes minutes, rarely hours.
     fn pause_ms(&self, dice: &mut Dice) -> u64 {
         match dice.below(100) {
+            _ if self.is_month() => dice.between(1, self.pause_ms_max),
             0 if self.climate != Climate::Calm => dice.between(1, 5) * 3_600_000,
             0..5 => dice.between(10_000, 120_000),
             _ => dice.between(1, self.pause_ms_max),
@@ -115,6 +127,7 @@ enum Operation {
     GatewayCrash,
     ServiceCrash,
     Wipe,
+    Mend,
 }
 
 const CALM: &[(u64, Operation)] = &[(20, Operation::Send)];
@@ -149,6 +162,9 @@ impl World {
             return self.context.after(1_000, Event::Heal);
         }
         self.plan.operations_left -= 1;
+        if self.plan.is_month() {
+            self.take_stock();
+        }
         let operation = draw(self.plan.climate, &mut self.context.dice);
         self.perform(operation);
         let pause = self.plan.pause_ms(&mut self.context.dice);
@@ -203,6 +219,7 @@ impl World {
                 self.service.wipe();
                 self.context.check.wiped();
             }
+            Operation::Mend => self.mend(),
         }
     }
 
@@ -214,7 +231,9 @@ impl World {
             let dice = &mut self.context.dice;
             let Some(told) = self.devices[at].told(dice) else { return };
             let shortest_s = if self.plan.has_ttl_zero { 0 } else { 10 };
-            let ttl_s = *dice.pick(&[shortest_s, 10, 100, 1_000, 100_000, 1_000_000, 1_000_000]);
+            // What nobody can deliver is kept that long, and so much of it.
+            let longest_s = if self.plan.is_month() { 10_000 } else { 1_000_000 };
+            let ttl_s = *dice.pick(&[shortest_s, 10, 100, 1_000, longest_s.min(100_000), longest_s, longest_s]);
             let bytes = match dice.below(10) {
                 0 => 0,
                 1..7 => dice.below(200),
@@ -289,8 +308,13 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.context.is_healed = true;
         self.context.trace(|| "healed".to_owned());
+        self.context.weather = Weather { latency_ms_max: 10, ..Weather::default() };
+        self.mend();
+    }
+
+    /// What is down or away comes back.
+    fn mend(&mut self) {
         let context = &mut self.context;
-        context.weather = Weather { latency_ms_max: 10, ..Weather::default() };
         context.network.is_up = true;
         self.service.start(context);
         self.gateway.start(context);
@@ -315,6 +339,7 @@ fn draw(climate: Climate, dice: &mut Dice) -> Operation {
         Climate::Devices => &[DEVICES],
         Climate::Network => &[NETWORK],
         Climate::Storm => &[DEVICES, NETWORK],
+        Climate::Month(_) => return month::draw(dice),
     };
     if climate == Climate::Storm && dice.permille(5) {
         return Operation::Wipe;

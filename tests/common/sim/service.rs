@@ -135,6 +135,12 @@ impl Service {
         self.disk.clear();
     }
 
+    /// Records on the disk, and messages that connections may still refuse or are given.
+    pub fn stock(&self) -> (usize, usize) {
+        let sending = self.sessions.values().map(|session| session.sending.len() + session.ended.len());
+        (self.disk.len(), sending.sum())
+    }
+
     /// Whether a message is still there.
     pub fn is_kept(&self, message: Token) -> bool {
         self.core.as_ref().is_some_and(|core| core.kind(message) == Some(Kind::Message))

@@ -99,6 +99,11 @@ impl Upstream {
         self.id
     }
 
+    /// Requests and promises.
+    pub fn streams(&self) -> usize {
+        self.open.len() + self.queued.len() + self.promised.len() + self.parked.len()
+    }
+
     pub fn is_up(&self) -> bool {
         self.is_up
     }
