@@ -236,7 +236,7 @@ impl Check {
     /// A message is promised on a request that wants this much.
     pub fn wanted(&mut self, message: Token, least: Urgency) {
         let Some(number) = self.by_token.get(&message).copied() else { return };
-        let urgency = self.messages[number].urgency;
+        let urgency = self.messages[&number].urgency;
         self.expect(urgency >= least, Invariant::Wanted, || {
             format!("message {number} of urgency {urgency} is promised where {least} is wanted")
         });
