@@ -1,4 +1,4 @@
-//! The link protocol: every octet between a gateway and a device. Version 0, a draft: it may change until version 1.
+//! The link protocol: every octet between a gateway and a device. Version 1.
 //!
 //! # 1. What a device is
 //!
@@ -12,8 +12,7 @@
 //! A line carries octets both ways. It may lose, double and damage them, and it may echo:
 //!
 //! - serial: 8 data bits, no parity, 1 stop bit, no flow control. Every octet value occurs, 11 and 13 too: switch
-//!   XON/XOFF and all terminal processing off. Made for 9600 baud and more; slower lines work, but frames may be sent
-//!   twice.
+//!   XON/XOFF and all terminal processing off. Made for 9600 baud and more.
 //! - Unix or TCP stream socket on which the gateway listens. A newer connection replaces the one before.
 //!
 //! A line that packs octets into packets is used as a stream: packet boundaries mean nothing. When a connection ends,
@@ -42,50 +41,62 @@
 //! - Empty frames (`00` behind `00`) and damaged ones are dropped. The next frame begins behind the next `00`.
 //! - The *MTU* of a side, 20 to 1024, is the largest frame that it accepts, as sent: encoded, with delimiter. A longer
 //!   one is dropped up to its delimiter. A frame of `n` octets takes at most `n + ceil(n / 254) + 1` on the line, so
-//!   DATA carries 11 octets at MTU 20, 55 at 64, 247 at 256, 1011 at 1024.
+//!   DATA carries 10 octets at MTU 20, 54 at 64, 246 at 256, 1010 at 1024.
 //!
 //! # 3. Kinds of frames
 //!
 //! Before encoding, with the number of octets of each field:
 //!
 //! ```text
-//! HELLO   kind 1, version 1, boot id 4, echo 4, mtu 2, largest message 2, CRC 4     18 in all, on the line 20
-//! DATA    kind 1, seq 1, ack 1, payload, CRC 4                                      7 and the payload
-//! ACK     kind 1, ack 1, CRC 4                                                      6 in all, on the line 8
+//! HELLO   kind 1, version 1, boot id 4, echo 4, mtu 2, window 2, CRC 4                  18 in all, on the line 20
+//! DATA    kind 1, number 1, offset 2, [newest 1, before 2], [limit 2], payload, CRC 4   8 to 13 and the payload
+//! ACK     kind 1, newest 1, before 2, limit 2, CRC 4                                    10 in all, on the line 12
+//! PROBE   kind 1, token 1, padding, CRC 4                                               6 and the padding
 //! ```
 //!
-//! The octet `kind` is 10 for HELLO, 20 for DATA, 30 for ACK, plus flags. Other flags are sent as 0 and ignored:
+//! The octet `kind` is 10 for HELLO, 20 for DATA, 30 for ACK, 40 for PROBE, plus flags. Other flags are sent as 0 and
+//! ignored:
 //!
 //! | flag | in | means |
 //! | --- | --- | --- |
 //! | DEVICE 08 | all | the sender is the device |
 //! | ASK 01 | HELLO | the sender is not open and wants a HELLO in return |
-//! | FIRST 01, LAST 02 | DATA | a message starts, ends in this frame; one frame may have both or none |
-//! | GAP 01 | ACK | the DATA frame that arrived last is ahead of `ack` (section 5) |
+//! | URGENT 01 | DATA | the payload belongs to the urgent stream, else to the ordered one (section 5) |
+//! | ACK 02 | DATA | `newest` and `before` are there |
+//! | LIMIT 04 | DATA | `limit` is there; it is that of the ordered stream |
+//! | URGENT 01 | ACK | `limit` is that of the urgent stream |
+//! | ANSWER 01 | PROBE | this is the answer |
 //!
-//! - `version`: 0. In every version HELLO starts with kind and version and ends with its CRC; what is between may
-//!   differ.
+//! - `version`: 1. In every version HELLO starts with kind and version and ends with its CRC; what is between may differ.
 //! - `boot id`: of the sender, new at each start and never 0. Random, or a counter kept over power loss.
 //! - `echo`: the boot id in the last HELLO that the sender took from its peer, or 0.
-//! - `mtu`, `largest message`: octets that the sender accepts, at least 20 and 34, else the HELLO is dropped. Larger
-//!   than 1024 and 4096 counts as these. A device that subscribes takes 601, one that takes any push 4007.
-//! - `seq`: the number of this DATA frame; 0 for the first in a session, then one more each, modulo 256.
-//! - `ack`: the number of the DATA frame that the sender expects next; all before it have arrived.
+//! - `mtu`, `window`: octets of the largest frame, and of the ordered stream, that the sender has room for; at least 20 and
+//!   32, else the HELLO is dropped. An MTU above 1024 counts as 1024. Each side sends frames no larger than the *peer's* MTU.
+//! - `number`: of this DATA frame; 0 for the first in a session, then one more each, modulo 256. A number is never used
+//!   again for the same octets: what is sent again is a new frame.
+//! - `offset`: the place of the first octet of the payload in its stream, modulo 65536.
+//! - `newest`, `before`: the number of the newest DATA frame that arrived, and which of the 16 before it did: bit 0 (the
+//!   lowest) stands for `newest - 1`, bit 15 for `newest - 16`.
+//! - `limit`: the offset from which on the sender of this frame has no room in the stream.
+//! - `token`, `padding`: chosen by whoever probes.
 //!
 //! The CRC is CRC-32C (Castagnoli, "CRC-32/ISCSI"): polynomial `1edc6f41`, initial value `ffffffff`, input and output
-//! reflected, final exclusive-or `ffffffff`; of the characters `123456789` it is `e3069283`. In HELLO it is taken over
-//! all octets before it. In DATA and ACK it is taken over 8 octets that are not sent, the *seed*, and then all octets
-//! before it. The seed is the boot id of the gateway and the boot id of the device, so a frame of an earlier session
-//! fails.
+//! reflected, final exclusive-or `ffffffff`; of the characters `123456789` it is `e3069283`. In HELLO and PROBE it is taken
+//! over all octets before it. In DATA and ACK it is taken over 8 octets that are not sent, the *seed*, and then all octets
+//! before it. The seed is the boot id of the gateway and the boot id of the device, so a frame of an earlier session fails.
 //!
 //! ```text
-//! gateway boot id 11223344, device boot id 55667788      seed 44 33 22 11 88 77 66 55
-//! ACK 30 01, CRC-32C of seed and 30 01 is e134dd81       frame 30 01 81 dd 34 e1
+//! @SEED@
 //! ```
 //!
-//! These frames are dropped: of an unknown kind, of a wrong length or CRC, DATA and ACK outside a session, and those
-//! whose DEVICE flag is that of the receiver's own role. So an echo does no harm, and two gateways or two devices never
-//! open a session.
+//! These frames are dropped: of an unknown kind, too short for their fields or (HELLO, ACK) of another length, of a wrong
+//! CRC, DATA and ACK outside a session, and those whose DEVICE flag is that of the receiver's own role. So an echo does no
+//! harm, and two gateways or two devices never open a session.
+//!
+//! **PROBE** asks whether anybody is there, how well frames of a length pass, and how long they take. It needs no session
+//! and changes nothing. Who takes one without ANSWER sends it back with ANSWER and the same token and padding; if another
+//! arrives before that left, only the last is answered. The gateway probes a device before a second link may take its place,
+//! and `fieldgate link probe` finds a line's speed and quality.
 //!
 //! # 4. Opening a session
 //!
@@ -95,8 +106,8 @@
 //!                       v
 //!   CLOSED: send HELLO with ASK at once, and again 1000 ms after each HELLO sent
 //!      |                                                   ^
-//!      | a HELLO whose echo is my boot id                  | a HELLO with another boot id than the session's, or
-//!      v                                                   | the peer is silent (section 5):
+//!      | a HELLO whose echo is my boot id                  | a HELLO with another boot id than the session's,
+//!      v                                                   | or the peer is silent or breaks a rule (section 5):
 //!   OPEN: DATA and ACK are sent and understood             | forget peer and session, add 1 to my boot id (0 is
 //!      |                                                   | skipped)
 //!      +---------------------------------------------------+
@@ -107,98 +118,125 @@
 //! 1. Another version: tell whoever operates this side, drop the HELLO. There is no session between versions.
 //! 2. ASK is set: note that one HELLO is owed. However many ask before it is sent, one is owed.
 //! 3. OPEN, and the boot id is not that of the session's peer: become CLOSED as above.
-//! 4. CLOSED: note boot id, mtu and largest message as the peer's. If `echo` is my boot id, become OPEN. Still OPEN:
-//!    nothing in it matters.
+//! 4. CLOSED: note boot id, mtu and window as the peer's. If `echo` is my boot id, become OPEN. Still OPEN: nothing in it
+//!    matters.
 //!
 //! A HELLO that is owed or due has my boot id, the noted peer's as echo, and ASK exactly if I am CLOSED.
 //!
-//! Being OPEN fixes the session: the seed, the session MTU (the smaller of the two; each side still accepts its own),
-//! `seq` 0 on both sides, nothing outstanding, no message half received. Nothing is carried over from an earlier
-//! session. On an idle session nothing is sent: that a peer is gone is noticed with the next message.
+//! Being OPEN fixes the session: the seed, number 0 and offset 0 on both sides, nothing in flight, no message half received,
+//! and as limit of the ordered stream of each side its window. Nothing is carried over from an earlier session. On an idle
+//! session nothing is sent: that a peer is gone is noticed with the next message.
 //!
-//! # 5. Messages over frames
+//! # 5. Two streams over frames
 //!
-//! A message of 0 to 4096 octets, and no more than the peer's largest, is cut into DATA frames that fit the session
-//! MTU. Messages arrive whole, in order, and once in each session.
+//! What a side has to say is a stream of octets: each message is a length and so many octets. The length is a *varint*
+//! of at most 4096: 7 bits an octet, lowest first, the high bit set on all but the last; `05` is 5, `ac 02` is 300; the
+//! shortest form is sent. Messages are not aligned with frames: a frame may hold several, or a piece of one.
 //!
-//! **Order.** Whenever the line is free, the first of these that is due is sent: HELLO; ACK with GAP; DATA, the lowest
-//! number first; ACK. Hand a frame to the line when the one before has left: what waits in a queue carries old acks.
+//! There is an **ordered** stream in each direction, and from the gateway to a device that wants it an **urgent** one, whose
+//! messages overtake. Each has its own offsets and limit. A frame belongs to one of them.
 //!
-//! **Receiving DATA.** Let `d` be `(seq - expected) mod 256`. In every case look at its `ack`, too, and owe an ACK:
+//! **Sending.** A side may have at most 16 numbers in flight: from the oldest that is neither known to have arrived nor
+//! taken for lost, to the newest. Of a stream it sends no octet at or behind the peer's limit. Whenever the line is free,
+//! the first of these that is due is sent: HELLO; the answer to a PROBE; ACK, if one is owed that no DATA carries; DATA of
+//! the urgent stream; DATA of the ordered stream; ACK. Within a stream, what is to be sent again goes before what is new.
+//! Hand a frame to the line when the one before has left: what waits in a queue carries old acks.
 //!
-//! - `d` is 0: take the payload, expect the next number.
-//! - `d` is 1 to 127, *ahead*: drop the payload; the ACK has GAP. Frames that came early are not kept.
-//! - `d` is 128 to 255, a copy: drop the payload.
+//! ```text
+//!                         sent                                        arrived
+//!    to be sent --------------------> in flight ---------------------------------------> done
+//!         ^                               |
+//!         |      lost: a newer number     |
+//!         +------ arrived, or the timer --+
+//! ```
 //!
-//! One ACK answers everything before it, and whether it has GAP is decided by the last DATA received. Without GAP, any
-//! DATA sent instead discharges it. FIRST drops a message that was half received; payload outside a message is dropped;
-//! a message that outgrows my largest is dropped up to its LAST.
+//! **Receiving DATA.** If its payload reaches behind the limit that I gave, drop the frame. Otherwise take the octets that I
+//! do not have yet; those behind a gap are kept until it is filled. A side with little room may keep only some, or none
+//! that come early: then it drops the whole frame. Note the number of each frame that was not dropped, also if all its
+//! octets were copies, and owe an ACK. A DATA frame without payload asks for the limit of its stream: the ACK has it.
 //!
-//! **Receiving `ack`.** *Outstanding* is DATA that was sent and is not known to have arrived. Let `a` be its lowest
-//! number (if there is none, the next to be sent) and `n` how many. If `(ack - a) mod 256` is more than `n`, ignore
-//! `ack` and GAP. Otherwise so many have arrived. If GAP is set and frames remain outstanding, send them again, lowest
-//! first, as the window permits; after that ignore GAP until some arrive. A frame sent again is the same but for `ack`,
-//! which is the current one.
+//! The octets without a gap before them are the next messages. A length above 4096, or one that never fits my window (it
+//! must be at most the window less 2), breaks the rules: leave the session. When the application has taken a message, its
+//! room is free and the limit rises. A limit never falls. Tell it in each ACK, in DATA with LIMIT when less than half of the
+//! window is left to the peer, and owe an ACK when it has risen by half of the window since it was told last.
 //!
-//! **Window.** Only the lowest `w` numbers not known to have arrived may be sent. `w` is 4 at first and grows by one
-//! for each frame that arrives, up to 4096 / MTU and at most 16. A smaller `w` is allowed; always 1 makes the simplest
-//! sender.
+//! An ACK that is owed rides on DATA if that is sent anyway and the fields fit, or goes alone. One answers everything
+//! before it.
 //!
-//! **Timer.** It runs while frames are outstanding, from the moment the first is handed to the line, and starts anew
-//! when some arrive and when GAP makes them be sent again. When it runs out, its time is doubled, `w` becomes 1, the
-//! timer starts anew, and the lowest is sent again; the others follow as `w` grows.
+//! **Receiving an ack** (`newest` and `before`, in ACK or DATA). If `newest` is not in flight and not older, ignore both.
+//! Frames in flight that it names have arrived. Frames in flight that are older than `newest` and not named are lost: their
+//! octets are to be sent again, the lowest first, in new frames with new numbers, cut anew as they fit.
 //!
-//! Its time is at first the larger of 1000 ms and 4 ms for each octet of the MTU. Then it follows round trips (RFC
-//! 6298, granularity 1 ms): one frame at a time is measured, from its first sending; sending anything again ends the
-//! measurement; a doubled time stays until the next one is complete. It is never less than 100 ms or 4 ms for each
-//! octet of the MTU, and never more than 8000 ms. Measuring may be left out: then it is the first time again when
-//! frames arrive.
+//! **Receiving a limit.** It counts if it is ahead of the one known, modulo 65536 by less than 32768.
 //!
-//! **Silence.** When frames are outstanding and none arrives for 30 s, the peer is silent: leave the session.
+//! **Timer.** It runs while frames are in flight, from the moment the first is handed to the line, and starts anew when some
+//! arrive. When it runs out, its time is doubled and starts anew, the oldest frame in flight is taken for lost, and only one
+//! frame is sent until something arrives or it runs out again. Its time is 1000 ms at first. Then it follows round trips (RFC
+//! 6298): one frame at a time is measured, from its sending to the ack that names it; the time is the smoothed round trip
+//! and four times its variation, the latter at least 20 ms; a doubled time stays until the next measurement. It is never
+//! less than 60 ms and never more than 8000 ms.
+//!
+//! **Credit.** When octets wait that the limit forbids and nothing is in flight, a DATA frame without payload, whose offset
+//! is the limit, is sent each 2000 ms until the limit rises. (The ACK that told it may have been lost.)
+//!
+//! **Silence.** When frames are in flight and none arrives for 30 s, the peer is silent: leave the session.
 //!
 //! # 6. Messages
 //!
 //! A message is a tag of one octet and fields without padding:
 //!
 //! ```text
-//! to the gateway                               to the device
-//! 00 Attach       device text                  00 Push          message id8, channel, body octets
-//! 01 Ack          message id8                  01 Subscribed    channel, push text, p256dh octets, auth octets
-//! 02 Refuse       message id8, reason          02 Refused       channel, reason
-//! 03 Subscribe    channel                      03 Unsubscribed  channel
+//! to the gateway                                   to the device
+//! 00 Attach       device text, largest, urgent,    00 Status        uplink, waiting, time
+//!                 memory, traits                   01 Push          message id8, channel, age, body octets
+//! 01 Ack          message id8                      02 Subscribed    channel, push text, p256dh octets, auth octets
+//! 02 Refuse       message id8, reason              03 Refused       channel, reason
+//! 03 Subscribe    channel                          04 Unsubscribed  channel
 //! 04 Unsubscribe  channel
+//! 05 Rotate       channel
+//! 06 Sleep        seconds
+//! 07 Awake
+//! 08 Ask
 //! ```
 //!
-//! - `channel` and lengths are *varints* of at most 65535: 7 bits an octet, lowest first, the high bit set on all but
-//!   the last; `05` is 5, `ac 02` is 300. The shortest form is sent; a longer one may be dropped or understood.
+//! - Numbers and lengths are varints: `channel`, `largest`, `urgent`, `memory` at most 65535, `age` and `seconds` below 2^32,
+//!   `time` below 2^64. `traits`, `uplink`, `waiting`, `reason` are one octet.
 //! - `octets` and `text` are a length and so many octets; text is UTF-8. `id8` is 8 octets, shown in the order sent.
 //! - `device` is 1 to 32 of `A-Z a-z 0-9 . _ -`. `channel` is 1 to 65535; 0 occurs in Refused alone. `p256dh` has 65
 //!   octets, `auth` 16. The gateway sends a `push` of at most 512 and a `body` of at most 3993.
-//! - `reason` is one octet: 00 full, 01 unknown device, 02 unknown channel, 03 not possible.
+//! - `reason`: 00 full, 01 unknown device, 02 unknown channel, 03 not possible.
+//! - `uplink`: 00 not connected, and it heals by waiting; 01 connected; 02 a person is needed at the gateway.
 //!
-//! A message with an unknown tag or reason, other values than these, or octets missing or left over, is dropped.
+//! A message with an unknown tag, reason or uplink, other values than these, or octets missing or left over, is dropped: its
+//! length says where the next begins.
 //!
-//! **Attach** is the first message of a device in each session; a second one is ignored. If it names the device that
-//! the gateway expects on this line, it has no answer: pushes and answers follow, and none come before it. If it does
-//! not, or if another message comes first, the answer is Refused (channel 0, unknown device), and whatever else the
-//! device says in this session is acknowledged by frames but ignored. Only a person can help: a device may start anew
-//! each minute.
+//! **Attach** is the first message of a device in each session; a second one is ignored. `largest` is the largest message
+//! that it takes, 32 to 4096 and at most its window less 2 (larger values count as these). `urgent` is the window of its
+//! urgent stream: its first limit; 0 if it wants none. `memory` is how many ids of messages it keeps (see Push). `traits` are
+//! bits: 01, it keeps them over its own reset; other bits are sent as 0 and ignored.
 //!
-//! **Push** hands over a message of a channel. `body` is the plaintext.
+//! If it names the device that the gateway expects on this line, the answer is Status, and pushes and answers follow; none
+//! come before it. If it does not, or if another message comes first, the answer is Refused (channel 0, unknown device),
+//! and whatever else the device says in this session is acknowledged by frames but ignored. Only a person can help: a
+//! device may start anew each minute.
+//!
+//! **Push** hands over a message of a channel. `body` is the plaintext. `age` is 0 if unknown, else one more than the
+//! seconds since the application server sent it, at the moment it was handed to the link.
 //!
 //! - A device answers with **Ack** once the message cannot be lost any more: it has reached its final recipient. (ACK
 //!   is a frame and says that frames arrived; Ack is a message and says this.) After it the message is not pushed
 //!   again, unless the Ack was lost. So the same id may come again, in this session or another: a device keeps the ids
-//!   of the last 16 messages or more that it acknowledged, over power loss if it can. A copy goes no further and is
-//!   acknowledged again.
-//! - Or it answers with **Refuse**: *full*, and the message is pushed again after about 5 s, later less often; or *unknown channel* or
-//!   *not possible*, and it is not pushed again unless the gateway restarts. A refused id is not kept; if it comes
+//!   of the last messages that it acknowledged, over power loss if it can, and says how many in `memory`: 16 or more if it
+//!   can. A copy goes no further and is acknowledged again.
+//! - Or it answers with **Refuse**: *full*, and the message is pushed again after about 5 s, later less often; or *unknown
+//!   channel* or *not possible*, and it is not pushed again unless the gateway restarts. A refused id is not kept; if it comes
 //!   again, it is a new message.
-//! - At most 8 pushes wait for their answer at once. Those of a channel come in the order in which the service accepted
-//!   them, but what was refused or not answered comes later.
+//! - At most half of `memory` pushes wait for their answer at once, at least 1 and at most 8. Those of a channel come in the
+//!   order in which the service accepted them, but what was refused or not answered comes later. Channels that the gateway
+//!   counts as urgent use the urgent stream: they overtake, between frames of a message that is on its way.
 //! - A push that is not answered within 10 s, or before it expires, may be given up, and is pushed again later. A late
 //!   Ack still counts, in a later session too: send it behind Attach. An Ack of an unknown id is ignored.
-//! - A message larger than the device's largest (a push adds up to 14 octets to its body) is not sent. It stays with
+//! - A message larger than the device's largest (a push adds up to 19 octets to its body) is not sent. It stays with
 //!   the service until it expires or the device takes more.
 //!
 //! **Subscribe** asks for a subscription; the device chooses the channel. The answer is **Subscribed** once the push
@@ -208,51 +246,71 @@
 //! old one. `push`, `p256dh` and `auth` are what an application server needs to push: URI, public key, authentication
 //! secret. Hand them on confidentially or ignore them.
 //!
+//! **Rotate** asks for a new subscription in place of one, with new keys. The answer is **Subscribed** with them, or
+//! **Refused** (unknown channel). The old one is served for a minute more.
+//!
 //! **Unsubscribe** ends it. The answer is **Unsubscribed** once the service agreed, at once for a channel that does not
 //! exist; pushes may come until then. Ask again in the next session if it did not come. Unsubscribed may come unasked.
 //!
+//! **Ask** is answered by **Status**: whether the gateway is connected, how many pushes wait for this device (255 stands for
+//! that and more), and the time: milliseconds since 1970 in UTC, 0 if the gateway does not know it. It was right when it was
+//! handed to the link.
+//!
+//! **Sleep** says that the device will not hear for about so many seconds (0: it does not know how long). Once the frame
+//! with it was acknowledged by the gateway's link, the device may switch off; the session stays. The gateway then sends
+//! nothing, and no timer of the session runs there, until it hears a frame of the device. It keeps a few pushes for it; the rest
+//! stays with the service. A device that does not wake within twice the time and a minute more counts as absent.
+//! A device that slept and still has its session says **Awake**; one that lost it opens a new one. Both are given what waits, and
+//! then Status with `waiting` 0: nothing more waits now, the device may sleep again.
+//!
+//! ```text
+//!   D Sleep 600      G ACK        ... nothing on the line ...       D Awake    G Push, Push    D Ack, Ack    G Status 0
+//! ```
+//!
 //! # 7. A worked exchange
 //!
-//! The gateway has boot id 11223344, MTU 256, largest message 256. The device `d1` has boot id 55667788, MTU 20,
-//! largest message 512. `G` is sent by the gateway, `D` by the device, whose first HELLO is lost. The push has the id
-//! 0123456789abcdef, channel 1 and the body `hello`; at this MTU it takes two frames. The `00` that begins each
+//! The gateway has boot id 11223344, MTU 64, window 256. The device `d1` has boot id 55667788, MTU 20, window 512, takes 510
+//! octets, no urgent ones, and keeps 16 ids, not over its reset. `G` is sent by the gateway, `D` by the device, whose first
+//! HELLO is lost. The push has the id 0123456789abcdef, channel 1, age 3 s and the body `hello`. The `00` that begins each
 //! direction is not shown.
 //!
 //! ```text
-//! D HELLO ASK           02 19 05 88 77 66 55 01 01 01 02 14 01 06 02 14 06 14 8d 00     lost
-//! G HELLO ASK           02 11 05 44 33 22 11 01 01 01 01 02 01 06 01 ff 0d 33 d0 00
-//! D HELLO ASK           02 19 0a 88 77 66 55 44 33 22 11 14 01 06 02 39 fb 47 46 00     the gateway is OPEN
-//! G HELLO               02 10 09 44 33 22 11 88 77 66 55 02 01 06 01 5c 04 f2 b6 00     the device is OPEN
-//! D DATA 0 Attach       02 2b 01 01 08 02 64 31 50 b3 f7 f2 00
-//! G ACK 1               07 30 01 81 dd 34 e1 00
-//! G DATA 0 Push, FIRST  02 21 02 01 0f 01 23 45 67 89 ab cd ef 01 05 8a 36 4b bc 00
-//! G DATA 1 Push, LAST   0d 22 01 01 68 65 6c 6c 6f c6 fb e9 04 00
-//! D DATA 1 Ack, ack 2   11 2b 01 02 01 01 23 45 67 89 ab cd ef 6f 78 a0 b0 00
-//! G ACK 2               07 30 02 75 2e 64 f2 00
+//! @EXCHANGE@
 //! ```
 //!
-//! The second of these before encoding, its checksum being d0330dff:
+//! The second of these before encoding, its checksum being @HELLOCRC@:
 //!
 //! ```text
-//! 10 + 01, version 0, boot id, echo 0, MTU 256, 256, CRC   11 00 44 33 22 11 00 00 00 00 00 01 00 01 ff 0d 33 d0
+//! @HELLO@
 //! ```
 //!
-//! # 8. Limits
+//! # 8. What a device needs
+//!
+//! Room for one frame of its MTU, its window, what it sends, 16 places for frames in flight (a device may have fewer) and
+//! the ids that it keeps. With an MTU of 32, a window of 64 and 4 ids, 256 octets suffice. The simplest device has one frame
+//! in flight, keeps nothing that comes early, and has a timer of 1000 ms; it works on every line, but waits more.
 //!
 //! | limit | value | constant in [`limits`](crate::limits) |
 //! | --- | --- | --- |
 //! | MTU | 20 to 1024 octets | `LINK_MTU_BYTES_MIN`, `_MAX` |
-//! | largest message | 34 to 4096 octets | `LINK_MESSAGE_BYTES_MIN`, `_MAX` |
+//! | window | 32 to 32767 octets, of the gateway 256 | `LINK_WINDOW_BYTES_MIN`, `_MAX`, `GATEWAY_LINK_RX_BYTES` |
+//! | largest message | 32 to 4096 octets | `LINK_MESSAGE_BYTES_MIN`, `_MAX` |
 //! | HELLO while closed | each 1000 ms | `HELLO_MS` |
-//! | window at first | 4 frames | `LINK_WINDOW_START_FRAMES` |
-//! | window at most | 16 frames, 4096 octets | `LINK_WINDOW_FRAMES`, `LINK_WINDOW_BYTES` |
-//! | timer at first | 1000 ms | `LINK_RTO_MS_START` |
-//! | timer at least | 100 ms, 4 ms an octet of the MTU | `LINK_RTO_MS_MIN`, `_PER_MTU_BYTE` |
-//! | timer at most | 8000 ms | `LINK_RTO_MS_MAX` |
+//! | numbers in flight | 16 | `LINK_FLIGHT_FRAMES` |
+//! | timer at first, at least, at most | 1000 ms, 60 ms, 8000 ms | `LINK_RTO_MS_START`, `_MIN`, `_MAX` |
+//! | four variations at least | 20 ms | `LINK_RTO_MS_VARIATION_MIN` |
+//! | asking for credit | each 2000 ms | `LINK_CREDIT_MS` |
 //! | silence | 30 s | `LINK_SILENCE_MS` |
 //! | message ids kept | 16 or more | `DEVICE_SEEN_COUNT` |
 //! | pushes without answer | 8 | `DELIVERY_PER_DEVICE_MAX` |
 //! | channels of a device | 8 | `CHANNELS_PER_DEVICE_MAX` |
+//!
+//! # 9. Versions
+//!
+//! Version 0 was a draft and is refused. Within version 1 no octet above changes its meaning; frames of new kinds, messages
+//! with new tags and new bits of `traits` may be added, and are dropped or ignored by who does not know them. Nothing is sent
+//! that a peer must know and may not. What cannot be added in this way is version 2: a side of both versions sends the HELLO of
+//! the higher one, and in answer to a HELLO of the lower one that.
 //!
 //! In Rust this module parses and emits; [`link`](crate::link) is the machine of a session,
 //! [`device`](crate::link::device) a device. Messages are postcard encodings of [`ToGateway`] and [`ToDevice`].
@@ -266,5 +324,5 @@ pub use frame::Role;
 pub use id::{ChannelId, DEVICE_ID_BYTES_MAX, DeviceId, InvalidDeviceId, MessageId};
 pub use message::{Refusal, ToDevice, ToGateway};
 
-/// The version that this crate speaks; 0 is a draft.
-pub const VERSION: u8 = 0;
+/// The version that this crate speaks.
+pub const VERSION: u8 = 1;
