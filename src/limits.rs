@@ -59,8 +59,12 @@ pub const BACKOFF_MS_MAX: u64 = 60_000;
 
 /// Octets of one link message, decoded.
 pub const LINK_MESSAGE_BYTES_MAX: usize = 4096;
-/// Smallest message, decoded, that each end of a link must take: an Attach with the longest device id.
-pub const LINK_MESSAGE_BYTES_MIN: usize = 34;
+/// Smallest largest message that a device may state.
+pub const LINK_MESSAGE_BYTES_MIN: usize = 32;
+/// Smallest window of an end of a link, in octets of its stream.
+pub const LINK_WINDOW_BYTES_MIN: usize = LINK_MESSAGE_BYTES_MIN + 2;
+/// Largest window of an end of a link.
+pub const LINK_WINDOW_BYTES_MAX: usize = 32_767;
 /// Smallest frame a link must carry, in octets, framing included.
 pub const LINK_MTU_BYTES_MIN: usize = 20;
 /// Largest frame a link may carry, in octets, framing included.
@@ -79,8 +83,8 @@ pub const RETRY_AFTER_S_MAX: u64 = 86_400;
 const _: () = assert!(DELIVERY_PER_DEVICE_MAX <= DELIVERY_SLOT_SHARED_COUNT + 1);
 const _: () = assert!(PROMISED_STREAMS_MAX <= DELIVERY_SLOT_COUNT);
 const _: () = assert!(PLAINTEXT_BYTES_MAX == 3993);
-// A push adds its tag, message id, channel and length to the plaintext: 1 + 8 + 3 + 2 octets at most.
-const _: () = assert!(PLAINTEXT_BYTES_MAX + 14 <= LINK_MESSAGE_BYTES_MAX);
+// A push adds its tag, message id, channel, age and length to the plaintext: 1 + 8 + 3 + 5 + 2 octets at most.
+const _: () = assert!(PLAINTEXT_BYTES_MAX + 19 <= LINK_MESSAGE_BYTES_MAX);
 const _: () = assert!(BACKOFF_MS_MIN < BACKOFF_MS_FIRST_MAX && BACKOFF_MS_FIRST_MAX < BACKOFF_MS_MAX);
 const _: () = assert!(DEVICE_SEEN_COUNT >= 2 * DELIVERY_PER_DEVICE_MAX);
 
@@ -304,30 +308,34 @@ pub const STATUS_BYTES_MAX: usize = 1_024;
 
 // Links.
 
-/// DATA frames one side may have sent and not yet seen acknowledged.
-pub const LINK_WINDOW_FRAMES: u8 = 16;
-/// DATA frames one side may send before the first frame ack of a session.
-pub const LINK_WINDOW_START_FRAMES: u8 = 4;
+/// Numbers of DATA frames that one side may have in flight: an ack names the newest and the 16 before it.
+pub const LINK_FLIGHT_FRAMES: usize = 16;
+/// Pieces of a stream that arrived before what is in front of them, and are kept.
+pub const LINK_PIECES_AHEAD: usize = 4;
 /// How often a side that is not open sends HELLO, in milliseconds.
 pub const HELLO_MS: u64 = 1_000;
-/// Octets of DATA frames on their way to the peer, once a link has warmed up: what a line of 9600 baud carries in four
-/// seconds, and enough to fill any serial line.
-pub const LINK_WINDOW_BYTES: usize = 4_096;
 /// How long nothing that was sent may arrive before the peer counts as silent, in milliseconds.
 pub const LINK_SILENCE_MS: u64 = 30_000;
 /// Retransmission timer before the first measured round trip, in milliseconds.
 pub const LINK_RTO_MS_START: u32 = 1_000;
+/// The same for each octet of the MTU, if that is more: two of the largest frames and their acks at 9600 baud.
+pub const LINK_RTO_MS_START_PER_MTU_BYTE: u32 = 4;
 /// Shortest retransmission timer, in milliseconds.
-pub const LINK_RTO_MS_MIN: u32 = 100;
-/// Shortest retransmission timer for each octet of the MTU, in milliseconds: a frame, the one its ack has to wait for
-/// and the one that the ack rides on take less at 9600 baud, so that no frame is sent again while it is on its way.
-pub const LINK_RTO_MS_MIN_PER_MTU_BYTE: u32 = 4;
+pub const LINK_RTO_MS_MIN: u32 = 60;
+/// What four variations of the round trip count as at least, in milliseconds: the latency of a USB adapter comes and goes.
+pub const LINK_RTO_MS_VARIATION_MIN: u32 = 20;
 /// Longest retransmission timer, in milliseconds.
 pub const LINK_RTO_MS_MAX: u32 = 8_000;
+/// How often a side that waits for credit alone asks for it, in milliseconds.
+pub const LINK_CREDIT_MS: u64 = 2_000;
 /// Octets of messages to one device that the gateway's end of a link holds until acknowledged: two of the largest.
 pub const GATEWAY_LINK_TX_BYTES: usize = 2 * (LINK_MESSAGE_BYTES_MAX + 2);
-/// Octets of the largest message that the gateway accepts from a device.
+/// Octets of urgent messages to one device that the gateway's end of a link holds until acknowledged.
+pub const GATEWAY_LINK_URGENT_BYTES: usize = LINK_MESSAGE_BYTES_MAX + 2;
+/// Octets of the stream of a device that the gateway has room for: five of the largest messages that a device sends.
 pub const GATEWAY_LINK_RX_BYTES: usize = 256;
+/// Octets of the largest frame that the gateway accepts from a device.
+pub const GATEWAY_LINK_MTU_BYTES: usize = 128;
 /// Messages that wait for room in one link.
 pub const LINK_QUEUE_COUNT: usize = 2 * DELIVERY_PER_DEVICE_MAX;
 /// Events of all links that wait for the gateway.
@@ -337,16 +345,17 @@ pub const LINK_REOPEN_MS_MIN: u64 = 100;
 /// Longest pause before a link's port or socket is opened again, in milliseconds.
 pub const LINK_REOPEN_MS_MAX: u64 = 2_000;
 
-// Go-back-N over sequence numbers of one octet tells old from new only below half the number space.
-const _: () = assert!(LINK_WINDOW_FRAMES < 128 && LINK_WINDOW_START_FRAMES <= LINK_WINDOW_FRAMES);
-const _: () = assert!(LINK_WINDOW_BYTES / LINK_MTU_BYTES_MAX >= LINK_WINDOW_START_FRAMES as usize);
+// Whatever is newest, an ack can name everything in flight.
+const _: () = assert!(LINK_FLIGHT_FRAMES <= 1 + u16::BITS as usize);
 const _: () = assert!(LINK_RTO_MS_MIN <= LINK_RTO_MS_START && LINK_RTO_MS_START <= LINK_RTO_MS_MAX);
-const _: () = assert!(LINK_RTO_MS_MIN_PER_MTU_BYTE * LINK_MTU_BYTES_MAX as u32 <= LINK_RTO_MS_MAX);
+const _: () = assert!(LINK_RTO_MS_START_PER_MTU_BYTE * LINK_MTU_BYTES_MAX as u32 <= LINK_RTO_MS_MAX);
 // A frame is sent at least three times before its peer counts as silent.
 const _: () = assert!(LINK_SILENCE_MS > 3 * LINK_RTO_MS_MAX as u64);
-const _: () = assert!(LINK_MESSAGE_BYTES_MIN <= GATEWAY_LINK_RX_BYTES);
-// Message lengths and limits travel in two octets.
-const _: () = assert!(LINK_MESSAGE_BYTES_MAX <= u16::MAX as usize);
+const _: () = assert!(LINK_WINDOW_BYTES_MIN <= GATEWAY_LINK_RX_BYTES && GATEWAY_LINK_RX_BYTES <= LINK_WINDOW_BYTES_MAX);
+const _: () = assert!(LINK_MTU_BYTES_MIN <= GATEWAY_LINK_MTU_BYTES && GATEWAY_LINK_MTU_BYTES <= LINK_MTU_BYTES_MAX);
+// The length of a message takes two octets, and offsets tell old from new below half of their space.
+const _: () = assert!(LINK_MESSAGE_BYTES_MAX < 1 << 14 && LINK_MESSAGE_BYTES_MAX + 2 <= LINK_WINDOW_BYTES_MAX);
+const _: () = assert!(LINK_WINDOW_BYTES_MAX < 1 << 15);
 const _: () = assert!(LINK_MTU_BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(LINK_REOPEN_MS_MIN < LINK_REOPEN_MS_MAX);
 

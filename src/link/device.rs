@@ -5,35 +5,43 @@
 //! application said it has.
 //!
 //! ```text
-//!   feed -> Event::Message -> message() -> the application keeps it -> accept(id) -> Ack
-//!        -> Event::Copy(id) -------------------------------------------------------> Ack again
+//!   feed -> Event::Message -> poll_message() -> New: the application keeps it -> accept(id) -> Ack
+//!                                            -> Copy ------------------------------------> Ack again
 //! ```
 
 use heapless::Deque;
 
-use crate::limits::{DEVICE_SEEN_COUNT, LINK_MTU_BYTES_MAX};
+use crate::limits::LINK_MESSAGE_BYTES_MAX;
 use crate::time::Instant;
-use crate::wire::message::TO_GATEWAY_BYTES_MAX;
+use crate::wire::message::{Profile, TO_GATEWAY_BYTES_MAX};
 use crate::wire::{ChannelId, DeviceId, MessageId, Refusal, ToDevice, ToGateway};
 
-use super::{Config, FrameCounts, Link, SendError};
+use super::memory::{Memory, Storage};
+use super::{Config, FrameCounts, Link, SendError, Stream};
 
 /// What happened at the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A session is open and Attach is on its way.
     Up {
-        /// Octets of the largest frame of this session.
+        /// Octets of the largest frame that is sent in this session.
         mtu: usize,
     },
     /// The session is over; the next one is being opened.
     Down,
-    /// Something new arrived: [`Device::message`].
+    /// Something arrived: [`Device::poll_message`].
     Message,
-    /// A copy of a message that the application has; it is acknowledged again.
-    Copy(MessageId),
     /// The gateway speaks this version only.
     VersionRefused(u8),
+}
+
+/// What arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received<'a> {
+    /// Something new.
+    New(ToDevice<'a>),
+    /// A copy of a message that the application has; it is acknowledged again.
+    Copy(MessageId),
 }
 
 /// A message that the application has.
@@ -45,17 +53,25 @@ struct Seen {
 /// A device: a [`Link`] and the ids of the last `SEEN` messages.
 ///
 /// Layout: the link, and 9 octets a remembered id.
-pub struct Device<const TX: usize, const RX: usize, const SEEN: usize> {
-    link: Link<TX, RX>,
+pub struct Device<M: Memory, const SEEN: usize> {
+    link: Link<M>,
     id: DeviceId,
+    keeps_over_reset: bool,
     seen: Deque<Seen, SEEN>,
+    /// The stream of the message that was handed out last.
+    handed_out: Option<Stream>,
 }
 
-impl<const TX: usize, const RX: usize, const SEEN: usize> Device<TX, RX, SEEN> {
-    /// A device that has seen nothing yet.
+impl<M: Memory, const SEEN: usize> Device<M, SEEN> {
+    /// A device that has seen nothing yet. With fewer than [`DEVICE_SEEN_COUNT`](crate::limits::DEVICE_SEEN_COUNT) ids, fewer messages are in flight to it.
     pub fn new(id: DeviceId, config: Config, now: Instant) -> Self {
-        const { assert!(SEEN >= DEVICE_SEEN_COUNT && TX >= TO_GATEWAY_BYTES_MAX + 2) };
-        Self { link: Link::new(config, now), id, seen: Deque::new() }
+        const { assert!(SEEN > 0 && <M::Send as Storage>::BYTES_MAX > TO_GATEWAY_BYTES_MAX) };
+        Self { link: Link::new(config, now), id, keeps_over_reset: false, seen: Deque::new(), handed_out: None }
+    }
+
+    /// The ids survive a reset of this device: what it [remembers](Self::remember) at its start, it kept.
+    pub fn keep_over_reset(&mut self) {
+        self.keeps_over_reset = true;
     }
 
     /// Remembers a message that the application had before this start.
@@ -69,9 +85,30 @@ impl<const TX: usize, const RX: usize, const SEEN: usize> Device<TX, RX, SEEN> {
         (taken, event.and_then(|event| self.take_event(event)))
     }
 
-    /// The message of the last [`Event::Message`]; valid until the next [`feed`](Self::feed).
-    pub fn message(&self) -> Option<ToDevice<'_>> {
-        ToDevice::parse(self.link.message()).ok()
+    /// The next thing that arrived, until there is none. The one before it is not needed any more.
+    ///
+    /// Whoever does not ask is sent no more than its window holds.
+    pub fn poll_message(&mut self) -> Option<Received<'_>> {
+        if let Some(stream) = self.handed_out.take() {
+            self.link.release(stream);
+        }
+        loop {
+            let (stream, octets) = self.link.message()?;
+            match ToDevice::parse(octets) {
+                Ok(ToDevice::Push { message, .. }) if acknowledge_again(&mut self.seen, message) => {
+                    self.link.release(stream);
+                    return Some(Received::Copy(message));
+                }
+                Ok(_) => {
+                    self.handed_out = Some(stream);
+                    break;
+                }
+                // Nothing of this version: the length said where the next one begins.
+                Err(_) => self.link.release(stream),
+            }
+        }
+        let (_, octets) = self.link.message()?;
+        ToDevice::parse(octets).ok().map(Received::New)
     }
 
     /// The application has this message for good: it is remembered and its device ack is sent.
@@ -79,10 +116,20 @@ impl<const TX: usize, const RX: usize, const SEEN: usize> Device<TX, RX, SEEN> {
         self.keep(Seen { message, ack_due: true });
     }
 
+    /// Says something to the gateway.
+    ///
+    /// # Errors
+    /// See [`SendError`]. A message comes again if nothing was said about it.
+    pub fn send(&mut self, message: &ToGateway) -> Result<(), SendError> {
+        let mut out = [0; TO_GATEWAY_BYTES_MAX];
+        let bytes = message.emit(&mut out).expect("the buffer holds the largest message to a gateway");
+        self.link.send(&out[..bytes])
+    }
+
     /// The application has no use for this message.
     ///
     /// # Errors
-    /// See [`SendError`]; the message comes again if nothing was said about it.
+    /// See [`send`](Self::send).
     pub fn refuse(&mut self, message: MessageId, reason: Refusal) -> Result<(), SendError> {
         self.send(&ToGateway::Refuse { message, reason })
     }
@@ -90,7 +137,7 @@ impl<const TX: usize, const RX: usize, const SEEN: usize> Device<TX, RX, SEEN> {
     /// Asks for a subscription.
     ///
     /// # Errors
-    /// See [`SendError`].
+    /// See [`send`](Self::send).
     pub fn subscribe(&mut self, channel: ChannelId) -> Result<(), SendError> {
         self.send(&ToGateway::Subscribe { channel })
     }
@@ -98,13 +145,13 @@ impl<const TX: usize, const RX: usize, const SEEN: usize> Device<TX, RX, SEEN> {
     /// Gives a subscription up.
     ///
     /// # Errors
-    /// See [`SendError`].
+    /// See [`send`](Self::send).
     pub fn unsubscribe(&mut self, channel: ChannelId) -> Result<(), SendError> {
         self.send(&ToGateway::Unsubscribe { channel })
     }
 
     /// Writes the frame that is due; see [`Link::poll_transmit`].
-    pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8; LINK_MTU_BYTES_MAX]) -> Option<usize> {
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<usize> {
         self.send_acks();
         self.link.poll_transmit(now, out)
     }
@@ -132,25 +179,30 @@ impl<const TX: usize, const RX: usize, const SEEN: usize> Device<TX, RX, SEEN> {
     fn take_event(&mut self, event: super::Event) -> Option<Event> {
         match event {
             super::Event::Opened { mtu, .. } => {
-                let attach = ToGateway::Attach { device: self.id.clone() };
+                self.handed_out = None;
+                let attach = ToGateway::Attach { device: self.id.clone(), profile: self.profile() };
                 self.send(&attach).expect("a session begins with room, and every gateway takes an Attach");
                 Some(Event::Up { mtu })
             }
-            super::Event::Restarted | super::Event::Silent => Some(Event::Down),
+            super::Event::Restarted | super::Event::Silent | super::Event::Broken => {
+                self.handed_out = None;
+                Some(Event::Down)
+            }
             super::Event::VersionRefused(version) => Some(Event::VersionRefused(version)),
-            super::Event::Message => self.take_message(),
+            super::Event::Message => Some(Event::Message),
+            // Whoever probes asks its own link.
+            super::Event::ProbeAnswered(_) => None,
         }
     }
 
-    /// Drops what is no message of this version, and copies.
-    fn take_message(&mut self) -> Option<Event> {
-        let ToDevice::Push { message, .. } = self.message()? else { return Some(Event::Message) };
-        match self.seen.iter_mut().find(|seen| seen.message == message) {
-            Some(seen) => {
-                seen.ack_due = true;
-                Some(Event::Copy(message))
-            }
-            None => Some(Event::Message),
+    fn profile(&self) -> Profile {
+        let window = <M::Receive as Storage>::BYTES_MAX;
+        // Buffers are smaller than 32768 octets.
+        Profile {
+            message_bytes_max: (window - 2).min(LINK_MESSAGE_BYTES_MAX) as u16,
+            urgent_window: <M::ReceiveUrgent as Storage>::BYTES_MAX as u16,
+            memory: SEEN.min(u16::MAX.into()) as u16,
+            traits: if self.keeps_over_reset { Profile::KEEPS_OVER_RESET } else { 0 },
         }
     }
 
@@ -174,22 +226,24 @@ impl<const TX: usize, const RX: usize, const SEEN: usize> Device<TX, RX, SEEN> {
             seen.ack_due = false;
         }
     }
+}
 
-    fn send(&mut self, message: &ToGateway) -> Result<(), SendError> {
-        let mut out = [0; TO_GATEWAY_BYTES_MAX];
-        let bytes = message.emit(&mut out).expect("the buffer holds the largest message to a gateway");
-        self.link.send(&out[..bytes])
-    }
+/// Whether the application has this message; if so its device ack is due again.
+fn acknowledge_again<const SEEN: usize>(seen: &mut Deque<Seen, SEEN>, message: MessageId) -> bool {
+    seen.iter_mut().find(|seen| seen.message == message).map(|seen| seen.ack_due = true).is_some()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::{Event as LinkEvent, Role};
+    use crate::limits::{DEVICE_SEEN_COUNT, LINK_MTU_BYTES_MAX};
+    use crate::link::memory::{DeviceMemory, GatewayMemory};
+    use crate::link::Role;
+    use crate::wire::message::Age;
     use std::vec::Vec;
 
-    type Gateway = Link<4200, 128>;
-    type TestDevice = Device<256, 512, DEVICE_SEEN_COUNT>;
+    type Gateway = Link<GatewayMemory>;
+    type TestDevice = Device<DeviceMemory<64, 512, 0, 256>, DEVICE_SEEN_COUNT>;
 
     const NOW: Instant = Instant::ZERO;
     const CHANNEL: ChannelId = ChannelId(1);
@@ -216,14 +270,17 @@ mod tests {
         run(&mut device, &mut gateway);
         push(&mut gateway, 1);
         assert_eq!(run(&mut device, &mut gateway), ([Event::Message].into(), [].into()));
-        let Some(ToDevice::Push { message, channel: CHANNEL, body: b"hello" }) = device.message() else {
-            panic!("a push: {:?}", device.message())
+        let Some(Received::New(ToDevice::Push { message, channel: CHANNEL, body: b"hello", .. })) = device.poll_message()
+        else {
+            panic!("a push")
         };
         device.accept(message);
         assert_eq!(run(&mut device, &mut gateway).1, [ack(1)]);
         for _ in 0..3 {
             push(&mut gateway, 1);
-            assert_eq!(run(&mut device, &mut gateway), ([Event::Copy(id(1))].into(), [ack(1)].into()));
+            run(&mut device, &mut gateway);
+            assert_eq!(device.poll_message(), Some(Received::Copy(id(1))));
+            assert_eq!(run(&mut device, &mut gateway).1, [ack(1)]);
         }
     }
 
@@ -233,7 +290,9 @@ mod tests {
         device.remember(id(1));
         assert_eq!(run(&mut device, &mut gateway).1, [attach()], "it is not acknowledged by itself");
         push(&mut gateway, 1);
-        assert_eq!(run(&mut device, &mut gateway), ([Event::Copy(id(1))].into(), [ack(1)].into()));
+        run(&mut device, &mut gateway);
+            assert_eq!(device.poll_message(), Some(Received::Copy(id(1))));
+            assert_eq!(run(&mut device, &mut gateway).1, [ack(1)]);
     }
 
     #[test]
@@ -243,7 +302,10 @@ mod tests {
         run(&mut device, &mut gateway);
         push(&mut gateway, 1);
         push(&mut gateway, 0);
-        assert_eq!(run(&mut device, &mut gateway).0, [Event::Copy(id(1)), Event::Message]);
+        run(&mut device, &mut gateway);
+        assert_eq!(device.poll_message(), Some(Received::Copy(id(1))));
+        assert!(matches!(device.poll_message(), Some(Received::New(_))));
+        assert_eq!(device.poll_message(), None);
     }
 
     #[test]
@@ -262,7 +324,9 @@ mod tests {
         run(&mut device, &mut gateway);
         gateway.send(&[0xee, 1, 2]).expect("room");
         push(&mut gateway, 2);
-        assert_eq!(run(&mut device, &mut gateway).0, [Event::Message]);
+        run(&mut device, &mut gateway);
+        assert!(matches!(device.poll_message(), Some(Received::New(ToDevice::Push { message, .. })) if message == id(2)));
+        assert_eq!(device.poll_message(), None);
     }
 
     fn pair() -> (TestDevice, Gateway) {
@@ -276,7 +340,8 @@ mod tests {
     }
 
     fn attach() -> ToGateway {
-        ToGateway::Attach { device: "d".parse().expect("an id") }
+        let profile = Profile { message_bytes_max: 510, urgent_window: 0, memory: DEVICE_SEEN_COUNT as u16, traits: 0 };
+        ToGateway::Attach { device: "d".parse().expect("an id"), profile }
     }
 
     fn ack(number: u8) -> ToGateway {
@@ -285,7 +350,7 @@ mod tests {
 
     fn push(gateway: &mut Gateway, number: u8) {
         let mut out = [0; 64];
-        let push = ToDevice::Push { message: id(number), channel: CHANNEL, body: b"hello" };
+        let push = ToDevice::Push { message: id(number), channel: CHANNEL, age: Age::UNKNOWN, body: b"hello" };
         let bytes = push.emit(&mut out).expect("it fits");
         gateway.send(&out[..bytes]).expect("room");
     }
@@ -297,8 +362,10 @@ mod tests {
             let mut quiet = true;
             while let Some(bytes) = device.poll_transmit(NOW, &mut out) {
                 quiet = false;
-                if gateway.feed(&out[..bytes], NOW).1 == Some(LinkEvent::Message) {
-                    heard.push(ToGateway::parse(gateway.message()).expect("a message"));
+                gateway.feed(&out[..bytes], NOW);
+                while let Some((stream, message)) = gateway.message() {
+                    heard.push(ToGateway::parse(message).expect("a message"));
+                    gateway.release(stream);
                 }
             }
             while let Some(bytes) = gateway.poll_transmit(NOW, &mut out) {

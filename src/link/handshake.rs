@@ -25,7 +25,7 @@ pub(super) struct Session {
     pub seed: SessionSeed,
     /// What the peer said about itself.
     pub peer: Hello,
-    /// Octets of the largest frame either side sends.
+    /// Octets of the largest frame that is sent to the peer.
     pub mtu: u16,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Handshake {
     role: Role,
     boot_id: u32,
     mtu: u16,
-    message_bytes_max: u16,
+    window: u16,
     peer: Option<Hello>,
     session: Option<Session>,
     /// When the next HELLO of a side that is not open is due.
@@ -43,9 +43,9 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    pub fn new(role: Role, boot_id: u32, mtu: u16, message_bytes_max: u16, now: Instant) -> Self {
+    pub fn new(role: Role, boot_id: u32, mtu: u16, window: u16, now: Instant) -> Self {
         let boot_id = boot_id.max(1);
-        Self { role, boot_id, mtu, message_bytes_max, peer: None, session: None, ask_at: now, is_due: true }
+        Self { role, boot_id, mtu, window, peer: None, session: None, ask_at: now, is_due: true }
     }
 
     pub fn role(&self) -> Role {
@@ -109,8 +109,7 @@ impl Handshake {
         self.ask_at = now + Duration::from_millis(HELLO_MS);
         let ask = self.session.is_none();
         let echo = self.peer.map_or(0, |peer| peer.boot_id);
-        let (mtu, message_bytes_max) = (self.mtu, self.message_bytes_max);
-        Some(Hello { ask, boot_id: self.boot_id, echo, mtu, message_bytes_max })
+        Some(Hello { ask, boot_id: self.boot_id, echo, mtu: self.mtu, window: self.window })
     }
 
     fn agree(&self, peer: Hello) -> Session {
@@ -118,7 +117,7 @@ impl Handshake {
             Role::Gateway => SessionSeed::new(self.boot_id, peer.boot_id),
             Role::Device => SessionSeed::new(peer.boot_id, self.boot_id),
         };
-        Session { seed, peer, mtu: self.mtu.min(peer.mtu) }
+        Session { seed, peer, mtu: peer.mtu }
     }
 }
 
@@ -139,7 +138,8 @@ mod tests {
         let third = gateway.poll(NOW).expect("asked");
         assert!(!third.ask);
         let Some(Change::Opened(at_device)) = device.hear(third, NOW) else { panic!("the device is open") };
-        assert_eq!((at_gateway.seed, at_gateway.mtu), (at_device.seed, at_device.mtu));
+        assert_eq!(at_gateway.seed, at_device.seed);
+        assert_eq!((at_gateway.mtu, at_device.mtu), (64, 1024));
         assert_eq!((gateway.poll(NOW), device.poll(NOW)), (None, None));
     }
 
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(gateway.boot_id(), 11);
         open(&mut gateway, &mut restarted);
         // A late HELLO of the first life ends the session as well, and it recovers.
-        let stale = Hello { ask: true, boot_id: 20, echo: 10, mtu: 256, message_bytes_max: 64 };
+        let stale = Hello { ask: true, boot_id: 20, echo: 10, mtu: 256, window: 64 };
         assert_eq!(gateway.hear(stale, NOW), Some(Change::Left));
         open(&mut gateway, &mut restarted);
         assert_eq!(gateway.session().map(|session| session.peer.boot_id), Some(22));

@@ -10,10 +10,23 @@ use super::*;
 use crate::limits::{HELLO_MS, LINK_RTO_MS_MAX, LINK_SILENCE_MS};
 use crate::random::SeededRandom;
 use crate::time::Duration;
+use crate::link::memory::{DeviceMemory, Fixed};
 use crate::wire::cobs::Deframer;
 use crate::wire::frame::SessionSeed;
 
-type TestLink = Link<8196, 4096>;
+type TestLink = Link<Large>;
+type SmallLink = Link<DeviceMemory<64, 42, 0, 64>>;
+
+/// As much as there can be, both ways.
+struct Large;
+
+impl Memory for Large {
+    type Send = Fixed<8196>;
+    type SendUrgent = Fixed<600>;
+    type Receive = Fixed<4098>;
+    type ReceiveUrgent = Fixed<600>;
+    type Frame = Deframer<LINK_MTU_BYTES_MAX>;
+}
 
 /// The sizes of C-31.
 const SIZES: [usize; 6] = [0, 1, 20, 21, 4096, 300];
@@ -57,26 +70,36 @@ proptest! {
     /// C-66: frames of a peer that breaks every rule but the checksum never panic, and a message is never too large.
     #[test]
     fn c_66_hostile_frames_never_panic(
-        frames in prop::collection::vec((0u8..3, any::<[u8; 2]>(), any::<[bool; 2]>(), 0usize..60, any::<u32>()), 0..80),
+        frames in prop::collection::vec((0u8..4, any::<[u8; 2]>(), any::<[bool; 3]>(), 0usize..50, any::<u32>()), 0..80),
     ) {
-        let mut link = Link::<64, 40>::new(Config { role: Role::Gateway, boot_id: 7, mtu: 64 }, Instant::ZERO);
+        let mut link = SmallLink::new(Config { role: Role::Gateway, boot_id: 7, mtu: 64 }, Instant::ZERO);
         let mut out = [0; LINK_MTU_BYTES_MAX];
         let seed = Some(SessionSeed::new(7, 9));
-        let hello = |echo, boot_id| Frame::Hello(Hello { ask: true, boot_id, echo, mtu: 20, message_bytes_max: 50 });
+        let hello = |echo, boot_id| Frame::Hello(Hello { ask: true, boot_id, echo, mtu: 20, window: 52 });
         let bytes = hello(7, 9).emit(Role::Device, None, &mut out).expect("it fits");
         feed_all(&mut link, &out[..bytes], Instant::ZERO);
-        for (kind, [seq, ack], [first, last], length, id) in frames {
+        for (kind, [number, before], [first, last, urgent], length, id) in frames {
             let payload = [id as u8; 60];
+            let arrived = Arrived { newest: before % 8, before: before.into() };
+            let stream = if urgent { Stream::Urgent } else { Stream::Ordered };
+            let (offset, limit) = ((id >> 16) as u16 % 128, (id >> 8) as u16);
+            let payload = &payload[..length];
             let frame = match kind {
-                0 => Frame::Data { first, last, seq: seq % 8, ack, payload: &payload[..length.min(50)] },
-                1 => Frame::Ack { gap: first, ack: ack % 8 },
+                0 => Frame::Data { stream, number, offset, arrived: first.then_some(arrived), limit: last.then_some(limit), payload },
+                1 => Frame::Ack { arrived, stream, limit },
+                2 => Frame::Probe { answer: first, token: number, padding: payload },
                 _ if first => hello(id, id.max(1)),
                 _ => hello(7, 9),
             };
             let bytes = frame.emit(Role::Device, seed, &mut out).expect("it fits");
             feed_all(&mut link, &out[..bytes], Instant::ZERO);
-            prop_assert!(link.message().len() <= 40);
-            let sent = link.send(&payload[..length]);
+            if let Some((stream, message)) = link.message() {
+                prop_assert!(message.len() <= 40);
+                if first {
+                    link.release(stream);
+                }
+            }
+            let sent = link.send(payload);
             prop_assert!(sent.is_ok() || length > 50 || link.room() < length.max(1) || link.message_bytes_max().is_none());
             while link.poll_transmit(Instant::ZERO, &mut out).is_some() {}
         }
@@ -90,7 +113,7 @@ fn nothing_is_sent_twice_on_a_good_line() {
     let before = pair.sides[0].counts().sent;
     pair.sides[0].send(&[7; 2460]).expect("room");
     pair.run_until(|pair| !pair.received[1].is_empty());
-    assert_eq!(pair.sides[0].counts().sent - before, 10, "ten frames of 246 octets");
+    assert_eq!(pair.sides[0].counts().sent - before, 11, "ten frames of 246 octets, and two for the length");
     assert_eq!(pair.sides[1].counts().dropped, 0);
 }
 
@@ -153,17 +176,20 @@ fn a_silent_peer_is_reported_once_and_then_asked_each_second() {
 /// C-67: the largest message is known before sending, and a larger one is an error of its own.
 #[test]
 fn c_67_a_message_larger_than_the_peer_takes_is_refused_and_never_cut() {
-    let mut gateway = Link::<1100, 40>::new(Config { role: Role::Gateway, boot_id: 1, mtu: 256 }, Instant::ZERO);
+    let mut gateway = TestLink::new(Config { role: Role::Gateway, boot_id: 1, mtu: 256 }, Instant::ZERO);
     assert_eq!((gateway.send(b""), gateway.message_bytes_max()), (Err(SendError::NotOpen), None));
-    let hello = Hello { ask: false, boot_id: 2, echo: 1, mtu: 1024, message_bytes_max: 512 };
+    let hello = Hello { ask: false, boot_id: 2, echo: 1, mtu: 1024, window: 514 };
     let mut out = [0; LINK_MTU_BYTES_MAX];
     let bytes = Frame::Hello(hello).emit(Role::Device, None, &mut out).expect("it fits");
     let opened = Event::Opened { boot_id: 2, mtu: 256, message_bytes_max: 512 };
     assert_eq!(feed_all(&mut gateway, &out[..bytes], Instant::ZERO), [opened]);
     assert_eq!(gateway.send(&[0; 513]), Err(SendError::TooLarge { message_bytes_max: 512 }));
-    assert_eq!((gateway.send(&[0; 512]), gateway.send(&[0; 512])), (Ok(()), Ok(())));
-    assert_eq!((gateway.room(), gateway.send(&[0; 71])), (70, Err(SendError::Full)));
-    assert_eq!(gateway.send(&[0; 70]), Ok(()));
+    while gateway.room() >= 512 {
+        assert_eq!(gateway.send(&[0; 512]), Ok(()));
+    }
+    let room = gateway.room();
+    assert_eq!(gateway.send(&vec![0; room + 1]), Err(SendError::Full));
+    assert_eq!((gateway.send(&vec![0; room]), gateway.room()), (Ok(()), 0));
 }
 
 #[test]
@@ -220,7 +246,7 @@ fn no_frame_is_sent_again_while_it_is_in_the_queue_of_a_slow_line() {
             pair.sides[1].send(&[1; 9]).expect("room");
             pair.run_until(|pair| pair.received[0].len() > count);
         }
-        assert_eq!(pair.resent, 0, "{mtu}");
+        assert_eq!(pair.resent(), 0, "{mtu}");
     }
 }
 
@@ -234,7 +260,7 @@ fn a_slow_line_in_use_both_ways_sees_no_frame_twice() {
             pair.sides.iter_mut().for_each(|side| side.send(&vec![7; length]).expect("room"));
             pair.run_until(|pair| pair.received.iter().all(|received| received.len() > count));
         }
-        assert_eq!(pair.resent, 0, "{mtu}");
+        assert_eq!(pair.resent(), 0, "{mtu}");
     }
 }
 
@@ -248,11 +274,104 @@ fn both_directions_at_once_share_frames() {
     pair.run_until(|pair| pair.received.iter().all(|received| received.len() == 10));
 }
 
+/// C-33: an urgent message overtakes a large one between its frames, and both arrive whole.
+#[test]
+fn c_33_an_urgent_message_overtakes_one_that_is_on_its_way() {
+    let mut pair = Pair::new(1, (64, 64), Line { baud: 115_200, is_short: true, ..Line::GOOD });
+    pair.open();
+    pair.sides[0].set_urgent_window(600);
+    pair.sides[0].send(&[1; 4000]).expect("room");
+    (0..10).for_each(|_| pair.step());
+    pair.sides[0].send_urgent(&[2; 20], 600).expect("room");
+    pair.run_until(|pair| pair.received[1].len() == 2);
+    assert_eq!(pair.received[1], [vec![2; 20], vec![1; 4000]]);
+    assert!(pair.sides[0].send_urgent(&[2; 599], 600).is_err());
+}
+
+/// An application that takes nothing is sent what its window holds and no octet more; then everything comes.
+#[test]
+fn a_slow_application_is_never_overrun_and_loses_nothing() {
+    let mut pair = Pair::new(7, (256, 256), Line { loss: 10, ..Line::GOOD });
+    pair.open();
+    pair.is_slow = true;
+    let mut sent = 0;
+    for _ in 0..400 {
+        while sent < 200 && pair.sides[0].send(&[sent; 97]).is_ok() {
+            sent += 1;
+        }
+        pair.step();
+    }
+    assert!(pair.received[1].is_empty());
+    assert!(!pair.events.contains(&(0, Event::Silent)), "it answers, though it takes nothing");
+    pair.is_slow = false;
+    for _ in 0..10_000 {
+        while sent < 200 && pair.sides[0].send(&[sent; 97]).is_ok() {
+            sent += 1;
+        }
+        pair.step();
+    }
+    assert_eq!(pair.received[1].len(), 200);
+    assert!(pair.received[1].iter().enumerate().all(|(at, message)| message == &[at as u8; 97]));
+}
+
+#[test]
+fn a_peer_that_sleeps_is_left_alone_until_it_says_something() {
+    let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+    pair.open();
+    pair.sides[1].send(b"good night").expect("room");
+    pair.run_until(|pair| !pair.received[0].is_empty());
+    pair.sides[0].sleep();
+    pair.run_until(|pair| pair.sides[1].is_idle());
+    pair.sides[0].send(b"when you wake").expect("room");
+    let sent = pair.sides[0].counts().sent;
+    pair.now = pair.now + Duration::from_secs(3_600);
+    (0..10).for_each(|_| pair.step());
+    assert_eq!((pair.sides[0].counts().sent, pair.sides[0].poll_timeout()), (sent, None));
+    pair.sides[1].send(b"good morning").expect("room");
+    pair.run_until(|pair| !pair.received[1].is_empty());
+    assert!(!pair.sides[0].is_asleep());
+    assert_eq!(pair.received[1], [b"when you wake"]);
+    assert!(!pair.events.contains(&(0, Event::Silent)));
+}
+
+#[test]
+fn a_probe_is_answered_with_or_without_a_session() {
+    let mut pair = Pair::new(1, (256, 64), Line::GOOD);
+    for token in [1, 2] {
+        pair.sides[0].probe(token);
+        pair.run_until(|pair| pair.events.contains(&(0, Event::ProbeAnswered(token))));
+        pair.open();
+    }
+}
+
+#[test]
+fn what_can_never_be_a_message_ends_the_session_of_whoever_says_it() {
+    let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+    pair.open();
+    let seed = pair.sides[1].handshake.session().map(|session| session.seed);
+    let mut out = [0; LINK_MTU_BYTES_MAX];
+    let data = Frame::Data {
+        stream: Stream::Ordered,
+        number: 0,
+        offset: 0,
+        arrived: None,
+        limit: None,
+        payload: &[0xff, 0xff],
+    };
+    let bytes = data.emit(Role::Device, seed, &mut out).expect("it fits");
+    let now = pair.now;
+    assert_eq!(feed_all(&mut pair.sides[0], &out[..bytes], now), [Event::Broken]);
+    pair.open = [false; 2];
+    pair.run_until(|pair| pair.is_open());
+    exchange(&mut pair);
+}
+
 #[test]
 fn a_link_is_as_large_as_stated() {
-    let state = size_of::<Link<256, 128>>() - 256 - 128 - LINK_MTU_BYTES_MAX;
-    assert!(state < 280, "{state} octets of state");
-    assert_eq!(size_of::<Link<8196, 4096>>(), size_of::<Link<8196, 96>>() + 4000);
+    let state = size_of::<SmallLink>() - 64 - 42 - 64;
+    assert!(state < 576, "{state} octets of state");
+    let idle = size_of::<Link<crate::link::memory::GatewayMemory>>();
+    assert!(idle < 1024, "{idle} octets of an idle link of the gateway");
 }
 
 /// Every size in both directions, each taken as soon as there is room.
@@ -320,9 +439,8 @@ struct Pair {
     mtus: (usize, usize),
     line: Line,
     cut: bool,
-    /// The number of the last DATA frame of each side, and how many did not follow the one before.
-    numbers: [u8; 2],
-    resent: usize,
+    /// Whether the applications take nothing.
+    is_slow: bool,
     random: SeededRandom,
     boot_id: u32,
     now: Instant,
@@ -345,8 +463,7 @@ impl Pair {
             mtus,
             line,
             cut: false,
-            numbers: [u8::MAX; 2],
-            resent: 0,
+            is_slow: false,
             random: SeededRandom::new(seed),
             boot_id: 0x0300_0000,
             now,
@@ -385,7 +502,6 @@ impl Pair {
             while self.is_free(side)
                 && let Some(bytes) = self.sides[side].poll_transmit(self.now, &mut out)
             {
-                self.count(side, &out[..bytes]);
                 self.carry(1 - side, &out[..bytes]);
                 if self.line.echo {
                     self.carry(side, &out[..bytes]);
@@ -399,6 +515,7 @@ impl Pair {
             while let Some((_, octets)) = self.towards[side].pop_front_if(|(at, _)| *at <= self.now) {
                 self.deliver(side, &octets);
             }
+            self.hear(side);
             let event = self.sides[side].handle_timeout(self.now);
             self.note(side, event);
         }
@@ -408,15 +525,8 @@ impl Pair {
         !self.line.is_short || self.towards[1 - side].is_empty()
     }
 
-    fn count(&mut self, side: usize, octets: &[u8]) {
-        let mut deframer = Deframer::new(LINK_MTU_BYTES_MAX);
-        deframer.feed(octets);
-        if let [kind, seq, ..] = *deframer.frame()
-            && kind & 0xf0 == 0x20
-        {
-            self.resent += usize::from(seq != self.numbers[side].wrapping_add(1));
-            self.numbers[side] = seq;
-        }
+    fn resent(&self) -> u32 {
+        self.sides.iter().map(|side| side.counts().resent).sum()
     }
 
     fn carry(&mut self, to: usize, frame: &[u8]) {
@@ -446,11 +556,18 @@ impl Pair {
             while !octets.is_empty() {
                 let (taken, event) = self.sides[side].feed(octets, self.now);
                 octets = &octets[taken..];
-                if event == Some(Event::Message) {
-                    self.received[side].push(self.sides[side].message().to_vec());
-                }
                 self.note(side, event);
             }
+        }
+    }
+
+    /// The application takes what is there.
+    fn hear(&mut self, side: usize) {
+        while !self.is_slow
+            && let Some((stream, message)) = self.sides[side].message()
+        {
+            self.received[side].push(message.to_vec());
+            self.sides[side].release(stream);
         }
     }
 
@@ -472,7 +589,7 @@ impl Pair {
     }
 }
 
-fn feed_all<const TX: usize, const RX: usize>(link: &mut Link<TX, RX>, mut octets: &[u8], now: Instant) -> Vec<Event> {
+fn feed_all<M: Memory>(link: &mut Link<M>, mut octets: &[u8], now: Instant) -> Vec<Event> {
     let mut events = Vec::new();
     while !octets.is_empty() {
         let (taken, event) = link.feed(octets, now);

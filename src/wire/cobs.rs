@@ -6,8 +6,6 @@
 
 use cobs::{CobsEncoder, DecodeResult, DecoderState};
 
-use crate::limits::LINK_MTU_BYTES_MAX;
-
 /// The octet that ends each frame and occurs nowhere else.
 pub const DELIMITER: u8 = 0;
 
@@ -37,20 +35,19 @@ pub fn encode(parts: &[&[u8]], out: &mut [u8]) -> Option<usize> {
 ///
 /// Garbage, truncated frames and frames longer than the MTU are dropped up to the next delimiter.
 ///
-/// Layout: one decoded frame of at most [`LINK_MTU_BYTES_MAX`] octets.
-pub struct Deframer {
+/// Layout: one encoded frame of at most `MTU` octets.
+pub struct Deframer<const MTU: usize> {
     state: DecoderState,
-    frame: [u8; LINK_MTU_BYTES_MAX],
+    frame: [u8; MTU],
     frame_bytes: usize,
     encoded_bytes: usize,
     mtu: usize,
 }
 
-impl Deframer {
+impl<const MTU: usize> Deframer<MTU> {
     /// A deframer that drops frames of more than `mtu` octets, delimiter included.
     pub fn new(mtu: usize) -> Self {
-        let mtu = mtu.min(LINK_MTU_BYTES_MAX);
-        Self { state: DecoderState::Idle, frame: [0; LINK_MTU_BYTES_MAX], frame_bytes: 0, encoded_bytes: 0, mtu }
+        Self { state: DecoderState::Idle, frame: [0; MTU], frame_bytes: 0, encoded_bytes: 0, mtu: mtu.min(MTU) }
     }
 
     /// Takes octets up to and including one delimiter; returns how many, and whether a frame is complete.
@@ -95,10 +92,12 @@ impl Deframer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::LINK_MTU_BYTES_MIN;
+    use crate::limits::{LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN};
     use proptest::prelude::*;
     use std::vec;
     use std::vec::Vec;
+
+    type Whole = Deframer<LINK_MTU_BYTES_MAX>;
 
     proptest! {
         /// C-32, C-66: what is encoded comes out again, in chunks of any size and behind garbage.
@@ -112,7 +111,7 @@ mod tests {
             let bytes = encode(&[&frame[..frame.len() / 2], &frame[frame.len() / 2..]], &mut out).expect("it fits");
             prop_assert!(bytes <= cobs::max_encoding_length(frame.len()) + 1);
             let stream = [&garbage[..], &[DELIMITER], &out[..bytes]].concat();
-            let found = frames(&mut Deframer::new(LINK_MTU_BYTES_MAX), &stream, chunk);
+            let found = frames(&mut Whole::new(LINK_MTU_BYTES_MAX), &stream, chunk);
             prop_assert_eq!(found.last(), Some(&frame));
         }
 
@@ -122,7 +121,7 @@ mod tests {
             octets in prop::collection::vec(any::<u8>(), 0..5000),
             mtu in LINK_MTU_BYTES_MIN..=LINK_MTU_BYTES_MAX,
         ) {
-            for frame in frames(&mut Deframer::new(mtu), &octets, octets.len().max(1)) {
+            for frame in frames(&mut Whole::new(mtu), &octets, octets.len().max(1)) {
                 prop_assert!(frame.len() <= mtu - 2);
             }
         }
@@ -135,8 +134,8 @@ mod tests {
             let mut out = [0; LINK_MTU_BYTES_MAX + 4];
             let bytes = encode(&[&largest], &mut out).expect("it fits");
             assert!(bytes <= mtu && bytes + 2 > mtu, "{mtu}: {bytes}");
-            assert_eq!(frames(&mut Deframer::new(bytes), &out[..bytes], 99), [largest]);
-            assert!(frames(&mut Deframer::new(bytes - 1), &out[..bytes], 99).is_empty());
+            assert_eq!(frames(&mut Whole::new(bytes), &out[..bytes], 99), [largest]);
+            assert!(frames(&mut Whole::new(bytes - 1), &out[..bytes], 99).is_empty());
         }
     }
 
@@ -146,7 +145,7 @@ mod tests {
         let short = [&[0xff][..], &block, &[0]].concat();
         let long = [&[0xff][..], &block, &[1, 0]].concat();
         for stream in [short, long] {
-            let found = frames(&mut Deframer::new(LINK_MTU_BYTES_MAX), &stream, 1);
+            let found = frames(&mut Whole::new(LINK_MTU_BYTES_MAX), &stream, 1);
             assert_eq!(found, std::slice::from_ref(&block));
         }
     }
@@ -157,7 +156,7 @@ mod tests {
         assert_eq!(encode(&[&[1, 2, 3]], &mut [0; 5]), Some(5));
     }
 
-    fn frames(deframer: &mut Deframer, stream: &[u8], chunk: usize) -> Vec<Vec<u8>> {
+    fn frames(deframer: &mut Whole, stream: &[u8], chunk: usize) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
         for mut octets in stream.chunks(chunk) {
             while !octets.is_empty() {

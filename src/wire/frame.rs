@@ -7,7 +7,7 @@ use crc::{CRC_32_ISCSI, Crc};
 
 use super::VERSION;
 use super::cobs;
-use crate::limits::{LINK_MESSAGE_BYTES_MIN, LINK_MTU_BYTES_MIN};
+use crate::limits::{LINK_MTU_BYTES_MIN, LINK_WINDOW_BYTES_MIN};
 
 /// CRC-32C: polynomial 0x1edc6f41, reflected, initial value and final exclusive-or 0xffffffff.
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
@@ -17,25 +17,37 @@ const KIND_MASK: u8 = 0xf0;
 const HELLO: u8 = 0x10;
 const DATA: u8 = 0x20;
 const ACK: u8 = 0x30;
+const PROBE: u8 = 0x40;
 
 const FROM_DEVICE: u8 = 0x08;
 const HELLO_ASK: u8 = 0x01;
-const DATA_FIRST: u8 = 0x01;
-const DATA_LAST: u8 = 0x02;
-const ACK_GAP: u8 = 0x01;
+const DATA_URGENT: u8 = 0x01;
+const DATA_ACK: u8 = 0x02;
+const DATA_LIMIT: u8 = 0x04;
+const ACK_URGENT: u8 = 0x01;
+const PROBE_ANSWER: u8 = 0x01;
 
 const HELLO_BYTES: usize = 14;
-const DATA_HEADER_BYTES: usize = 3;
-const ACK_BYTES: usize = 2;
+const DATA_HEADER_BYTES: usize = 4;
+const ARRIVED_BYTES: usize = 3;
+const LIMIT_BYTES: usize = 2;
+const ACK_BYTES: usize = 1 + ARRIVED_BYTES + LIMIT_BYTES;
+const PROBE_HEADER_BYTES: usize = 2;
 
-/// Octets of payload in the largest DATA frame that `mtu` octets carry.
+/// Octets of payload in the largest DATA frame without an ack that `mtu` octets carry.
 pub const fn payload_bytes_max(mtu: usize) -> usize {
     cobs::decoded_bytes_max(mtu).saturating_sub(DATA_HEADER_BYTES + CRC_BYTES)
 }
 
-// The smallest MTU carries a HELLO exactly, and a DATA frame that makes progress.
+/// Octets of padding in the largest PROBE frame that `mtu` octets carry.
+pub const fn padding_bytes_max(mtu: usize) -> usize {
+    cobs::decoded_bytes_max(mtu).saturating_sub(PROBE_HEADER_BYTES + CRC_BYTES)
+}
+
+// The smallest MTU carries a HELLO exactly, and a DATA frame that makes progress, with an ack and a limit as well.
 const _: () = assert!(cobs::decoded_bytes_max(LINK_MTU_BYTES_MIN) == HELLO_BYTES + CRC_BYTES);
-const _: () = assert!(payload_bytes_max(LINK_MTU_BYTES_MIN) == 11);
+const _: () = assert!(payload_bytes_max(LINK_MTU_BYTES_MIN) == 10);
+const _: () = assert!(ACK_BYTES + CRC_BYTES <= cobs::decoded_bytes_max(LINK_MTU_BYTES_MIN));
 
 /// Which end of a link: it is said in every frame, and orders the boot ids in the CRC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,8 +100,26 @@ pub struct Hello {
     pub echo: u32,
     /// Octets of the largest frame that the sender accepts, delimiter included.
     pub mtu: u16,
-    /// Octets of the largest message that the sender accepts.
-    pub message_bytes_max: u16,
+    /// Octets of the ordered stream that the sender has room for.
+    pub window: u16,
+}
+
+/// Which of the two streams of a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Messages in the order in which they were sent.
+    Ordered,
+    /// Messages that overtake those.
+    Urgent,
+}
+
+/// Which DATA frames arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// The number of the newest.
+    pub newest: u8,
+    /// Which of the 16 before it did; the lowest bit stands for the one just before.
+    pub before: u16,
 }
 
 /// One frame.
@@ -99,25 +129,38 @@ pub enum Frame<'a> {
     Hello(Hello),
     /// A HELLO of a version that is not spoken here.
     HelloOfVersion(u8),
-    /// A fragment of a message.
+    /// A piece of a stream.
     Data {
-        /// Whether a message starts here.
-        first: bool,
-        /// Whether a message ends here.
-        last: bool,
+        /// Which stream.
+        stream: Stream,
         /// Number of this frame in its direction, modulo 256.
-        seq: u8,
-        /// Number of the frame that the sender expects next.
-        ack: u8,
-        /// The octets of the fragment.
+        number: u8,
+        /// Place of the first octet in the stream, modulo 65536.
+        offset: u16,
+        /// What arrived, if that is said.
+        arrived: Option<Arrived>,
+        /// From which offset on the sender has no room in the ordered stream, if that is said.
+        limit: Option<u16>,
+        /// The octets.
         payload: &'a [u8],
     },
     /// A frame ack alone.
     Ack {
-        /// Whether a later frame arrived while the expected one did not.
-        gap: bool,
-        /// Number of the frame that the sender expects next.
-        ack: u8,
+        /// What arrived.
+        arrived: Arrived,
+        /// The stream that `limit` is of.
+        stream: Stream,
+        /// From which offset on the sender has no room.
+        limit: u16,
+    },
+    /// A question whether somebody is there, or its answer.
+    Probe {
+        /// Whether it is the answer.
+        answer: bool,
+        /// Chosen by whoever asks.
+        token: u8,
+        /// Chosen by whoever asks.
+        padding: &'a [u8],
     },
 }
 
@@ -143,7 +186,7 @@ impl<'a> Frame<'a> {
         let (body, crc) = octets.split_last_chunk::<CRC_BYTES>().ok_or(InvalidFrame::Malformed)?;
         let kind = *body.first().ok_or(InvalidFrame::Malformed)?;
         let seed = match kind & KIND_MASK {
-            HELLO => None,
+            HELLO | PROBE => None,
             DATA | ACK => Some(session.ok_or(InvalidFrame::Checksum)?),
             _ => return Err(InvalidFrame::Kind),
         };
@@ -156,27 +199,75 @@ impl<'a> Frame<'a> {
         match kind & KIND_MASK {
             HELLO => parse_hello(body),
             DATA => parse_data(body),
-            _ => parse_ack(body),
+            ACK => parse_ack(body),
+            _ => parse_probe(body),
         }
     }
 
     /// Emits the frame as `from` sends it, encoded and delimited; returns the octets written, or `None` when `out` is too
     /// small.
     ///
-    /// A HELLO ignores the session; DATA and ACK without one are not emitted.
+    /// HELLO and PROBE ignore the session; DATA and ACK without one are not emitted.
     pub fn emit(&self, from: Role, session: Option<SessionSeed>, out: &mut [u8]) -> Option<usize> {
         match *self {
             Self::Hello(hello) => emit(None, &hello_body(from, hello), &[], out),
             Self::HelloOfVersion(_) => None,
-            Self::Data { first, last, seq, ack, payload } => {
-                let kind = DATA | from.flag() | flag(first, DATA_FIRST) | flag(last, DATA_LAST);
-                emit(Some(session?), &[kind, seq, ack], payload, out)
+            Self::Data { stream, number, offset, arrived, limit, payload } => {
+                let kind = DATA
+                    | from.flag()
+                    | flag(stream == Stream::Urgent, DATA_URGENT)
+                    | flag(arrived.is_some(), DATA_ACK)
+                    | flag(limit.is_some(), DATA_LIMIT);
+                let mut header = Header::new(kind);
+                header.put(&[number]).put(&offset.to_le_bytes()).put_arrived(arrived);
+                header.put(&limit.unwrap_or(0).to_le_bytes()[..limit.map_or(0, |_| LIMIT_BYTES)]);
+                emit(Some(session?), header.octets(), payload, out)
             }
-            Self::Ack { gap, ack } => {
-                let kind = ACK | from.flag() | flag(gap, ACK_GAP);
-                emit(Some(session?), &[kind, ack], &[], out)
+            Self::Ack { arrived, stream, limit } => {
+                let mut header = Header::new(ACK | from.flag() | flag(stream == Stream::Urgent, ACK_URGENT));
+                header.put_arrived(Some(arrived)).put(&limit.to_le_bytes());
+                emit(Some(session?), header.octets(), &[], out)
+            }
+            Self::Probe { answer, token, padding } => {
+                emit(None, &[PROBE | from.flag() | flag(answer, PROBE_ANSWER), token], padding, out)
             }
         }
+    }
+}
+
+/// Octets that an ack and a limit take in a DATA frame.
+pub(crate) const fn extra_bytes(arrived: bool, limit: bool) -> usize {
+    (if arrived { ARRIVED_BYTES } else { 0 }) + (if limit { LIMIT_BYTES } else { 0 })
+}
+
+/// The fields before a payload, being written.
+struct Header {
+    octets: [u8; DATA_HEADER_BYTES + ARRIVED_BYTES + LIMIT_BYTES],
+    bytes: usize,
+}
+
+impl Header {
+    fn new(kind: u8) -> Self {
+        let mut header = Self { octets: [0; DATA_HEADER_BYTES + ARRIVED_BYTES + LIMIT_BYTES], bytes: 0 };
+        header.put(&[kind]);
+        header
+    }
+
+    fn put(&mut self, field: &[u8]) -> &mut Self {
+        self.octets[self.bytes..][..field.len()].copy_from_slice(field);
+        self.bytes += field.len();
+        self
+    }
+
+    fn put_arrived(&mut self, arrived: Option<Arrived>) -> &mut Self {
+        match arrived {
+            Some(Arrived { newest, before }) => self.put(&[newest]).put(&before.to_le_bytes()),
+            None => self,
+        }
+    }
+
+    fn octets(&self) -> &[u8] {
+        &self.octets[..self.bytes]
     }
 }
 
@@ -191,7 +282,7 @@ fn hello_body(from: Role, hello: Hello) -> [u8; HELLO_BYTES] {
     body[2..6].copy_from_slice(&hello.boot_id.to_le_bytes());
     body[6..10].copy_from_slice(&hello.echo.to_le_bytes());
     body[10..12].copy_from_slice(&hello.mtu.to_le_bytes());
-    body[12..14].copy_from_slice(&hello.message_bytes_max.to_le_bytes());
+    body[12..14].copy_from_slice(&hello.window.to_le_bytes());
     body
 }
 
@@ -201,16 +292,15 @@ fn parse_hello(body: &[u8]) -> Result<Frame<'_>, InvalidFrame> {
     if *version != VERSION {
         return Ok(Frame::HelloOfVersion(*version));
     }
-    let &[b0, b1, b2, b3, e0, e1, e2, e3, m0, m1, l0, l1] = fields else { return Err(InvalidFrame::Malformed) };
+    let &[b0, b1, b2, b3, e0, e1, e2, e3, m0, m1, w0, w1] = fields else { return Err(InvalidFrame::Malformed) };
     let hello = Hello {
         ask: kind & HELLO_ASK != 0,
         boot_id: u32::from_le_bytes([b0, b1, b2, b3]),
         echo: u32::from_le_bytes([e0, e1, e2, e3]),
         mtu: u16::from_le_bytes([m0, m1]),
-        message_bytes_max: u16::from_le_bytes([l0, l1]),
+        window: u16::from_le_bytes([w0, w1]),
     };
-    let fits =
-        usize::from(hello.mtu) >= LINK_MTU_BYTES_MIN && usize::from(hello.message_bytes_max) >= LINK_MESSAGE_BYTES_MIN;
+    let fits = usize::from(hello.mtu) >= LINK_MTU_BYTES_MIN && usize::from(hello.window) >= LINK_WINDOW_BYTES_MIN;
     if hello.boot_id == 0 || !fits {
         return Err(InvalidFrame::Malformed);
     }
@@ -218,14 +308,32 @@ fn parse_hello(body: &[u8]) -> Result<Frame<'_>, InvalidFrame> {
 }
 
 fn parse_data(body: &[u8]) -> Result<Frame<'_>, InvalidFrame> {
-    let [kind, seq, ack, payload @ ..] = body else { return Err(InvalidFrame::Malformed) };
-    let (first, last) = (kind & DATA_FIRST != 0, kind & DATA_LAST != 0);
-    Ok(Frame::Data { first, last, seq: *seq, ack: *ack, payload })
+    let &[kind, number, o0, o1, ref rest @ ..] = body else { return Err(InvalidFrame::Malformed) };
+    let (arrived, rest) = if kind & DATA_ACK != 0 { split(rest, parse_arrived)? } else { (None, rest) };
+    let (limit, payload) = if kind & DATA_LIMIT != 0 { split(rest, u16::from_le_bytes)? } else { (None, rest) };
+    let stream = if kind & DATA_URGENT != 0 { Stream::Urgent } else { Stream::Ordered };
+    Ok(Frame::Data { stream, number, offset: u16::from_le_bytes([o0, o1]), arrived, limit, payload })
+}
+
+/// Takes a field of `N` octets off the front.
+fn split<T, const N: usize>(octets: &[u8], parse: impl Fn([u8; N]) -> T) -> Result<(Option<T>, &[u8]), InvalidFrame> {
+    let (field, rest) = octets.split_first_chunk::<N>().ok_or(InvalidFrame::Malformed)?;
+    Ok((Some(parse(*field)), rest))
+}
+
+fn parse_arrived([newest, b0, b1]: [u8; ARRIVED_BYTES]) -> Arrived {
+    Arrived { newest, before: u16::from_le_bytes([b0, b1]) }
 }
 
 fn parse_ack(body: &[u8]) -> Result<Frame<'_>, InvalidFrame> {
-    let &[kind, ack] = body else { return Err(InvalidFrame::Malformed) };
-    Ok(Frame::Ack { gap: kind & ACK_GAP != 0, ack })
+    let &[kind, newest, b0, b1, l0, l1] = body else { return Err(InvalidFrame::Malformed) };
+    let stream = if kind & ACK_URGENT != 0 { Stream::Urgent } else { Stream::Ordered };
+    Ok(Frame::Ack { arrived: parse_arrived([newest, b0, b1]), stream, limit: u16::from_le_bytes([l0, l1]) })
+}
+
+fn parse_probe(body: &[u8]) -> Result<Frame<'_>, InvalidFrame> {
+    let [kind, token, padding @ ..] = body else { return Err(InvalidFrame::Malformed) };
+    Ok(Frame::Probe { answer: kind & PROBE_ANSWER != 0, token: *token, padding })
 }
 
 fn checksum(seed: Option<SessionSeed>, parts: &[&[u8]]) -> [u8; CRC_BYTES] {
@@ -241,10 +349,6 @@ fn emit(seed: Option<SessionSeed>, header: &[u8], payload: &[u8], out: &mut [u8]
     let crc = checksum(seed, &[header, payload]);
     cobs::encode(&[header, payload, &crc], out)
 }
-
-// Sizes that the parent module states.
-const _: () = assert!(cobs::decoded_bytes_max(8) == ACK_BYTES + CRC_BYTES);
-const _: () = assert!(cobs::decoded_bytes_max(9) == DATA_HEADER_BYTES + CRC_BYTES);
 
 #[cfg(test)]
 mod tests {
@@ -262,8 +366,8 @@ mod tests {
     #[test]
     fn a_frame_of_another_session_fails_like_a_damaged_one() {
         let here = SessionSeed::new(1, 2);
-        let octets = decoded(Frame::Ack { gap: false, ack: 7 }, Some(here));
-        assert_eq!(Frame::parse(&octets, Role::Device, Some(here)), Ok(Frame::Ack { gap: false, ack: 7 }));
+        let octets = decoded(ACKED, Some(here));
+        assert_eq!(Frame::parse(&octets, Role::Device, Some(here)), Ok(ACKED));
         for other in [Some(SessionSeed::new(2, 1)), Some(SessionSeed::new(1, 3)), None] {
             assert_eq!(Frame::parse(&octets, Role::Device, other), Err(InvalidFrame::Checksum));
         }
@@ -271,8 +375,8 @@ mod tests {
 
     #[test]
     fn a_hello_with_impossible_values_is_malformed() {
-        let good = Hello { ask: true, boot_id: 1, echo: 0, mtu: 20, message_bytes_max: 34 };
-        for bad in [Hello { boot_id: 0, ..good }, Hello { mtu: 19, ..good }, Hello { message_bytes_max: 33, ..good }] {
+        let good = Hello { ask: true, boot_id: 1, echo: 0, mtu: 20, window: 34 };
+        for bad in [Hello { boot_id: 0, ..good }, Hello { mtu: 19, ..good }, Hello { window: 33, ..good }] {
             let octets = decoded(Frame::Hello(bad), None);
             assert_eq!(Frame::parse(&octets, Role::Device, None), Err(InvalidFrame::Malformed));
         }
@@ -283,9 +387,9 @@ mod tests {
     #[test]
     fn a_frame_of_the_own_role_is_an_echo() {
         let session = Some(SessionSeed::new(1, 2));
-        let hello = Hello { ask: true, boot_id: 1, echo: 1, mtu: 20, message_bytes_max: 34 };
-        let data = Frame::Data { first: true, last: true, seq: 0, ack: 0, payload: b"x" };
-        for frame in [Frame::Hello(hello), data, Frame::Ack { gap: true, ack: 0 }] {
+        let hello = Hello { ask: true, boot_id: 1, echo: 1, mtu: 20, window: 34 };
+        let data = data(None, None, b"x");
+        for frame in [Frame::Hello(hello), data, ACKED, Frame::Probe { answer: true, token: 3, padding: b"" }] {
             let octets = decoded(frame, session);
             assert_eq!(Frame::parse(&octets, Role::Gateway, session), Err(InvalidFrame::Echo));
             assert_eq!(Frame::parse(&octets, Role::Device, session), Ok(frame));
@@ -299,10 +403,13 @@ mod tests {
             let octets = [body, &checksum(Some(session), &[body])].concat();
             Frame::parse(&octets, Role::Gateway, Some(session)).map(|_| ())
         };
-        assert_eq!(parse(&[0x40, 0]), Err(InvalidFrame::Kind));
+        assert_eq!(parse(&[0x50, 0]), Err(InvalidFrame::Kind));
         assert_eq!(parse(&[0x30]), Err(InvalidFrame::Malformed));
-        assert_eq!(parse(&[0x30, 1, 2]), Err(InvalidFrame::Malformed));
-        assert_eq!(parse(&[0x20, 1]), Err(InvalidFrame::Malformed));
+        assert_eq!(parse(&[0x30, 1, 2, 3, 4, 5, 6]), Err(InvalidFrame::Malformed));
+        assert_eq!(parse(&[0x20, 1, 0]), Err(InvalidFrame::Malformed));
+        assert_eq!(parse(&[0x20, 1, 0, 0]), Ok(()));
+        assert_eq!(parse(&[0x22, 1, 0, 0, 1, 2]), Err(InvalidFrame::Malformed));
+        assert_eq!(parse(&[0x26, 1, 0, 0, 1, 2, 3, 4]), Err(InvalidFrame::Malformed));
         assert_eq!(parse(&[]), Err(InvalidFrame::Malformed));
         assert_eq!(Frame::parse(&[1, 2, 3], Role::Gateway, None), Err(InvalidFrame::Malformed));
     }
@@ -319,7 +426,7 @@ mod tests {
         #[test]
         fn c_34_a_flipped_bit_is_seen(payload in prop::collection::vec(any::<u8>(), 0..100), bit in any::<prop::sample::Index>()) {
             let session = Some(SessionSeed::new(3, 4));
-            let frame = Frame::Data { first: true, last: false, seq: 5, ack: 6, payload: &payload };
+            let frame = data(Some(Arrived { newest: 6, before: 7 }), Some(8), &payload);
             let mut octets = decoded(frame, session);
             prop_assert_eq!(Frame::parse(&octets, Role::Device, session), Ok(frame));
             let bit = bit.index(octets.len() * 8);
@@ -334,10 +441,17 @@ mod tests {
         }
     }
 
+    const ACKED: Frame<'_> =
+        Frame::Ack { arrived: Arrived { newest: 7, before: 0x8001 }, stream: Stream::Urgent, limit: 0x1234 };
+
+    fn data(arrived: Option<Arrived>, limit: Option<u16>, payload: &[u8]) -> Frame<'_> {
+        Frame::Data { stream: Stream::Urgent, number: 5, offset: 0x0102, arrived, limit, payload }
+    }
+
     fn decoded(frame: Frame<'_>, session: Option<SessionSeed>) -> Vec<u8> {
         let mut out = [0; LINK_MTU_BYTES_MAX];
         let bytes = frame.emit(Role::Device, session, &mut out).expect("it fits");
-        let mut deframer = Deframer::new(LINK_MTU_BYTES_MAX);
+        let mut deframer = Deframer::<LINK_MTU_BYTES_MAX>::new(LINK_MTU_BYTES_MAX);
         assert_eq!(deframer.feed(&out[..bytes]), (bytes, true));
         deframer.frame().to_vec()
     }

@@ -71,7 +71,7 @@
 //! - `boot id`: of the sender, new at each start and never 0. Random, or a counter kept over power loss.
 //! - `echo`: the boot id in the last HELLO that the sender took from its peer, or 0.
 //! - `mtu`, `window`: octets of the largest frame, and of the ordered stream, that the sender has room for; at least 20 and
-//!   32, else the HELLO is dropped. An MTU above 1024 counts as 1024. Each side sends frames no larger than the *peer's* MTU.
+//!   34, else the HELLO is dropped. An MTU above 1024 counts as 1024. Each side sends frames no larger than the *peer's* MTU.
 //! - `number`: of this DATA frame; 0 for the first in a session, then one more each, modulo 256. A number is never used
 //!   again for the same octets: what is sent again is a new frame.
 //! - `offset`: the place of the first octet of the payload in its stream, modulo 65536.
@@ -171,10 +171,12 @@
 //!
 //! **Timer.** It runs while frames are in flight, from the moment the first is handed to the line, and starts anew when some
 //! arrive. When it runs out, its time is doubled and starts anew, the oldest frame in flight is taken for lost, and only one
-//! frame is sent until something arrives or it runs out again. Its time is 1000 ms at first. Then it follows round trips (RFC
-//! 6298): one frame at a time is measured, from its sending to the ack that names it; the time is the smoothed round trip
-//! and four times its variation, the latter at least 20 ms; a doubled time stays until the next measurement. It is never
-//! less than 60 ms and never more than 8000 ms.
+//! frame is sent until something arrives or it runs out again. Its time is at first the larger of 1000 ms and 4 ms for each
+//! octet of the peer's MTU. Then it follows round trips (RFC 6298): one frame at a time is measured, from its sending to the
+//! ack that names it; the time is the smoothed round trip and four times its variation, the latter at least 20 ms; a doubled
+//! time stays until the next measurement. It is never less than 60 ms or what two frames of the MTU take, as far as the speed
+//! of the line is known, and never more than 8000 ms. A longer time is allowed: a fixed one of 1000 ms makes the simplest
+//! sender.
 //!
 //! **Credit.** When octets wait that the limit forbids and nothing is in flight, a DATA frame without payload, whose offset
 //! is the limit, is sent each 2000 ms until the limit rises. (The ACK that told it may have been lost.)
@@ -258,7 +260,7 @@
 //!
 //! **Sleep** says that the device will not hear for about so many seconds (0: it does not know how long). Once the frame
 //! with it was acknowledged by the gateway's link, the device may switch off; the session stays. The gateway then sends
-//! nothing, and no timer of the session runs there, until it hears a frame of the device. It keeps a few pushes for it; the rest
+//! nothing but acks, and no timer of the session runs there, until new octets of the device arrive. It keeps a few pushes for it; the rest
 //! stays with the service. A device that does not wake within twice the time and a minute more counts as absent.
 //! A device that slept and still has its session says **Awake**; one that lost it opens a new one. Both are given what waits, and
 //! then Status with `waiting` 0: nothing more waits now, the device may sleep again.
@@ -293,11 +295,12 @@
 //! | limit | value | constant in [`limits`](crate::limits) |
 //! | --- | --- | --- |
 //! | MTU | 20 to 1024 octets | `LINK_MTU_BYTES_MIN`, `_MAX` |
-//! | window | 32 to 32767 octets, of the gateway 256 | `LINK_WINDOW_BYTES_MIN`, `_MAX`, `GATEWAY_LINK_RX_BYTES` |
+//! | window | 34 to 32767 octets, of the gateway 256 | `LINK_WINDOW_BYTES_MIN`, `_MAX`, `GATEWAY_LINK_RX_BYTES` |
 //! | largest message | 32 to 4096 octets | `LINK_MESSAGE_BYTES_MIN`, `_MAX` |
 //! | HELLO while closed | each 1000 ms | `HELLO_MS` |
 //! | numbers in flight | 16 | `LINK_FLIGHT_FRAMES` |
-//! | timer at first, at least, at most | 1000 ms, 60 ms, 8000 ms | `LINK_RTO_MS_START`, `_MIN`, `_MAX` |
+//! | timer at first | 1000 ms, 4 ms an octet of the MTU | `LINK_RTO_MS_START`, `_PER_MTU_BYTE` |
+//! | timer at least, at most | 60 ms, 8000 ms | `LINK_RTO_MS_MIN`, `_MAX` |
 //! | four variations at least | 20 ms | `LINK_RTO_MS_VARIATION_MIN` |
 //! | asking for credit | each 2000 ms | `LINK_CREDIT_MS` |
 //! | silence | 30 s | `LINK_SILENCE_MS` |
