@@ -39,6 +39,8 @@
 //! pending_acks = "auto"                       # or "flash"
 //! flood_per_minute = 600                      # default: no limit
 //! undeliverable = "keep"                      # or "acknowledge"
+//! hold_for_sleep = 2                          # messages kept while it sleeps; default: 2
+//! urgent_channels = [1]                       # whose messages overtake others; default: none
 //! ```
 //!
 //! Several push services are written as `[[push_service]]`, each with a `name`.
@@ -60,11 +62,12 @@ use reader::{Reader, Section};
 
 use self::urgency::UrgencyPolicy;
 use crate::limits::{
-    CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, FLOOD_PER_MINUTE_MAX, INTERFACE_NAME_BYTES_MAX,
+    CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, FLOOD_PER_MINUTE_MAX, HOLD_FOR_SLEEP_DEFAULT,
+    HOLD_FOR_SLEEP_MAX, INTERFACE_NAME_BYTES_MAX,
     LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, LINK_PATH_BYTES_MAX, METERED_INTERFACE_COUNT_MAX, SERVICE_NAME_BYTES_MAX,
     SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, UPSTREAM_PLACED_COUNT_MAX, URI_BYTES_MAX,
 };
-use crate::proto::device::{Isolation, Options, PendingAcks, Undeliverable};
+use crate::proto::device::{Isolation, LinkOptions, Options, PendingAcks, Undeliverable};
 use crate::transport::endpoint::LinkEndpoint;
 use crate::wire::{ChannelId, DeviceId};
 
@@ -91,6 +94,8 @@ const DEVICE_KEYS: &[&str] = &[
     "pending_acks",
     "flood_per_minute",
     "undeliverable",
+    "hold_for_sleep",
+    "urgent_channels",
 ];
 
 /// What a gateway is told to do.
@@ -446,7 +451,16 @@ fn read_options(reader: &mut Reader, section: &Section, uses: &mut Uses) -> Opti
         .value("flood_per_minute")
         .and_then(|value| reader.number(value, format!("{}.flood_per_minute", section.name), 1, FLOOD_PER_MINUTE_MAX));
     let undeliverable = reader.optional(section, "undeliverable", undeliverable).unwrap_or_default();
-    Options { push_service, isolated, application_server_key, pending_acks, flood_per_minute, undeliverable }
+    let link = read_link_options(reader, section);
+    Options { push_service, isolated, application_server_key, pending_acks, flood_per_minute, undeliverable, link }
+}
+
+fn read_link_options(reader: &mut Reader, section: &Section) -> LinkOptions {
+    let name = format!("{}.hold_for_sleep", section.name);
+    let hold = section.value("hold_for_sleep").and_then(|value| reader.number(value, name, 0, HOLD_FOR_SLEEP_MAX.into()));
+    let hold_for_sleep = hold.and_then(|count| u8::try_from(count).ok()).unwrap_or(HOLD_FOR_SLEEP_DEFAULT);
+    let urgent_channels = section.value("urgent_channels").map(|_| read_numbers(reader, section, "urgent_channels"));
+    LinkOptions { hold_for_sleep, urgent_channels: urgent_channels.unwrap_or_default() }
 }
 
 /// Reads what is done about messages that can never be delivered.
@@ -486,21 +500,29 @@ pub fn isolation(text: &str) -> Result<Isolation, Problem> {
 }
 
 fn read_channels(reader: &mut Reader, section: &Section) -> Vec<ChannelId> {
-    let Some(value) = section.value("channels") else { return vec![CHANNEL_DEFAULT] };
-    let DeValue::Array(elements) = value.get_ref() else {
-        reader.refuse_type(section, "channels", "a list of whole numbers, as in [1, 2]");
-        return Vec::new();
-    };
-    if elements.is_empty() {
+    if section.value("channels").is_none() {
+        return vec![CHANNEL_DEFAULT];
+    }
+    let channels = read_numbers(reader, section, "channels");
+    if channels.is_empty() && section.value("channels").is_some_and(|value| value.get_ref().as_array().is_some_and(|it| it.is_empty())) {
         reader.refuse_in(section, "channels", Problem::Empty);
     }
+    channels
+}
+
+fn read_numbers(reader: &mut Reader, section: &Section, key: &str) -> Vec<ChannelId> {
+    let Some(value) = section.value(key) else { return Vec::new() };
+    let DeValue::Array(elements) = value.get_ref() else {
+        reader.refuse_type(section, key, "a list of whole numbers, as in [1, 2]");
+        return Vec::new();
+    };
     if elements.len() > CHANNELS_PER_DEVICE_MAX {
         let problem = Problem::TooMany { what: "channels of a device", count_max: CHANNELS_PER_DEVICE_MAX };
-        reader.refuse_in(section, "channels", problem);
+        reader.refuse_in(section, key, problem);
     }
     let mut channels: Vec<ChannelId> = Vec::new();
     for (index, element) in elements.iter().take(CHANNELS_PER_DEVICE_MAX).enumerate() {
-        let name = format!("{}.channels[{index}]", section.name);
+        let name = format!("{}.{key}[{index}]", section.name);
         let number = reader.number(element, name.clone(), 1, u32::from(u16::MAX));
         let Some(channel) = number.and_then(|number| u16::try_from(number).ok()).map(ChannelId) else { continue };
         if channels.contains(&channel) {
@@ -546,6 +568,13 @@ pub fn device(
     }
     if options.flood_per_minute.is_some_and(|limit| !(1..=FLOOD_PER_MINUTE_MAX).contains(&limit)) {
         return Err(("flood_per_minute", Problem::OutOfBounds { min: 1, max: FLOOD_PER_MINUTE_MAX }));
+    }
+    if options.link.hold_for_sleep > HOLD_FOR_SLEEP_MAX {
+        return Err(("hold_for_sleep", Problem::OutOfBounds { min: 0, max: HOLD_FOR_SLEEP_MAX.into() }));
+    }
+    if options.link.urgent_channels.len() > CHANNELS_PER_DEVICE_MAX {
+        let problem = Problem::TooMany { what: "channels of a device", count_max: CHANNELS_PER_DEVICE_MAX };
+        return Err(("urgent_channels", problem));
     }
     let channels = if channels.is_empty() { vec![CHANNEL_DEFAULT] } else { channels };
     Ok(Device { id, link, channels, mtu, options })

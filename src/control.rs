@@ -20,7 +20,7 @@ use tracing::debug;
 use crate::limits::{
     CONTROL_ANSWER_BYTES_MAX, CONTROL_CONNECTION_COUNT_MAX, CONTROL_REQUEST_BYTES_MAX, CONTROL_WAIT_MS_MAX,
 };
-use crate::proto::device::Options;
+use crate::proto::device::{LinkOptions, Options};
 
 /// For the owner and the group.
 const SOCKET_MODE: u32 = 0o660;
@@ -48,6 +48,9 @@ pub enum Request {
         /// What it wants of its subscriptions.
         #[serde(default)]
         options: Options,
+        /// What is special about its link.
+        #[serde(default)]
+        link_options: LinkOptions,
     },
     /// The push subscription of a device's channel.
     DeviceShow {

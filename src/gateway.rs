@@ -45,6 +45,7 @@ use crate::transport::trust::TrustError;
 use crate::upstream::{Service, Upstream};
 use crate::webpush::ece;
 use crate::webpush::resource::{InvalidResource, PushServiceUri};
+use crate::wire::message::Age;
 use crate::wire::{ChannelId, DeviceId, Refusal, ToDevice, ToGateway};
 
 /// Why the gateway did not start.
@@ -376,11 +377,11 @@ impl Shell {
                 }
                 self.decoded = Some(Input::Decoded { slot, outcome });
             }
-            Output::Deliver { device, session, message, channel, body, until, age } => {
-                let age_s = age.map(|age| age.as_secs());
-                debug!(%device, %channel, %message, octets = body.len(), age_s, "relayed");
-                let push = ToDevice::Push { message, channel, body: &body };
-                if let Err(later) = self.send(&device, session, push, Some(until)) {
+            Output::Deliver { device, session, message, channel, body, until, age, is_urgent } => {
+                let age = Age::new(age);
+                debug!(%device, %channel, %message, octets = body.len(), age_s = age.seconds(), is_urgent, "relayed");
+                let push = ToDevice::Push { message, channel, age, body: &body };
+                if let Err(later) = self.send(&device, session, push, Some(until), is_urgent) {
                     self.feed(Input::DeviceRefused { device, message, later });
                 }
             }
@@ -406,9 +407,15 @@ impl Shell {
                 ToDevice::Subscribed { channel: *channel, push: send.as_str(), p256dh: public, auth }
             }
             Reply::Full { channel } => ToDevice::Refused { channel: *channel, reason: Refusal::Full },
+            Reply::Unknown { channel } => ToDevice::Refused { channel: *channel, reason: Refusal::UnknownChannel },
+            Reply::Status { uplink, waiting } => ToDevice::Status {
+                uplink: *uplink,
+                waiting: u8::try_from(*waiting).unwrap_or(u8::MAX),
+                time: self.clock.known_ms().unwrap_or(0),
+            },
             Reply::Unsubscribed { channel } => ToDevice::Unsubscribed { channel: *channel },
         };
-        if self.send(device, session, message, None).is_err() {
+        if self.send(device, session, message, None, false).is_err() {
             debug!(%device, "it may ask again");
         }
     }
@@ -420,8 +427,9 @@ impl Shell {
         session: u32,
         message: ToDevice<'_>,
         until: Option<Instant>,
+        is_urgent: bool,
     ) -> Result<(), bool> {
-        self.downstream.send_until(device, session, &message, until).map_err(|reason| {
+        self.downstream.send_until(device, session, &message, until, is_urgent).map_err(|reason| {
             info!(%device, "not relayed: {reason}");
             match reason {
                 SendError::Full | SendError::UnknownDevice => true,
@@ -434,11 +442,11 @@ impl Shell {
     fn heard(&mut self, event: downstream::Event) {
         use downstream::Event;
         let input = match event {
-            Event::Up { device, session, boot_id, message_bytes_max } => {
+            Event::Up { device, session, boot_id, message_bytes_max, in_flight_max } => {
                 info!(%device, boot_id, "device attached");
                 self.note_link(&device, "open".to_owned());
                 self.note_session(&device, None, Some(session));
-                Input::DeviceUp { device, session, message_bytes_max }
+                Input::DeviceUp { device, session, message_bytes_max, in_flight_max }
             }
             Event::Down { device, session, reason } => {
                 info!(%device, "device gone: {reason}");
@@ -469,6 +477,10 @@ impl Shell {
                 }
                 ToGateway::Subscribe { channel } => Input::Subscribe { device, channel },
                 ToGateway::Unsubscribe { channel } => Input::Unsubscribe { device, channel },
+                ToGateway::Rotate { channel } => Input::Rotate { device, channel },
+                ToGateway::Sleep { seconds } => Input::DeviceAsleep { device, seconds },
+                ToGateway::Awake => Input::DeviceAwake { device },
+                ToGateway::Ask => Input::StatusAsked { device },
                 // The pump takes the first one of each session; another changes nothing.
                 ToGateway::Attach { .. } => return,
             },
@@ -522,8 +534,8 @@ impl Shell {
             Request::Status => Ok(self.status()),
             Request::Connections => Ok(self.connections()),
             Request::DeviceList => Ok(self.device_list()),
-            Request::DeviceAdd { id, link, channels, mtu, options } => {
-                self.device_add(&id, &link, channels, mtu, options)
+            Request::DeviceAdd { id, link, channels, mtu, options, link_options } => {
+                self.device_add(&id, &link, channels, mtu, Options { link: link_options, ..options })
             }
             Request::DeviceShow { id, channel } => {
                 let id = self.known(&id)?;

@@ -72,6 +72,16 @@ pub const LINK_MTU_BYTES_MAX: usize = 1024;
 /// Message ids a device remembers to drop a copy: at least twice what can be in flight to it.
 pub const DEVICE_SEEN_COUNT: usize = 2 * DELIVERY_PER_DEVICE_MAX;
 
+/// A clock that reads less was never set: the end of 2023, in seconds since 1970.
+pub const CLOCK_SET_UNIX_S: u64 = 1_700_000_000;
+
+/// Messages that are kept for a sleeping device, unless the configuration says otherwise.
+pub const HOLD_FOR_SLEEP_DEFAULT: u8 = 2;
+/// Messages that may be kept for a sleeping device.
+pub const HOLD_FOR_SLEEP_MAX: u8 = DELIVERY_PER_DEVICE_MAX as u8;
+/// How long beyond twice the time that it stated a device may sleep before it counts as absent, in milliseconds.
+pub const SLEEP_GRACE_MS: u64 = 60_000;
+
 /// Writes to the store that wait for their sync at once.
 pub const STORE_QUEUE_COUNT: usize = 64;
 
@@ -336,6 +346,8 @@ pub const GATEWAY_LINK_URGENT_BYTES: usize = LINK_MESSAGE_BYTES_MAX + 2;
 pub const GATEWAY_LINK_RX_BYTES: usize = 256;
 /// Octets of the largest frame that the gateway accepts from a device.
 pub const GATEWAY_LINK_MTU_BYTES: usize = 128;
+/// How long a link that is there may take to show it when a second one claims its device, in milliseconds.
+pub const LINK_CLAIM_MS: u64 = 2_000;
 /// Messages that wait for room in one link.
 pub const LINK_QUEUE_COUNT: usize = 2 * DELIVERY_PER_DEVICE_MAX;
 /// Events of all links that wait for the gateway.
@@ -476,6 +488,8 @@ pub const DEMO_EVENT_COUNT: usize = 4_096;
 
 /// Octets of messages to the gateway that a simulated device holds until acknowledged.
 pub const SIMULATE_TX_BYTES: usize = 1024;
+/// Octets of each stream that a simulated device has room for: two of the largest messages.
+pub const SIMULATE_WINDOW_BYTES: usize = 2 * (LINK_MESSAGE_BYTES_MAX + 2);
 /// Message ids that a simulated device remembers.
 pub const SIMULATE_SEEN_COUNT: usize = 256;
 /// Size at which the journal of a simulated device is cut to its newest half, in octets.

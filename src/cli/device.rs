@@ -9,7 +9,8 @@ use super::control::Socket;
 use super::{Failure, Outcome, say};
 use crate::config::{self, MTU_DEFAULT};
 use crate::control::Request;
-use crate::proto::device::{Isolation, Options, PendingAcks, Undeliverable};
+use crate::limits::HOLD_FOR_SLEEP_DEFAULT;
+use crate::proto::device::{Isolation, LinkOptions, Options, PendingAcks, Undeliverable};
 use crate::webpush::vapid::ApplicationServerKey;
 use crate::wire::ChannelId;
 
@@ -60,6 +61,12 @@ enum Action {
         /// What is done about a message that cannot be decrypted or is too long for the device
         #[arg(long, value_name = "keep|acknowledge", value_parser = config::undeliverable, default_value = "keep")]
         undeliverable: Undeliverable,
+        /// Messages that are kept for it while it sleeps
+        #[arg(long, value_name = "N", default_value_t = HOLD_FOR_SLEEP_DEFAULT)]
+        hold_for_sleep: u8,
+        /// A channel whose messages overtake others; may be given several times
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        urgent_channel: Vec<u16>,
     },
     /// List the devices
     List {
@@ -119,7 +126,11 @@ pub fn run(args: Args) -> Outcome {
             pending_acks,
             flood_per_minute,
             undeliverable,
+            hold_for_sleep,
+            urgent_channel,
         } => {
+            let urgent_channels = urgent_channel.into_iter().map(ChannelId).collect();
+            let link_options = LinkOptions { hold_for_sleep, urgent_channels };
             let channels = channel.iter().copied().map(ChannelId).collect();
             let options = Options {
                 push_service,
@@ -127,11 +138,12 @@ pub fn run(args: Args) -> Outcome {
                 application_server_key,
                 pending_acks,
                 flood_per_minute,
+                link: link_options.clone(),
                 undeliverable,
             };
             config::device(&id, &link, channels, mtu, options.clone())
                 .map_err(|(key, problem)| Failure::usage(format_args!("{}: {problem}", argument(key))))?;
-            socket.ask(&Request::DeviceAdd { id: id.clone(), link, channels: channel, mtu, options })?;
+            socket.ask(&Request::DeviceAdd { id: id.clone(), link, channels: channel, mtu, options, link_options })?;
             say(format_args!("added {id}"))?;
         }
         Action::List { json } => list(&socket.ask(&Request::DeviceList)?, json)?,
@@ -167,6 +179,8 @@ fn argument(key: &'static str) -> &'static str {
         "channels" => "--channel",
         "mtu" => "--mtu",
         "flood_per_minute" => "--flood-per-minute",
+        "hold_for_sleep" => "--hold-for-sleep",
+        "urgent_channels" => "--urgent-channel",
         other => other,
     }
 }

@@ -56,6 +56,8 @@ pub enum Event {
         boot_id: u32,
         /// Octets of the largest message that the device takes.
         message_bytes_max: u16,
+        /// Messages that it may have without an answer.
+        in_flight_max: usize,
     },
     /// The device said something.
     Message {
@@ -103,6 +105,8 @@ pub enum Event {
 pub enum DownReason {
     /// The device started anew.
     Restarted,
+    /// The device sent what can never be a message.
+    Broken,
     /// A newer connection took the place of this one.
     Replaced,
     /// The port is gone or the device closed its connection.
@@ -143,6 +147,7 @@ pub struct Downstream {
 #[derive(Debug)]
 struct Link {
     queue: mpsc::Sender<Queued>,
+    urgent: mpsc::Sender<Queued>,
     session: Rc<Cell<Option<Open>>>,
     /// Sessions up to this number are not of this pump.
     sessions_before: u32,
@@ -181,6 +186,7 @@ impl Downstream {
             return Err(Full);
         }
         let (queue, queued) = mpsc::channel(LINK_QUEUE_COUNT);
+        let (urgent, urgent_queued) = mpsc::channel(LINK_QUEUE_COUNT);
         let session = Rc::default();
         let sessions_before = self.session_count.get();
         let pump = Pump {
@@ -188,13 +194,14 @@ impl Downstream {
             mtu,
             listener,
             queued,
+            urgent: urgent_queued,
             report: self.report.clone(),
             session: Rc::clone(&session),
             session_count: Rc::clone(&self.session_count),
             start: self.start,
         };
         let task = tokio::task::spawn_local(pump.run());
-        self.links.insert(device, Link { queue, session, sessions_before, task });
+        self.links.insert(device, Link { queue, urgent, session, sessions_before, task });
         Ok(())
     }
 
@@ -208,10 +215,10 @@ impl Downstream {
     /// # Errors
     /// See [`SendError`].
     pub fn send(&self, device: &DeviceId, session: u32, message: &ToDevice<'_>) -> Result<(), SendError> {
-        self.send_until(device, session, message, None)
+        self.send_until(device, session, message, None, false)
     }
 
-    /// Queues a message that is dropped unless it can be begun with before a time.
+    /// Queues a message that is dropped unless it can be begun with before a time; an urgent one overtakes others.
     ///
     /// # Errors
     /// See [`SendError`].
@@ -221,12 +228,14 @@ impl Downstream {
         session: u32,
         message: &ToDevice<'_>,
         until: Option<crate::time::Instant>,
+        is_urgent: bool,
     ) -> Result<(), SendError> {
         let link = self.links.get(device).ok_or(SendError::UnknownDevice)?;
         let Some(Open { message_bytes_max, .. }) = link.session.get().filter(|open| open.session == session) else {
             return Ok(());
         };
-        let place = link.queue.try_reserve().map_err(|_| SendError::Full)?;
+        let queue = if is_urgent { &link.urgent } else { &link.queue };
+        let place = queue.try_reserve().map_err(|_| SendError::Full)?;
         let mut octets = [0; LINK_MESSAGE_BYTES_MAX];
         match message.emit(&mut octets) {
             Ok(bytes) if bytes <= message_bytes_max => {
@@ -264,6 +273,7 @@ impl fmt::Display for DownReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Restarted => f.write_str("the device started anew"),
+            Self::Broken => f.write_str("the device broke the rules of the link protocol"),
             Self::Replaced => f.write_str("a newer connection took its place"),
             Self::Closed => f.write_str("the connection was closed"),
             Self::Failed(kind) => write!(f, "the connection failed: {kind}"),

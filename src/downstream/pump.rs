@@ -13,19 +13,22 @@ use tokio::time::sleep_until;
 use super::session::{Heard, Session};
 use super::{DownReason, Event, Open};
 use crate::limits::{
-    GATEWAY_LINK_RX_BYTES, GATEWAY_LINK_TX_BYTES, LINK_MESSAGE_BYTES_MAX, LINK_REOPEN_MS_MAX, LINK_REOPEN_MS_MIN,
+    DELIVERY_PER_DEVICE_MAX, LINK_CLAIM_MS, LINK_MESSAGE_BYTES_MAX, LINK_REOPEN_MS_MAX, LINK_REOPEN_MS_MIN,
+    LINK_WINDOW_BYTES_MAX,
 };
+use crate::link::memory::GatewayMemory;
 use crate::link::{self, Config, Link, Role};
 use crate::random::{self, SystemRandom};
 use crate::time::{Duration, Instant};
 use crate::transport::listener::Listener;
 use crate::transport::stack::{LinkConnection, Outgoing, Ready, ready};
-use crate::wire::{ChannelId, DeviceId, Refusal, ToDevice};
+use crate::wire::message::Profile;
+use crate::wire::{ChannelId, DeviceId, Refusal, ToDevice, ToGateway};
 
-type GatewayLink = Link<GATEWAY_LINK_TX_BYTES, GATEWAY_LINK_RX_BYTES>;
+type GatewayLink = Link<GatewayMemory>;
 
 /// Octets read at once.
-const READ_BYTES: usize = 1024;
+const READ_BYTES: usize = 256;
 
 /// A message and the session it is meant for.
 #[derive(Debug)]
@@ -42,6 +45,7 @@ pub(super) struct Pump {
     pub mtu: u16,
     pub listener: Listener,
     pub queued: mpsc::Receiver<Queued>,
+    pub urgent: mpsc::Receiver<Queued>,
     pub report: mpsc::Sender<Event>,
     pub session: Rc<Cell<Option<Open>>>,
     pub session_count: Rc<Cell<u32>>,
@@ -137,6 +141,9 @@ struct Carrier<'p> {
     session: Session,
     was_up: bool,
     output: Outgoing,
+    /// Another connection that claims to be the device, and until when this one may show that it is.
+    claimant: Option<(LinkConnection, tokio::time::Instant)>,
+    urgent_window: u16,
 }
 
 impl<'p> Carrier<'p> {
@@ -144,7 +151,16 @@ impl<'p> Carrier<'p> {
         let boot_id = u32::from_le_bytes(random::array(&mut SystemRandom::default()));
         let config = Config { role: Role::Gateway, boot_id, mtu: pump.mtu.into() };
         let link = Box::new(GatewayLink::new(config, pump.now()));
-        Self { pump, connection, link, session: Session::Closed, was_up: false, output: Outgoing::new() }
+        Self {
+            pump,
+            connection,
+            link,
+            session: Session::Closed,
+            was_up: false,
+            output: Outgoing::new(),
+            claimant: None,
+            urgent_window: 0,
+        }
     }
 
     async fn carry(&mut self, retry: &mut Retry) -> End {
@@ -165,7 +181,10 @@ impl<'p> Carrier<'p> {
         loop {
             self.refill();
             let deadline = self.link.poll_timeout().map(|at| self.pump.start + Duration::from_millis(at.as_millis()));
-            let takes = self.session.number().is_none() || self.link.room() >= LINK_MESSAGE_BYTES_MAX;
+            let is_up = self.session.number().is_some();
+            let takes = !is_up || self.link.room() >= LINK_MESSAGE_BYTES_MAX;
+            let takes_urgent = !is_up || self.link.urgent_room() >= LINK_MESSAGE_BYTES_MAX;
+            let claim = self.claimant.as_ref().map(|(_, until)| *until);
             tokio::select! {
                 ready = ready(&mut self.connection, &mut input, self.output.rest()) => match ready {
                     Ready::Read(Ok(0)) => return End::Lost(DownReason::Closed),
@@ -180,11 +199,22 @@ impl<'p> Carrier<'p> {
                     let event = self.link.handle_timeout(self.pump.now());
                     self.take(event, retry).await;
                 }
+                queued = self.pump.urgent.recv(), if takes_urgent => match queued {
+                    Some(queued) => self.send_urgent(&queued),
+                    None => return End::Detached,
+                },
                 queued = self.pump.queued.recv(), if takes => match queued {
                     Some(queued) => self.send(&queued),
                     None => return End::Detached,
                 },
-                newer = self.pump.listener.accept(), if is_listening => match newer {
+                () = sleep_until(claim.unwrap_or(self.pump.start)), if claim.is_some() => {
+                    if let Some((connection, _)) = self.claimant.take() {
+                        return End::Replaced(connection);
+                    }
+                }
+                newer = self.pump.listener.accept(), if is_listening && claim.is_none() => match newer {
+                    // A device that is there and hears may show that it still is.
+                    Ok(connection) if is_up && !self.link.is_asleep() => self.claimed(connection),
                     Ok(connection) => return End::Replaced(connection),
                     // Asked again once this connection has ended, so that a listener that fails is no spin.
                     Err(_) => is_listening = false,
@@ -211,24 +241,53 @@ impl<'p> Carrier<'p> {
     }
 
     fn send(&mut self, queued: &Queued) {
-        let is_late = queued.until.is_some_and(|until| self.pump.now() >= until);
-        if is_late || self.session.number() != Some(queued.session) {
+        if self.is_meant_now(queued)
+            && let Err(error) = self.link.send(&queued.octets)
+        {
+            tracing::debug!(device = %self.pump.device, %error, "message dropped");
+        }
+    }
+
+    /// What does not fit the urgent stream of the device goes with the others.
+    fn send_urgent(&mut self, queued: &Queued) {
+        if !self.is_meant_now(queued) {
             return;
         }
-        if let Err(error) = self.link.send(&queued.octets) {
-            tracing::debug!(device = %self.pump.device, %error, "message dropped");
+        let sent = self.link.send_urgent(&queued.octets, self.urgent_window);
+        if let Err(error) = sent.or_else(|_| self.link.send(&queued.octets)) {
+            tracing::debug!(device = %self.pump.device, %error, "urgent message dropped");
+        }
+    }
+
+    fn is_meant_now(&self, queued: &Queued) -> bool {
+        let is_late = queued.until.is_some_and(|until| self.pump.now() >= until);
+        !is_late && self.session.number() == Some(queued.session)
+    }
+
+    /// Another connection came: the one that is there stays while it answers.
+    fn claimed(&mut self, connection: LinkConnection) {
+        let until = tokio::time::Instant::now() + Duration::from_millis(LINK_CLAIM_MS);
+        self.claimant = Some((connection, until));
+        self.link.probe(0);
+    }
+
+    fn claim_refused(&mut self) {
+        if self.claimant.take().is_some() {
+            tracing::warn!(device = %self.pump.device, "a second link claims this device: refused, the first one answers");
         }
     }
 
     async fn take(&mut self, event: Option<link::Event>, retry: &mut Retry) {
         match event {
             None => {}
-            Some(link::Event::Opened { boot_id, message_bytes_max, .. }) => {
+            Some(link::Event::Opened { boot_id, .. }) => {
                 self.end_session(DownReason::Restarted).await;
-                self.session = Session::Unnamed { boot_id, message_bytes_max };
+                self.session = Session::Unnamed { boot_id };
             }
-            Some(link::Event::Message) => self.hear(retry).await,
+            Some(link::Event::Message) => self.hear_all(retry).await,
             Some(link::Event::Restarted) => self.end_session(DownReason::Restarted).await,
+            Some(link::Event::Broken) => self.end_session(DownReason::Broken).await,
+            Some(link::Event::ProbeAnswered(_)) => self.claim_refused(),
             Some(link::Event::Silent) => self.silent().await,
             Some(link::Event::VersionRefused(version)) => {
                 let reason =
@@ -238,30 +297,51 @@ impl<'p> Carrier<'p> {
         }
     }
 
-    async fn hear(&mut self, retry: &mut Retry) {
+    /// Takes every message that is there.
+    async fn hear_all(&mut self, retry: &mut Retry) {
+        while let Some((stream, octets)) = self.link.message() {
+            let heard = self.session.hear(octets, &self.pump.device);
+            self.link.release(stream);
+            self.hear(heard, retry).await;
+        }
+    }
+
+    async fn hear(&mut self, heard: Heard, retry: &mut Retry) {
         let device = self.pump.device.clone();
-        match self.session.hear(self.link.message(), &device) {
-            Heard::Attached { boot_id, message_bytes_max } => {
+        match heard {
+            Heard::Attached { boot_id, profile } => {
                 *retry = Retry::new();
-                self.up(boot_id, message_bytes_max).await;
+                self.up(boot_id, profile).await;
             }
             Heard::Stranger(claimed) => {
                 self.refuse();
                 self.pump.tell(Event::AttachRefused { device, claimed }).await;
             }
-            Heard::Message { session, message } => self.pump.tell(Event::Message { device, session, message }).await,
+            Heard::Message { session, message } => {
+                if let ToGateway::Sleep { .. } = message {
+                    self.link.sleep();
+                }
+                self.pump.tell(Event::Message { device, session, message }).await;
+            }
             Heard::Nothing => {}
         }
     }
 
-    async fn up(&mut self, boot_id: u32, message_bytes_max: usize) {
+    async fn up(&mut self, boot_id: u32, profile: Profile) {
+        let message_bytes_max =
+            self.link.message_bytes_max().map_or(0, |fits| fits.min(profile.message_bytes_max.into()));
+        self.urgent_window = profile.urgent_window.min(LINK_WINDOW_BYTES_MAX as u16);
+        self.link.set_urgent_window(self.urgent_window);
         let session = self.pump.session_count.get().wrapping_add(1);
         self.pump.session_count.set(session);
         self.pump.session.set(Some(Open { session, message_bytes_max }));
         self.session = Session::Up { session };
         self.was_up = true;
         let message_bytes_max = u16::try_from(message_bytes_max).unwrap_or(u16::MAX);
-        self.pump.tell(Event::Up { device: self.pump.device.clone(), session, boot_id, message_bytes_max }).await;
+        // A device that may get a message twice must still know both that are on their way.
+        let in_flight_max = usize::from(profile.memory / 2).clamp(1, DELIVERY_PER_DEVICE_MAX);
+        let device = self.pump.device.clone();
+        self.pump.tell(Event::Up { device, session, boot_id, message_bytes_max, in_flight_max }).await;
     }
 
     fn refuse(&mut self) {

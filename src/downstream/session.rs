@@ -9,6 +9,7 @@
 //!     +------------------------------------------------+
 //! ```
 
+use crate::wire::message::Profile;
 use crate::wire::{DeviceId, ToGateway};
 
 /// The session of one link. What it is told by the link, it turns into what is reported.
@@ -20,8 +21,6 @@ pub(super) enum Session {
     Unnamed {
         /// The boot id of the peer.
         boot_id: u32,
-        /// Octets of the largest message it takes.
-        message_bytes_max: usize,
     },
     /// The device is there.
     Up {
@@ -39,8 +38,8 @@ pub(super) enum Heard {
     Attached {
         /// The boot id of the peer.
         boot_id: u32,
-        /// Octets of the largest message it takes.
-        message_bytes_max: usize,
+        /// What it says about itself.
+        profile: Profile,
     },
     /// It is not.
     Stranger(Option<DeviceId>),
@@ -60,10 +59,10 @@ impl Session {
     pub fn hear(self, octets: &[u8], device: &DeviceId) -> Heard {
         let message = ToGateway::parse(octets).ok();
         match (self, message) {
-            (Self::Unnamed { boot_id, message_bytes_max }, Some(ToGateway::Attach { device: id })) if id == *device => {
-                Heard::Attached { boot_id, message_bytes_max }
+            (Self::Unnamed { boot_id }, Some(ToGateway::Attach { device: id, profile })) if id == *device => {
+                Heard::Attached { boot_id, profile }
             }
-            (Self::Unnamed { .. }, Some(ToGateway::Attach { device: id })) => Heard::Stranger(Some(id)),
+            (Self::Unnamed { .. }, Some(ToGateway::Attach { device: id, .. })) => Heard::Stranger(Some(id)),
             (Self::Unnamed { .. }, _) => Heard::Stranger(None),
             (Self::Up { .. }, Some(ToGateway::Attach { .. }) | None) => Heard::Nothing,
             (Self::Up { session }, Some(message)) => Heard::Message { session, message },
@@ -85,12 +84,13 @@ mod tests {
     use super::*;
     use crate::wire::{ChannelId, MessageId};
 
-    const UNNAMED: Session = Session::Unnamed { boot_id: 3, message_bytes_max: 9 };
+    const UNNAMED: Session = Session::Unnamed { boot_id: 3 };
+    const PROFILE: Profile = Profile { message_bytes_max: 99, urgent_window: 0, memory: 16, traits: 0 };
 
     /// C-40: only the id that belongs to the link attaches, and only as the first message.
     #[test]
     fn c_40_the_first_message_is_an_attach_of_the_right_device() {
-        assert_eq!(hear(UNNAMED, &attach("a")), Heard::Attached { boot_id: 3, message_bytes_max: 9 });
+        assert_eq!(hear(UNNAMED, &attach("a")), Heard::Attached { boot_id: 3, profile: PROFILE });
         assert_eq!(hear(UNNAMED, &attach("b")), Heard::Stranger(Some(id("b"))));
         assert_eq!(hear(UNNAMED, &ToGateway::Ack { message: MessageId([0; 8]) }), Heard::Stranger(None));
         assert_eq!(UNNAMED.hear(b"\xff", &id("a")), Heard::Stranger(None));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn attach(text: &str) -> ToGateway {
-        ToGateway::Attach { device: id(text) }
+        ToGateway::Attach { device: id(text), profile: PROFILE }
     }
 
     fn id(text: &str) -> DeviceId {

@@ -93,6 +93,8 @@ pub struct Slot {
     pub promised_at: Instant,
     /// Until when it may be handed to its device.
     pub deadline: Instant,
+    /// When it is of no use to anybody any more, if the service says so.
+    pub expires_at: Option<Instant>,
     /// How long it had been with the service when it was promised, if that says so.
     pub age: Option<Duration>,
     /// Whether it came by itself: not because what is stored was asked for.
@@ -198,6 +200,7 @@ impl DeliveryTable {
             promised_at: now,
             age: None,
             is_live: false,
+            expires_at: None,
             deadline,
             order,
             stage,
@@ -308,6 +311,7 @@ impl DeliveryTable {
             id: Some(id),
             age: None,
             is_live: false,
+            expires_at: None,
             promised_at,
             deadline,
             order: 0,
@@ -336,9 +340,15 @@ impl DeliveryTable {
         slots.chain(freed)
     }
 
-    /// The next message that may be handed to this device: the oldest ready one, unless an older one is still coming.
-    pub fn next_for(&self, device: DeviceIndex) -> Option<SlotId> {
-        let mine = || self.iter().filter(|(_, slot)| slot.device() == Some(device));
+    /// Messages that this device was handed and has not answered.
+    pub fn sent_to(&self, device: DeviceIndex) -> usize {
+        self.iter().filter(|(_, slot)| slot.device() == Some(device) && matches!(slot.stage, Stage::Sent(_))).count()
+    }
+
+    /// The next message that may be handed to this device: the oldest ready one of those that match, unless an older one
+    /// is still coming.
+    pub fn next_for(&self, device: DeviceIndex, matches: impl Fn(&Slot) -> bool) -> Option<SlotId> {
+        let mine = || self.iter().filter(|(_, slot)| slot.device() == Some(device) && matches(slot));
         let ready = mine().filter(|(_, slot)| matches!(slot.stage, Stage::Ready(_))).min_by_key(|(_, slot)| slot.order);
         let (id, slot) = ready?;
         let overtaken = mine().any(|(_, other)| other.is_coming() && other.order < slot.order);

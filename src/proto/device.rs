@@ -1,18 +1,19 @@
 //! The devices: who is known, who is there.
 //!
 //! ```text
-//! Absent --Up--> Ready --Down--> Absent
-//!                  |  ^
-//!               Silent Up
+//! Absent --Up--> Ready --Down--> Absent        Ready --Asleep--> Asleep --Awake--> Ready
+//!                  |  ^                                            |
+//!               Silent Up                                          +--too long--> counts as absent
 //!                  v  |
 //!                 Silent
 //! ```
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::DEVICE_COUNT_MAX;
+use crate::limits::{DELIVERY_PER_DEVICE_MAX, DEVICE_COUNT_MAX, HOLD_FOR_SLEEP_DEFAULT};
+use crate::time::Instant;
 use crate::webpush::vapid::ApplicationServerKey;
-use crate::wire::DeviceId;
+use crate::wire::{ChannelId, DeviceId};
 
 /// Position of a device in the table, stable while it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,11 +28,41 @@ pub enum Presence {
     Ready {
         /// Number of the link session.
         session: u32,
-        /// Octets of the largest message it takes.
-        message_bytes_max: u16,
+        /// What it said about itself.
+        terms: Terms,
+    },
+    /// Its link is open, and it hears nothing until it speaks.
+    Asleep {
+        /// Number of the link session.
+        session: u32,
+        /// What it said about itself.
+        terms: Terms,
+        /// When it has slept too long; none if it did not know.
+        until: Option<Instant>,
     },
     /// Its link was open, but it stopped answering.
     Silent,
+}
+
+/// What a device said about itself when it attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Octets of the largest message it takes.
+    pub message_bytes_max: u16,
+    /// Messages that it may have without an answer.
+    pub in_flight_max: usize,
+}
+
+/// Why a device is to be told how the gateway is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StatusDue {
+    /// It is not.
+    #[default]
+    No,
+    /// Once it has been handed everything that waits.
+    Drained,
+    /// It asked, or attached.
+    Now,
 }
 
 /// How far the subscriptions of a device are kept apart from those of others (RFC 8030 §4.1, RFC 9622 §6.2.8).
@@ -81,6 +112,24 @@ pub struct Options {
     pub flood_per_minute: Option<u32>,
     /// What is done about messages that can never be delivered.
     pub undeliverable: Undeliverable,
+    /// What is special about its link.
+    #[serde(skip)]
+    pub link: LinkOptions,
+}
+
+/// What is special about the link of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkOptions {
+    /// Messages that are kept for it while it sleeps.
+    pub hold_for_sleep: u8,
+    /// Channels whose messages overtake others.
+    pub urgent_channels: Vec<ChannelId>,
+}
+
+impl Default for LinkOptions {
+    fn default() -> Self {
+        Self { hold_for_sleep: HOLD_FOR_SLEEP_DEFAULT, urgent_channels: Vec::new() }
+    }
 }
 
 /// A device.
@@ -92,6 +141,8 @@ pub struct Device {
     pub options: Options,
     /// Whether it can be reached.
     pub presence: Presence,
+    /// Whether it is to be told how the gateway is.
+    pub status_due: StatusDue,
 }
 
 /// Nothing more fits; the table is unchanged.
@@ -105,11 +156,30 @@ pub struct DeviceTable {
 }
 
 impl Device {
-    /// Session and largest message, when it can be reached.
-    pub fn ready(&self) -> Option<(u32, u16)> {
+    /// Session and terms, when it can be reached.
+    pub fn ready(&self) -> Option<(u32, Terms)> {
         match self.presence {
-            Presence::Ready { session, message_bytes_max } => Some((session, message_bytes_max)),
+            Presence::Ready { session, terms } => Some((session, terms)),
+            Presence::Absent | Presence::Asleep { .. } | Presence::Silent => None,
+        }
+    }
+
+    /// Session and terms, when its link is open, whether it hears or not.
+    pub fn session(&self) -> Option<(u32, Terms)> {
+        match self.presence {
+            Presence::Ready { session, terms } | Presence::Asleep { session, terms, .. } => Some((session, terms)),
             Presence::Absent | Presence::Silent => None,
+        }
+    }
+
+    /// How many messages may be kept for it, of which it has none yet.
+    pub fn takes(&self, now: Instant) -> usize {
+        match self.presence {
+            Presence::Ready { .. } => DELIVERY_PER_DEVICE_MAX,
+            Presence::Asleep { until, .. } if until.is_none_or(|until| now < until) => {
+                self.options.link.hold_for_sleep.into()
+            }
+            Presence::Asleep { .. } | Presence::Absent | Presence::Silent => 0,
         }
     }
 }
@@ -123,7 +193,7 @@ impl DeviceTable {
         if let Some(index) = self.find(&id) {
             return Ok(index);
         }
-        let device = Some(Device { id, options: Options::default(), presence: Presence::Absent });
+        let device = Some(Device { id, options: Options::default(), presence: Presence::Absent, status_due: StatusDue::No });
         if let Some(free) = self.devices.iter().position(Option::is_none) {
             self.devices[free] = device;
             return Ok(DeviceIndex(free));

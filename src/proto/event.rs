@@ -17,6 +17,7 @@ use crate::webpush::exchange::{ContentError, Deletion, Granted, Next, SubscribeE
 use crate::webpush::headers::Urgency;
 use crate::webpush::resource::{PushMessageUri, PushServiceUri, PushUri, SetUri, SubscriptionUri};
 use crate::webpush::vapid::ApplicationServerKey;
+use crate::wire::message::Uplink;
 use crate::wire::{ChannelId, DeviceId, MessageId};
 
 /// Number of a promise, given by the shell that holds it.
@@ -225,6 +226,25 @@ pub enum Input {
         session: u32,
         /// Octets of the largest message it takes.
         message_bytes_max: u16,
+        /// Messages that it may have without an answer.
+        in_flight_max: usize,
+    },
+    /// A device hears nothing until it speaks again.
+    DeviceAsleep {
+        /// Whose.
+        device: DeviceId,
+        /// About how long, in seconds; 0 if it does not know.
+        seconds: u32,
+    },
+    /// A device that slept hears again.
+    DeviceAwake {
+        /// Whose.
+        device: DeviceId,
+    },
+    /// A device asks how the gateway is.
+    StatusAsked {
+        /// Whose.
+        device: DeviceId,
     },
     /// A device link is no longer open.
     DeviceDown {
@@ -258,6 +278,13 @@ pub enum Input {
     },
     /// A device asks for a subscription.
     Subscribe {
+        /// Whose.
+        device: DeviceId,
+        /// Its label.
+        channel: ChannelId,
+    },
+    /// A device asks for a new subscription in place of one.
+    Rotate {
         /// Whose.
         device: DeviceId,
         /// Its label.
@@ -390,6 +417,8 @@ pub enum Output {
         until: Instant,
         /// How long ago it was sent, if the service says so.
         age: Option<Duration>,
+        /// Whether it overtakes others.
+        is_urgent: bool,
     },
     /// Acknowledge a message at the service.
     Acknowledge {
@@ -447,6 +476,18 @@ pub enum Reply {
     Full {
         /// The device's label.
         channel: ChannelId,
+    },
+    /// There is no such channel.
+    Unknown {
+        /// The device's label.
+        channel: ChannelId,
+    },
+    /// How the gateway is.
+    Status {
+        /// Whether it reaches its push service.
+        uplink: Uplink,
+        /// Messages that wait for the device.
+        waiting: usize,
     },
     /// It is gone.
     Unsubscribed {
@@ -511,6 +552,20 @@ impl Input {
         }
     }
 
+    /// The device that says it, so that it is awake.
+    pub(super) fn speaker(&self) -> Option<&DeviceId> {
+        match self {
+            Self::DeviceAwake { device }
+            | Self::DeviceAck { device, .. }
+            | Self::DeviceRefused { device, .. }
+            | Self::Subscribe { device, .. }
+            | Self::Unsubscribe { device, .. }
+            | Self::Rotate { device, .. }
+            | Self::StatusAsked { device } => Some(device),
+            _ => None,
+        }
+    }
+
     /// Whether it shows that the service still answers; none when that is not known.
     pub(super) fn is_answer(&self) -> Option<bool> {
         match self {
@@ -562,6 +617,10 @@ impl fmt::Debug for Input {
             Self::Persisted { .. } => "Persisted { .. }",
             Self::DeviceUp { .. } => "DeviceUp { .. }",
             Self::DeviceDown { .. } => "DeviceDown { .. }",
+            Self::DeviceAsleep { .. } => "DeviceAsleep { .. }",
+            Self::DeviceAwake { .. } => "DeviceAwake { .. }",
+            Self::StatusAsked { .. } => "StatusAsked { .. }",
+            Self::Rotate { .. } => "Rotate { .. }",
             Self::DeviceSilent { .. } => "DeviceSilent { .. }",
             Self::DeviceAck { .. } => "DeviceAck { .. }",
             Self::DeviceRefused { .. } => "DeviceRefused { .. }",
@@ -603,6 +662,8 @@ impl fmt::Debug for Reply {
             Self::Subscribed { .. } => "Subscribed { .. }",
             Self::Full { .. } => "Full { .. }",
             Self::Unsubscribed { .. } => "Unsubscribed { .. }",
+            Self::Unknown { .. } => "Unknown { .. }",
+            Self::Status { .. } => "Status { .. }",
         })
     }
 }

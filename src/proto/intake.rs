@@ -15,9 +15,7 @@ use crate::webpush::ece::DecodeError;
 use crate::webpush::exchange::{ContentError, Target};
 use crate::webpush::resource::{PushMessageUri, PushUri};
 use crate::wire::MessageId;
-
-/// Octets that a push adds to its plaintext on the link: tag, message id, channel, length.
-const PUSH_OVERHEAD_BYTES: usize = 14;
+use crate::wire::message::PUSH_OVERHEAD_BYTES_MAX;
 
 /// Why a promise is reset.
 enum Refusal {
@@ -111,7 +109,8 @@ impl Gateway {
     }
 
     fn is_ready(&self, route: Route) -> bool {
-        self.devices.get(route.device).is_some_and(|device| device.ready().is_some())
+        let takes = self.devices.get(route.device).map_or(0, |device| device.takes(self.now));
+        self.delivery.held_by(route.device) < takes
     }
 
     fn refused(&mut self, refusal: &Refusal, message: &PushMessageUri) {
@@ -187,8 +186,13 @@ impl Gateway {
             }
         }
         let Some(slot) = self.delivery.get_mut(id) else { return };
-        let hold = max_age.map_or(HOLD_MS, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        slot.deadline = slot.promised_at + Duration::from_millis(hold.clamp(HOLD_MS_MIN, HOLD_MS));
+        let hold_min = Duration::from_millis(HOLD_MS_MIN);
+        slot.expires_at = max_age.map(|age| slot.promised_at + age.max(hold_min));
+        slot.deadline = slot.promised_at + Duration::from_millis(HOLD_MS);
+        let is_asleep = slot.route.and_then(|route| self.devices.get(route.device)).is_some_and(|it| it.ready().is_none());
+        if let Some(expires_at) = slot.expires_at {
+            slot.deadline = if is_asleep { expires_at } else { slot.deadline.min(expires_at) };
+        }
         slot.id = Some(message_id(&slot.message, &body));
         slot.age = age;
         slot.stage = Stage::Received(body);
@@ -216,10 +220,10 @@ impl Gateway {
     pub(super) fn decoded(&mut self, id: SlotId, outcome: Result<Vec<u8>, DecodeError>) {
         let Some(slot) = self.delivery.get_mut(id) else { return };
         let Ok(plaintext) = outcome else { return self.undeliverable(id, None) };
-        let link_bytes = plaintext.len() + PUSH_OVERHEAD_BYTES;
+        let link_bytes = plaintext.len() + PUSH_OVERHEAD_BYTES_MAX;
         let device = slot.route.and_then(|route| self.devices.get(route.device).map(|device| (route.device, device)));
         if let Some((index, device)) = device
-            && device.ready().is_some_and(|(_, message_bytes_max)| link_bytes > usize::from(message_bytes_max))
+            && device.session().is_some_and(|(_, terms)| link_bytes > usize::from(terms.message_bytes_max))
         {
             return self.undeliverable(id, Some(link_bytes).map(|bytes| (index, bytes)));
         }

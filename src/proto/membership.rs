@@ -2,7 +2,7 @@
 
 use super::connection::ConnectionId;
 use super::delivery::Stage;
-use super::device::{DeviceIndex, Isolation, Presence};
+use super::device::{DeviceIndex, Isolation, Presence, StatusDue, Terms};
 use super::monitor::MonitorId;
 use super::record::{DeviceRecord, Key, Record, Tag};
 use super::subscription::{Life, Mark, Role, Stored, SubscriptionId};
@@ -479,17 +479,18 @@ impl Gateway {
     }
 
     /// A link is open: what the device had not acknowledged is handed to it again, and what waits is asked for.
-    pub(super) fn device_up(&mut self, id: &DeviceId, session: u32, message_bytes_max: u16) {
+    pub(super) fn device_up(&mut self, id: &DeviceId, session: u32, terms: Terms) {
         let Some(index) = self.devices.find(id) else { return };
         if let Some(device) = self.devices.get_mut(index) {
-            device.presence = Presence::Ready { session, message_bytes_max };
+            device.presence = Presence::Ready { session, terms };
+            device.status_due = StatusDue::Now;
         }
         for (_, slot) in self.delivery.iter_mut().filter(|(_, slot)| slot.device() == Some(index)) {
             if let Stage::Sent(body) = &slot.stage {
                 slot.stage = Stage::Ready(body.clone());
             }
         }
-        let takes_more = self.delivery.device_takes(index, usize::from(message_bytes_max));
+        let takes_more = self.delivery.device_takes(index, usize::from(terms.message_bytes_max));
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.device == Some(index)) {
             entry.fetch.due |= takes_more;
             entry.fetch.device_up(self.now);
@@ -500,7 +501,7 @@ impl Gateway {
     pub(super) fn device_gone(&mut self, id: &DeviceId, session: u32, presence: Presence) {
         let Some(index) = self.devices.find(id) else { return };
         let Some(device) = self.devices.get_mut(index) else { return };
-        if device.ready().map(|(current, _)| current) != Some(session) {
+        if device.session().map(|(current, _)| current) != Some(session) {
             return;
         }
         device.presence = presence;

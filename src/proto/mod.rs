@@ -33,13 +33,14 @@ mod intake;
 mod membership;
 mod output;
 mod rotation;
+mod sleep;
 
 use self::acknowledgement::Acknowledgement;
 use self::announcement::Announcements;
 use self::connection::{ConnectionId, Trouble, Was};
 use self::delivery::{DeliveryTable, Freed, Slot, SlotId, Stage};
 use self::departure::DepartureTable;
-use self::device::{DeviceIndex, DeviceTable, Presence};
+use self::device::{DeviceIndex, DeviceTable, Presence, Terms};
 pub use self::event::{Change, Input, Output, PromiseId, Reply, Timer};
 use self::flood::{Seen, Stopped};
 use self::record::{DeviceRecord, Key, PendingAck};
@@ -200,6 +201,9 @@ impl Gateway {
             return;
         }
         self.take_note(&input);
+        if let Some(device) = input.speaker() {
+            self.device_awake(device);
+        }
         match input {
             Input::Started => self.started(),
             Input::Restored(record) => self.restored(record),
@@ -226,7 +230,7 @@ impl Gateway {
             }
             Input::Misdirected { connection } => self.misdirected(connection),
             // Taken note of.
-            Input::RequestsMax { .. } | Input::GoingAway { .. } | Input::Pong { .. } => {}
+            Input::RequestsMax { .. } | Input::GoingAway { .. } | Input::Pong { .. } | Input::DeviceAwake { .. } => {}
             Input::MonitorEnded { connection, monitor, next } => self.monitor_ended(connection, monitor, next),
             Input::FetchEnded { connection, subscription, read, next } => {
                 self.fetch_ended(connection, subscription, &read, next);
@@ -247,14 +251,17 @@ impl Gateway {
             Input::Unsubscribed { subscription, outcome, .. } => self.unsubscribed(subscription, outcome),
             Input::SetUnsubscribed { set, outcome, .. } => self.set_unsubscribed(&set, outcome),
             Input::Persisted { ticket, stored } => self.persisted(ticket, stored),
-            Input::DeviceUp { device, session, message_bytes_max } => {
-                self.device_up(&device, session, message_bytes_max);
+            Input::DeviceUp { device, session, message_bytes_max, in_flight_max } => {
+                self.device_up(&device, session, Terms { message_bytes_max, in_flight_max });
             }
+            Input::DeviceAsleep { device, seconds } => self.device_asleep(&device, seconds),
+            Input::StatusAsked { device } => self.status_asked(&device),
             Input::DeviceDown { device, session } => self.device_gone(&device, session, Presence::Absent),
             Input::DeviceSilent { device, session } => self.device_gone(&device, session, Presence::Silent),
             Input::DeviceAck { device, message } => self.device_ack(&device, message),
             Input::DeviceRefused { device, message, later } => self.device_refused(&device, message, later),
             Input::Subscribe { device, channel } => self.subscribe_asked(&device, channel),
+            Input::Rotate { device, channel } => self.rotate_asked(&device, channel),
             Input::Unsubscribe { device, channel } => self.unsubscribe_asked(&device, channel),
         }
         self.settle_urgency();
@@ -299,6 +306,7 @@ impl Gateway {
         self.replace_stalled();
         let waits = |stage: &Stage| matches!(stage, Stage::Ready(_) | Stage::Sent(_));
         self.give_up_where(|slot| waits(&slot.stage) && slot.deadline <= now);
+        self.give_up_sleepers();
         self.write_unanswered();
         self.settle_urgency();
         self.retire();
@@ -316,7 +324,8 @@ impl Gateway {
         let retirement = self.retirement_due().map(|at| (at, Timer::Subscription));
         let urgency = self.urgency_due().map(|at| (at, Timer::Monitor));
         let announcement = self.announcement_due().map(|at| (at, Timer::Announce));
-        let all = hold.chain(persist).chain(announcement).chain(retirement).chain(urgency).chain(upstreams);
+        let sleepers = self.sleepers_due().map(|at| (at, Timer::Hold));
+        let all = hold.chain(sleepers).chain(persist).chain(announcement).chain(retirement).chain(urgency).chain(upstreams);
         all.filter(|&(at, _)| at > self.now).min()
     }
 

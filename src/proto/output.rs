@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use super::connection::ConnectionId;
-use super::delivery::{SlotId, Stage};
+use super::delivery::{Slot, SlotId, Stage};
 use super::departure::Departure;
-use super::device::Isolation;
+use super::device::{Device, DeviceIndex, Isolation};
 use super::record::{Key, Record};
 use super::subscription::{Life, Mark, Role, Subscription, SubscriptionId};
 use super::upstream::{Upstream, UpstreamId};
@@ -28,6 +28,7 @@ impl Gateway {
             .or_else(|| self.announce_output())
             .or_else(|| self.persist_output())
             .or_else(|| self.reply_output())
+            .or_else(|| self.status_output())
             .or_else(|| self.connection_output())
             .or_else(|| self.request_output())
     }
@@ -59,11 +60,7 @@ impl Gateway {
     }
 
     fn deliver_output(&mut self) -> Option<Output> {
-        let next = |gateway: &Self| -> Option<SlotId> {
-            let ready = gateway.devices.iter().filter(|(_, device)| device.ready().is_some());
-            ready.map(|(index, _)| index).find_map(|index| gateway.delivery.next_for(index))
-        };
-        let id = next(self)?;
+        let (id, is_urgent) = self.devices.iter().find_map(|(index, device)| self.next_for(index, device))?;
         let slot = self.delivery.get_mut(id)?;
         let route = slot.route?;
         let device = self.devices.get(route.device)?;
@@ -74,7 +71,21 @@ impl Gateway {
         let age = slot.age.map(|age| age + self.now.since(slot.promised_at));
         slot.stage = Stage::Sent(Rc::clone(&body));
         self.counters.relayed += 1;
-        Some(Output::Deliver { device: device.id.clone(), session, message, channel, body, until, age })
+        Some(Output::Deliver { device: device.id.clone(), session, message, channel, body, until, age, is_urgent })
+    }
+
+    /// The next message for a device that hears and has not as many as it can remember, and whether it overtakes others.
+    fn next_for(&self, index: DeviceIndex, device: &Device) -> Option<(SlotId, bool)> {
+        let (_, terms) = device.ready()?;
+        if self.delivery.sent_to(index) >= terms.in_flight_max {
+            return None;
+        }
+        let is_urgent = |slot: &Slot| {
+            let entry = slot.route.and_then(|route| self.subscriptions.get(route.subscription));
+            entry.is_some_and(|entry| device.options.link.urgent_channels.contains(&entry.channel))
+        };
+        let urgent = self.delivery.next_for(index, is_urgent).map(|id| (id, true));
+        urgent.or_else(|| Some((self.delivery.next_for(index, |slot| !is_urgent(slot))?, false)))
     }
 
     fn acknowledge_output(&mut self) -> Option<Output> {

@@ -14,7 +14,8 @@
 //!        version(1) = 2   a subscription that another service granted than was asked: as in 1, then that one's authority;
 //!                         a device with options: as in 1, then these
 //!        version(1) = 3   a subscription that is restricted to an application server: as in 1, then the authority as in
-//!                         2 if there is one, then the key
+//!                         2 if there is one, then the key;
+//!                         a device with link options: as in 2, then these
 //! tag    the first octets of SHA-256 of the URI
 //! ```
 //!
@@ -25,7 +26,7 @@ use ring::digest;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::device::Options;
+use super::device::{LinkOptions, Options};
 use super::subscription::Stored;
 use crate::limits::RECORD_BYTES_MAX;
 use crate::time::UnixTime;
@@ -37,6 +38,7 @@ use crate::wire::{ChannelId, DeviceId, MessageId};
 const VERSION: u8 = 1;
 const VERSION_VIA: u8 = 2;
 const VERSION_OPTIONS: u8 = 2;
+const VERSION_LINK: u8 = 3;
 const VERSION_RESTRICTED: u8 = 3;
 const SUBSCRIPTION: u8 = 1;
 const SET: u8 = 2;
@@ -231,7 +233,10 @@ impl Record {
             Self::Orphans(count) => postcard_value(VERSION, count),
             Self::Time(time) => postcard_value(VERSION, time),
             Self::Device(record) if record.options == Options::default() => postcard_value(VERSION, record),
-            Self::Device(record) => postcard_value(VERSION_OPTIONS, &(record, &record.options)),
+            Self::Device(record) if record.options.link == LinkOptions::default() => {
+                postcard_value(VERSION_OPTIONS, &(record, &record.options))
+            }
+            Self::Device(record) => postcard_value(VERSION_LINK, &(record, &record.options, &record.options.link)),
         }
     }
 
@@ -243,7 +248,7 @@ impl Record {
         let (&kind, rest) = key.split_first().ok_or(Unreadable::Malformed)?;
         let version_max = match kind {
             SUBSCRIPTION | RETIRED => VERSION_RESTRICTED,
-            DEVICE => VERSION_OPTIONS,
+            DEVICE => VERSION_LINK,
             SET | TIME | ORPHANS | DEPARTURE | PENDING_ACK | ANNOUNCED | STOPPED => VERSION,
             _ => return Err(Unreadable::Unknown),
         };
@@ -276,9 +281,13 @@ impl Record {
             ORPHANS => from_postcard(value).map(Self::Orphans)?,
             TIME => from_postcard(value).map(Self::Time)?,
             _ if version == VERSION => from_postcard(value).map(Self::Device)?,
-            _ => {
+            _ if version == VERSION_OPTIONS => {
                 let (record, options): (DeviceRecord, Options) = from_postcard(value)?;
                 Self::Device(DeviceRecord { options, ..record })
+            }
+            _ => {
+                let (record, options, link): (DeviceRecord, Options, LinkOptions) = from_postcard(value)?;
+                Self::Device(DeviceRecord { options: Options { link, ..options }, ..record })
             }
         };
         // Under another key it could be neither replaced nor removed.
@@ -469,7 +478,9 @@ mod tests {
             pending_acks: PendingAcks::Flash,
             flood_per_minute: Some(600),
             undeliverable: Undeliverable::Acknowledge,
+            link: LinkOptions::default(),
         };
+        let link = LinkOptions { hold_for_sleep: 0, urgent_channels: vec![ChannelId(3)] };
         let message = PushMessageUri::parse("https://push.example/m/1").expect("valid");
         let owed = PendingAck { message, device: plain.id.clone(), channel: ChannelId(3), id: MessageId([7; 8]) };
         let set = SetUri::parse("https://push.example/t/1").expect("valid");
@@ -488,7 +499,8 @@ mod tests {
             Record::Orphans(3),
             Record::Time(UnixTime(1_800_000_000)),
             Record::Device(plain.clone()),
-            Record::Device(DeviceRecord { options, ..plain }),
+            Record::Device(DeviceRecord { options: options.clone(), ..plain.clone() }),
+            Record::Device(DeviceRecord { options: Options { link, ..options }, ..plain }),
         ]
     }
 

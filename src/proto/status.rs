@@ -78,7 +78,7 @@ pub struct AlternativeStatus {
 pub struct DeviceStatus {
     /// Its id.
     pub id: String,
-    /// `absent`, `ready` or `silent`.
+    /// `absent`, `ready`, `asleep` or `silent`.
     pub presence: &'static str,
     /// Messages in flight to it.
     pub in_flight: usize,
@@ -103,6 +103,7 @@ impl Gateway {
             presence: match device.presence {
                 Presence::Absent => "absent",
                 Presence::Ready { .. } => "ready",
+                Presence::Asleep { .. } => "asleep",
                 Presence::Silent => "silent",
             },
             in_flight: self.delivery.held_by(index),

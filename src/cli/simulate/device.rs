@@ -13,10 +13,11 @@ use super::journal::Journal;
 use super::place::{Place, Site};
 use super::report::Report;
 use crate::limits::{
-    LINK_MESSAGE_BYTES_MAX, LINK_REOPEN_MS_MAX, LINK_REOPEN_MS_MIN, SIMULATE_LINGER_MS_MAX, SIMULATE_SEEN_COUNT,
-    SIMULATE_TX_BYTES,
+    LINK_MTU_BYTES_MAX, LINK_REOPEN_MS_MAX, LINK_REOPEN_MS_MIN, SIMULATE_LINGER_MS_MAX, SIMULATE_SEEN_COUNT,
+    SIMULATE_TX_BYTES, SIMULATE_WINDOW_BYTES,
 };
-use crate::link::device::{Device, Event};
+use crate::link::device::{Device, Event, Received};
+use crate::link::memory::DeviceMemory;
 use crate::link::{Config, Role};
 use crate::random::{self, SeededRandom, SystemRandom};
 use crate::time::{Duration, Instant};
@@ -24,7 +25,9 @@ use crate::transport::stack::{ByteStream, Outgoing, Ready, ready};
 use crate::wire::cobs::DELIMITER;
 use crate::wire::{ChannelId, DeviceId, MessageId, ToDevice};
 
-type SimulatedDevice = Device<SIMULATE_TX_BYTES, LINK_MESSAGE_BYTES_MAX, SIMULATE_SEEN_COUNT>;
+/// Everything that a device can be: the largest frames and messages, and an urgent stream.
+type Memory = DeviceMemory<LINK_MTU_BYTES_MAX, SIMULATE_WINDOW_BYTES, SIMULATE_WINDOW_BYTES, SIMULATE_TX_BYTES>;
+type SimulatedDevice = Device<Memory, SIMULATE_SEEN_COUNT>;
 
 /// Octets read at once.
 const READ_BYTES: usize = 1024;
@@ -121,6 +124,7 @@ impl<R: FnMut(&Report<'_>) -> io::Result<()>> Application<R> {
         if let Some(path) = &options.state {
             let (opened, known) = Journal::open(path).map_err(|error| Failed::State(path.clone(), error))?;
             known.into_iter().for_each(|message| device.remember(message));
+            device.keep_over_reset();
             journal = Some((path.clone(), opened));
         }
         Ok(Self {
@@ -216,20 +220,26 @@ impl<R: FnMut(&Report<'_>) -> io::Result<()>> Application<R> {
     fn take(&mut self, event: Option<Event>) -> Result<(), Failed> {
         match event {
             None => Ok(()),
-            // What comes after the last message that was asked for is left to a later device.
-            Some(Event::Message) if self.is_done() => Ok(()),
             Some(Event::Up { mtu }) => self.up(mtu),
             Some(Event::Down) => self.tell(&Report::Down),
-            Some(Event::Copy(message)) => self.tell(&Report::Duplicate { message }),
             Some(Event::VersionRefused(version)) => self.tell(&Report::VersionRefused { version }),
-            Some(Event::Message) => {
-                if let Some(message) = self.hear()? {
+            Some(Event::Message) => self.hear_all(),
+        }
+    }
+
+    /// Takes what is there. What comes after the last message that was asked for is left to a later device.
+    fn hear_all(&mut self) -> Result<(), Failed> {
+        while !self.is_done() {
+            match self.hear()? {
+                Heard::Nothing => break,
+                Heard::Push(message) => {
                     self.device.accept(message);
                     self.received += 1;
                 }
-                Ok(())
+                Heard::Other => {}
             }
         }
+        Ok(())
     }
 
     fn up(&mut self, mtu: usize) -> Result<(), Failed> {
@@ -243,26 +253,19 @@ impl<R: FnMut(&Report<'_>) -> io::Result<()>> Application<R> {
         self.tell(&Report::Up { mtu })
     }
 
-    /// Keeps, then reports a message. Only what comes back here is acknowledged.
-    fn hear(&mut self) -> Result<Option<MessageId>, Failed> {
-        let Some(message) = self.device.message() else { return Ok(None) };
-        let report = match message {
-            ToDevice::Push { message, channel, body } => {
-                Report::Received { message, channel, body, at_unix_ms: unix_ms() }
-            }
-            ToDevice::Subscribed { channel, push, p256dh, auth } => Report::Subscribed { channel, push, p256dh, auth },
-            ToDevice::Refused { channel, reason } => Report::Refused { channel, reason },
-            ToDevice::Unsubscribed { channel } => Report::Unsubscribed { channel },
-        };
-        let mut received = None;
+    /// Keeps, then reports what is next. Only a push that comes back here is acknowledged.
+    fn hear(&mut self) -> Result<Heard, Failed> {
+        let Some(received) = self.device.poll_message() else { return Ok(Heard::Nothing) };
+        let report = report_of(received);
+        let mut heard = Heard::Other;
         if let Report::Received { message, .. } = report {
-            received = Some(message);
+            heard = Heard::Push(message);
             if let Some((path, journal)) = &mut self.journal {
                 journal.append(&report.to_json()).map_err(|error| Failed::State(path.clone(), error))?;
             }
         }
         (self.report)(&report).map_err(Failed::Report)?;
-        Ok(received)
+        Ok(heard)
     }
 
     /// Reports why the connection is not there, once for each change; returns the next pause.
@@ -282,6 +285,28 @@ impl<R: FnMut(&Report<'_>) -> io::Result<()>> Application<R> {
 
     fn now(&self) -> Instant {
         Instant::ZERO + self.start.elapsed()
+    }
+}
+
+/// What came next.
+enum Heard {
+    Nothing,
+    Push(MessageId),
+    Other,
+}
+
+fn report_of(received: Received<'_>) -> Report<'_> {
+    match received {
+        Received::Copy(message) => Report::Duplicate { message },
+        Received::New(ToDevice::Push { message, channel, age, body }) => {
+            Report::Received { message, channel, age_s: age.seconds(), body, at_unix_ms: unix_ms() }
+        }
+        Received::New(ToDevice::Status { uplink, waiting, time }) => Report::Status { uplink, waiting, time },
+        Received::New(ToDevice::Subscribed { channel, push, p256dh, auth }) => {
+            Report::Subscribed { channel, push, p256dh, auth }
+        }
+        Received::New(ToDevice::Refused { channel, reason }) => Report::Refused { channel, reason },
+        Received::New(ToDevice::Unsubscribed { channel }) => Report::Unsubscribed { channel },
     }
 }
 

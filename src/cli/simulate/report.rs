@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use crate::webpush::base64url;
+use crate::wire::message::Uplink;
 use crate::wire::{ChannelId, MessageId, Refusal};
 
 /// Something that happened at the device.
@@ -33,6 +34,8 @@ pub enum Report<'a> {
         message: MessageId,
         /// The channel it was pushed to.
         channel: ChannelId,
+        /// How many seconds ago it was sent, if that is known.
+        age_s: Option<u32>,
         /// Its content.
         body: &'a [u8],
         /// When it was received, in milliseconds since 1970.
@@ -61,6 +64,15 @@ pub enum Report<'a> {
         /// Why.
         reason: Refusal,
     },
+    /// How the gateway is.
+    Status {
+        /// Whether it reaches its push service.
+        uplink: Uplink,
+        /// Messages that wait.
+        waiting: u8,
+        /// Its time, in milliseconds since 1970; 0 if it does not know.
+        time: u64,
+    },
     /// A subscription is no more.
     Unsubscribed {
         /// The device's label for it.
@@ -81,11 +93,14 @@ impl Report<'_> {
             Self::Up { mtu } => json!({ "event": "up", "mtu": mtu }),
             Self::Down => json!({ "event": "down" }),
             Self::Retrying { reason } => json!({ "event": "retrying", "reason": reason }),
-            Self::Received { message, channel, body, at_unix_ms } => {
+            Self::Status { uplink, waiting, time } => {
+                json!({ "event": "status", "uplink": uplink_name(uplink), "waiting": waiting, "time_unix_ms": time })
+            }
+            Self::Received { message, channel, age_s, body, at_unix_ms } => {
                 let (form, content) = content(body);
                 json!({
                     "event": "received", "message": message.to_string(), "channel": channel.0, "octets": body.len(),
-                    form: content, "at_unix_ms": at_unix_ms,
+                    form: content, "age_s": age_s, "at_unix_ms": at_unix_ms,
                 })
             }
             Self::Duplicate { message } => json!({ "event": "duplicate", "message": message.to_string() }),
@@ -116,10 +131,21 @@ impl fmt::Display for Report<'_> {
             }
             Self::Duplicate { message } => write!(f, "duplicate message {message}"),
             Self::Subscribed { channel, push, .. } => write!(f, "subscribed channel {channel}: {push}"),
+            Self::Status { uplink, waiting, .. } => {
+                write!(f, "gateway {}, {waiting} messages wait", uplink_name(uplink))
+            }
             Self::Refused { channel, reason } => write!(f, "refused channel {channel}: {reason}"),
             Self::Unsubscribed { channel } => write!(f, "unsubscribed channel {channel}"),
             Self::VersionRefused { version } => write!(f, "the gateway speaks version {version} of the link protocol"),
         }
+    }
+}
+
+fn uplink_name(uplink: Uplink) -> &'static str {
+    match uplink {
+        Uplink::Down => "not connected",
+        Uplink::Connected => "connected",
+        Uplink::NeedsPerson => "in need of a person",
     }
 }
 
@@ -138,7 +164,7 @@ mod tests {
     #[test]
     fn text_is_shown_as_text_and_anything_else_in_hexadecimal() {
         let received =
-            |body| Report::Received { message: MessageId([1; 8]), channel: ChannelId(3), body, at_unix_ms: 5 };
+            |body| Report::Received { message: MessageId([1; 8]), channel: ChannelId(3), age_s: None, body, at_unix_ms: 5 };
         let line = received("grün".as_bytes()).to_string();
         assert_eq!(line, "received channel 3 message 0101010101010101 5 octets: grün");
         assert_eq!(received(b"").to_string(), "received channel 3 message 0101010101010101 0 octets: ");

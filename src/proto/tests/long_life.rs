@@ -60,7 +60,7 @@ impl Life {
         };
         life.settle();
         for (session, device) in (1..).zip(DEVICES) {
-            life.feed(Input::DeviceUp { device: id(device), session, message_bytes_max: 4096 });
+            life.feed(Input::DeviceUp { device: id(device), session, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
         }
         life
     }
@@ -212,7 +212,7 @@ impl Life {
             }
             12..32 => {
                 let session = self.messages as u32 + 10;
-                self.feed(Input::DeviceUp { device, session, message_bytes_max: 4096 });
+                self.feed(Input::DeviceUp { device, session, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
             }
             32 => self.feed(Input::RotationAsked { device, channel: None }),
             33 => self.feed(Input::Unsubscribe { device, channel: ChannelId(2) }),

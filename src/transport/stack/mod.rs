@@ -52,34 +52,37 @@ where
     connection.poll_read(context, &mut input).map_ok(|()| input.filled().len()).map(Ready::Read)
 }
 
-/// The frame that is being written to a connection, and how far it got.
+/// The frame that is being written to a connection, and how far it got. It takes no memory while there is none.
 #[derive(Debug)]
 pub struct Outgoing {
-    octets: [u8; LINK_MTU_BYTES_MAX],
+    octets: Vec<u8>,
     from: usize,
-    to: usize,
 }
 
 impl Outgoing {
     /// Begins a connection with one delimiter, so that what the line held before does not spoil the first frame.
     pub fn new() -> Self {
-        Self { octets: [0; LINK_MTU_BYTES_MAX], from: 0, to: 1 }
+        Self { octets: vec![0], from: 0 }
     }
 
     /// The octets not yet written.
     pub fn rest(&self) -> &[u8] {
-        &self.octets[self.from..self.to]
+        &self.octets[self.from..]
     }
 
     /// So many of them were written.
     pub fn wrote(&mut self, bytes: usize) {
-        self.from = (self.from + bytes).min(self.to);
+        self.from += bytes;
+        if self.from >= self.octets.len() {
+            (self.octets, self.from) = (Vec::new(), 0);
+        }
     }
 
     /// Takes the next frame, if there is one. The last one must be written.
     pub fn fill(&mut self, next: impl FnOnce(&mut [u8; LINK_MTU_BYTES_MAX]) -> Option<usize>) {
-        if let Some(bytes) = next(&mut self.octets) {
-            (self.from, self.to) = (0, bytes);
+        let mut frame = [0; LINK_MTU_BYTES_MAX];
+        if let Some(bytes) = next(&mut frame) {
+            (self.octets, self.from) = (frame[..bytes].to_vec(), 0);
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::limits::TCP_USER_TIMEOUT_MS;
+use crate::limits::{CLOCK_SET_UNIX_S, TCP_USER_TIMEOUT_MS};
 use crate::transport::properties::SecurityParameters;
 use crate::transport::trust::{self, TrustError};
 
@@ -58,6 +58,17 @@ impl WallClock {
         let system = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let system = system.map_or(0, |since| since.as_secs());
         crate::time::UnixTime(system.max(self.floor_s.load(Ordering::Relaxed)))
+    }
+}
+
+impl WallClock {
+    /// Milliseconds of wall time; none while the clock is behind what is known to have passed, as on a board that has
+    /// just booted.
+    #[allow(clippy::disallowed_methods)] // the shell is where the clock is read
+    pub fn known_ms(&self) -> Option<u64> {
+        let system = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let floor_s = self.floor_s.load(Ordering::Relaxed).max(CLOCK_SET_UNIX_S);
+        u64::try_from(system.as_millis()).ok().filter(|_| system.as_secs() >= floor_s)
     }
 }
 
