@@ -150,7 +150,7 @@ mod tests {
         outbox.push(b"ab").expect("room");
         outbox.push(b"").expect("room");
         assert_eq!(take(&mut outbox, 100), [2, b'a', b'b', 0]);
-        assert_eq!(take(&mut outbox, 100), []);
+        assert_eq!(take(&mut outbox, 100), [0_u8; 0]);
     }
 
     #[test]

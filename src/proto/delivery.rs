@@ -494,11 +494,11 @@ mod tests {
         let first = table.reserve(message(1), ON, route(device), Instant::ZERO, Instant::ZERO).expect("room");
         let second = table.reserve(message(2), ON, route(device), Instant::ZERO, Instant::ZERO).expect("room");
         table.get_mut(second).expect("there").stage = Stage::Ready(Rc::default());
-        assert_eq!(table.next_for(device), None);
+        assert_eq!(table.next_for(device, |_| true), None);
         table.get_mut(first).expect("there").stage = Stage::Ready(Rc::default());
-        assert_eq!(table.next_for(device), Some(first));
+        assert_eq!(table.next_for(device, |_| true), Some(first));
         table.free(first);
-        assert_eq!(table.next_for(device), Some(second));
+        assert_eq!(table.next_for(device, |_| true), Some(second));
     }
 
     #[test]

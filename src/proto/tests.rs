@@ -365,12 +365,12 @@ fn a_device_is_told_only_what_is_on_flash() {
     rig.connect();
     let subscription = rig.requested();
     rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Ok(granted(1))) });
-    assert!(rig.take(|output| matches!(output, Output::Reply { .. })).is_empty());
+    assert!(rig.take(|output| matches!(output, Output::Reply { reply: Reply::Subscribed { .. }, .. })).is_empty());
     rig.persist(false);
     assert!(rig.take(|output| matches!(output, Output::Reply { .. } | Output::Monitor { .. })).is_empty());
     rig.wait(PERSIST_RETRY_MS);
     rig.persist(true);
-    let replies = rig.take(|output| matches!(output, Output::Reply { .. }));
+    let replies = rig.take(|output| matches!(output, Output::Reply { reply: Reply::Subscribed { .. }, .. }));
     let [Output::Reply { reply: Reply::Subscribed { channel: ChannelId(9), send, .. }, .. }] = &replies[..] else {
         panic!("one reply: {replies:?}");
     };
@@ -378,7 +378,7 @@ fn a_device_is_told_only_what_is_on_flash() {
     assert_eq!(rig.take(|output| matches!(output, Output::Monitor { .. })).len(), 1);
     // Asked again, it is told again, and no second subscription is made.
     rig.feed(Input::Subscribe { device: id("a"), channel: ChannelId(9) });
-    assert_eq!(rig.take(|output| matches!(output, Output::Reply { .. })).len(), 1);
+    assert_eq!(rig.take(|output| matches!(output, Output::Reply { reply: Reply::Subscribed { .. }, .. })).len(), 1);
     assert!(rig.take(|output| matches!(output, Output::Subscribe { .. })).is_empty());
 }
 
@@ -852,7 +852,7 @@ fn a_device_that_is_not_stored_is_not_told_of_its_subscription() {
     rig.feed(Input::DeviceUp { device: id("b"), session: 1, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
     rig.feed(Input::Subscribe { device: id("b"), channel: ChannelId(1) });
     rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Ok(granted(2))) });
-    let told = |rig: &mut Rig| rig.take(|output| matches!(output, Output::Reply { .. })).len();
+    let told = |rig: &mut Rig| rig.take(|output| matches!(output, Output::Reply { reply: Reply::Subscribed { .. }, .. })).len();
     rig.wait(PERSIST_RETRY_MS);
     let (devices, rest) =
         rig.take(|output| matches!(output, Output::Persist { .. })).into_iter().partition::<Vec<_>, _>(|output| {

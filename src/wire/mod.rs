@@ -86,7 +86,8 @@
 //! before it. The seed is the boot id of the gateway and the boot id of the device, so a frame of an earlier session fails.
 //!
 //! ```text
-//! @SEED@
+//! gateway boot id 11223344, device boot id 55667788      seed 44 33 22 11 88 77 66 55
+//! ACK 30 01 00 00 20 01, CRC-32C of seed and these is 6ad392b6     frame 30 01 00 00 20 01 b6 92 d3 6a
 //! ```
 //!
 //! These frames are dropped: of an unknown kind, too short for their fields or (HELLO, ACK) of another length, of a wrong
@@ -277,13 +278,24 @@
 //! direction is not shown.
 //!
 //! ```text
-//! @EXCHANGE@
+//! D HELLO ASK           07 19 01 88 77 66 55 01 01 01 02 14 01 06 02 71 3e c6 bd 00     lost
+//! G HELLO ASK           07 11 01 44 33 22 11 01 01 01 02 40 01 06 01 03 f8 06 ee 00
+//! D HELLO ASK           0c 19 01 88 77 66 55 44 33 22 11 14 01 06 02 5c c3 95 76 00     the gateway is OPEN
+//! G HELLO               0c 10 01 44 33 22 11 88 77 66 55 40 01 06 01 a0 f1 c7 88 00     the device is OPEN
+//! D DATA 0 Attach       02 28 01 01 02 09 06 02 64 31 fe 03 02 10 05 46 14 06 f5 00
+//! G DATA 0 Status, ACK  02 22 01 01 01 01 01 02 04 03 01 01 05 0f d2 40 0a 00     connected, 1 waits, no time
+//! D ACK 0               02 38 01 01 07 05 02 58 0c 37 03 00
+//! G DATA 1 Push         04 20 01 05 0f 11 01 01 23 45 67 89 ab cd ef b4 36 a9 19 00     its first 10 octets
+//! G DATA 2 Push         04 20 02 0f 0d 01 04 05 68 65 6c 6c 6f d3 1a b1 46 00     and the rest
+//! D ACK 2, 1, 0         04 38 02 03 07 05 02 39 5a 37 11 00
+//! D DATA 1 Ack          04 28 01 0a 0f 09 01 01 23 45 67 89 ab cd ef 95 b7 13 61 00
+//! G ACK 1, 0            04 30 01 01 07 14 01 51 4b 52 b9 00
 //! ```
 //!
-//! The second of these before encoding, its checksum being @HELLOCRC@:
+//! The second of these before encoding, its checksum being ee06f803:
 //!
 //! ```text
-//! @HELLO@
+//! 10 + 01, version 1, boot id, echo 0, MTU 64, window 256, CRC   11 01 44 33 22 11 00 00 00 00 40 00 00 01 03 f8 06 ee
 //! ```
 //!
 //! # 8. What a device needs
