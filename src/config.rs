@@ -63,9 +63,9 @@ use reader::{Reader, Section};
 use self::urgency::UrgencyPolicy;
 use crate::limits::{
     CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, FLOOD_PER_MINUTE_MAX, HOLD_FOR_SLEEP_DEFAULT,
-    HOLD_FOR_SLEEP_MAX, INTERFACE_NAME_BYTES_MAX,
-    LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, LINK_PATH_BYTES_MAX, METERED_INTERFACE_COUNT_MAX, SERVICE_NAME_BYTES_MAX,
-    SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, UPSTREAM_PLACED_COUNT_MAX, URI_BYTES_MAX,
+    HOLD_FOR_SLEEP_MAX, INTERFACE_NAME_BYTES_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, LINK_PATH_BYTES_MAX,
+    METERED_INTERFACE_COUNT_MAX, SERVICE_NAME_BYTES_MAX, SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX,
+    UPSTREAM_PLACED_COUNT_MAX, URI_BYTES_MAX,
 };
 use crate::proto::device::{Isolation, LinkOptions, Options, PendingAcks, Undeliverable};
 use crate::transport::endpoint::LinkEndpoint;
@@ -457,7 +457,8 @@ fn read_options(reader: &mut Reader, section: &Section, uses: &mut Uses) -> Opti
 
 fn read_link_options(reader: &mut Reader, section: &Section) -> LinkOptions {
     let name = format!("{}.hold_for_sleep", section.name);
-    let hold = section.value("hold_for_sleep").and_then(|value| reader.number(value, name, 0, HOLD_FOR_SLEEP_MAX.into()));
+    let hold =
+        section.value("hold_for_sleep").and_then(|value| reader.number(value, name, 0, HOLD_FOR_SLEEP_MAX.into()));
     let hold_for_sleep = hold.and_then(|count| u8::try_from(count).ok()).unwrap_or(HOLD_FOR_SLEEP_DEFAULT);
     let urgent_channels = section.value("urgent_channels").map(|_| read_numbers(reader, section, "urgent_channels"));
     LinkOptions { hold_for_sleep, urgent_channels: urgent_channels.unwrap_or_default() }
@@ -504,7 +505,9 @@ fn read_channels(reader: &mut Reader, section: &Section) -> Vec<ChannelId> {
         return vec![CHANNEL_DEFAULT];
     }
     let channels = read_numbers(reader, section, "channels");
-    if channels.is_empty() && section.value("channels").is_some_and(|value| value.get_ref().as_array().is_some_and(|it| it.is_empty())) {
+    if channels.is_empty()
+        && section.value("channels").is_some_and(|value| value.get_ref().as_array().is_some_and(|it| it.is_empty()))
+    {
         reader.refuse_in(section, "channels", Problem::Empty);
     }
     channels

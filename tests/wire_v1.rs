@@ -31,14 +31,8 @@ fn the_version_is_1() {
 fn every_kind_of_frame_has_its_bytes() {
     let hello = |ask, boot_id, echo| Frame::Hello(Hello { ask, boot_id, echo, mtu: 256, window: 4098 });
     let arrived = Arrived { newest: 0xff, before: 0x0102 };
-    let data = |stream, arrived, limit, payload| Frame::Data {
-        stream,
-        number: 0x7f,
-        offset: 0x0403,
-        arrived,
-        limit,
-        payload,
-    };
+    let data =
+        |stream, arrived, limit, payload| Frame::Data { stream, number: 0x7f, offset: 0x0403, arrived, limit, payload };
     let ack = |stream| Frame::Ack { arrived, stream, limit: 0x0605 };
     let probe = |answer, padding| Frame::Probe { answer, token: 9, padding };
     let (ordered, urgent) = (Stream::Ordered, Stream::Urgent);
@@ -53,7 +47,11 @@ fn every_kind_of_frame_has_its_bytes() {
         (Role::Gateway, data(urgent, None, None, b"a\0b"), "06 21 7f 03 04 61 06 62 3d d9 12 b2 00"),
         (Role::Gateway, data(ordered, Some(arrived), None, b"ab"), "0e 22 7f 03 04 ff 02 01 61 62 33 c3 f6 17 00"),
         (Role::Gateway, data(ordered, None, Some(0x0605), b"ab"), "0d 24 7f 03 04 05 06 61 62 24 7c 2f d7 00"),
-        (Role::Device, data(ordered, Some(arrived), Some(0x0605), b"ab"), "10 2e 7f 03 04 ff 02 01 05 06 61 62 88 a3 a9 03 00"),
+        (
+            Role::Device,
+            data(ordered, Some(arrived), Some(0x0605), b"ab"),
+            "10 2e 7f 03 04 ff 02 01 05 06 61 62 88 a3 a9 03 00",
+        ),
         (Role::Gateway, probe(false, b""), "07 40 09 1a 6a c4 76 00"),
         (Role::Device, probe(true, b"ab"), "09 49 09 61 62 21 2f 13 46 00"),
     ];

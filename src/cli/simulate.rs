@@ -113,7 +113,13 @@ mod tests {
     #[test]
     fn the_longest_line_leaves_in_one_write() {
         let body = [b'"'; PLAINTEXT_BYTES_MAX];
-        let report = Report::Received { message: MessageId([1; 8]), channel: ChannelId(1), age_s: None, body: &body, at_unix_ms: 0 };
+        let report = Report::Received {
+            message: MessageId([1; 8]),
+            channel: ChannelId(1),
+            age_s: None,
+            body: &body,
+            at_unix_ms: 0,
+        };
         for json in [false, true] {
             let mut writes = Writes::default();
             print_to(&mut io::LineWriter::new(&mut writes), &report, json).expect("it takes everything");

@@ -237,8 +237,8 @@ fn acknowledge_again<const SEEN: usize>(seen: &mut Deque<Seen, SEEN>, message: M
 mod tests {
     use super::*;
     use crate::limits::{DEVICE_SEEN_COUNT, LINK_MTU_BYTES_MAX};
-    use crate::link::memory::{DeviceMemory, GatewayMemory};
     use crate::link::Role;
+    use crate::link::memory::{DeviceMemory, GatewayMemory};
     use crate::wire::message::Age;
     use std::vec::Vec;
 
@@ -270,7 +270,8 @@ mod tests {
         run(&mut device, &mut gateway);
         push(&mut gateway, 1);
         assert_eq!(run(&mut device, &mut gateway), ([Event::Message].into(), [].into()));
-        let Some(Received::New(ToDevice::Push { message, channel: CHANNEL, body: b"hello", .. })) = device.poll_message()
+        let Some(Received::New(ToDevice::Push { message, channel: CHANNEL, body: b"hello", .. })) =
+            device.poll_message()
         else {
             panic!("a push")
         };
@@ -291,8 +292,8 @@ mod tests {
         assert_eq!(run(&mut device, &mut gateway).1, [attach()], "it is not acknowledged by itself");
         push(&mut gateway, 1);
         run(&mut device, &mut gateway);
-            assert_eq!(device.poll_message(), Some(Received::Copy(id(1))));
-            assert_eq!(run(&mut device, &mut gateway).1, [ack(1)]);
+        assert_eq!(device.poll_message(), Some(Received::Copy(id(1))));
+        assert_eq!(run(&mut device, &mut gateway).1, [ack(1)]);
     }
 
     #[test]
@@ -325,7 +326,9 @@ mod tests {
         gateway.send(&[0xee, 1, 2]).expect("room");
         push(&mut gateway, 2);
         run(&mut device, &mut gateway);
-        assert!(matches!(device.poll_message(), Some(Received::New(ToDevice::Push { message, .. })) if message == id(2)));
+        assert!(
+            matches!(device.poll_message(), Some(Received::New(ToDevice::Push { message, .. })) if message == id(2))
+        );
         assert_eq!(device.poll_message(), None);
     }
 

@@ -25,7 +25,9 @@ mod varint;
 
 use core::fmt;
 
-use crate::limits::{LINK_CREDIT_MS, LINK_MESSAGE_BYTES_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, LINK_WINDOW_BYTES_MIN};
+use crate::limits::{
+    LINK_CREDIT_MS, LINK_MESSAGE_BYTES_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, LINK_WINDOW_BYTES_MIN,
+};
 use crate::time::{Duration, Instant};
 use crate::wire::frame::{Arrived, Frame, Hello, SessionSeed, extra_bytes, payload_bytes_max};
 
@@ -280,7 +282,8 @@ impl<M: Memory> Link<M> {
     ///
     /// Layout: `out` has room for the MTU of the configuration; what does not fit is lost on the way.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<usize> {
-        let written = self.emit_hello(now, out).or_else(|| self.emit_probe(out)).or_else(|| self.emit_session_frame(now, out));
+        let written =
+            self.emit_hello(now, out).or_else(|| self.emit_probe(out)).or_else(|| self.emit_session_frame(now, out));
         self.counts.sent = self.counts.sent.wrapping_add(u32::from(written.is_some()));
         written
     }
@@ -504,7 +507,14 @@ impl<M: Memory> Link<M> {
     }
 
     /// The ack rides on the frame if there is room for it; otherwise it goes first.
-    fn emit_data(&mut self, seed: SessionSeed, piece: Piece, is_new: bool, now: Instant, out: &mut [u8]) -> Option<usize> {
+    fn emit_data(
+        &mut self,
+        seed: SessionSeed,
+        piece: Piece,
+        is_new: bool,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Option<usize> {
         let bytes_max = payload_bytes_max(self.mtu_out());
         let arrived = self.receipts.owed();
         let tells_limit = arrived.is_some() && self.inbox.is_limit_near();

@@ -6,7 +6,9 @@
 //! Source: RFC 6298 in integer milliseconds. What is sent again is a new frame with its own number, so that each ack
 //! can be measured.
 
-use crate::limits::{LINK_RTO_MS_MAX, LINK_RTO_MS_MIN, LINK_RTO_MS_START, LINK_RTO_MS_START_PER_MTU_BYTE, LINK_RTO_MS_VARIATION_MIN};
+use crate::limits::{
+    LINK_RTO_MS_MAX, LINK_RTO_MS_MIN, LINK_RTO_MS_START, LINK_RTO_MS_START_PER_MTU_BYTE, LINK_RTO_MS_VARIATION_MIN,
+};
 use crate::time::Duration;
 
 /// Smoothed round trip, its variation, and the timer that follows from them.
@@ -51,7 +53,8 @@ impl RetransmissionTimer {
         };
         self.smoothed_eighths = Some(smoothed_eighths);
         let variation = self.variation_quarters.max(LINK_RTO_MS_VARIATION_MIN);
-        let two_frames = (2 * self.mtu * self.octet_us.min(LINK_RTO_MS_MAX) / 1000).clamp(LINK_RTO_MS_MIN, LINK_RTO_MS_MAX);
+        let two_frames =
+            (2 * self.mtu * self.octet_us.min(LINK_RTO_MS_MAX) / 1000).clamp(LINK_RTO_MS_MIN, LINK_RTO_MS_MAX);
         self.timeout = (smoothed_eighths / 8 + variation).clamp(two_frames, LINK_RTO_MS_MAX);
     }
 

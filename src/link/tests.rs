@@ -8,9 +8,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::{HELLO_MS, LINK_RTO_MS_MAX, LINK_SILENCE_MS};
+use crate::link::memory::{DeviceMemory, Fixed};
 use crate::random::SeededRandom;
 use crate::time::Duration;
-use crate::link::memory::{DeviceMemory, Fixed};
 use crate::wire::cobs::Deframer;
 use crate::wire::frame::SessionSeed;
 

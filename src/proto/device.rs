@@ -193,7 +193,8 @@ impl DeviceTable {
         if let Some(index) = self.find(&id) {
             return Ok(index);
         }
-        let device = Some(Device { id, options: Options::default(), presence: Presence::Absent, status_due: StatusDue::No });
+        let device =
+            Some(Device { id, options: Options::default(), presence: Presence::Absent, status_due: StatusDue::No });
         if let Some(free) = self.devices.iter().position(Option::is_none) {
             self.devices[free] = device;
             return Ok(DeviceIndex(free));

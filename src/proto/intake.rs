@@ -189,7 +189,8 @@ impl Gateway {
         let hold_min = Duration::from_millis(HOLD_MS_MIN);
         slot.expires_at = max_age.map(|age| slot.promised_at + age.max(hold_min));
         slot.deadline = slot.promised_at + Duration::from_millis(HOLD_MS);
-        let is_asleep = slot.route.and_then(|route| self.devices.get(route.device)).is_some_and(|it| it.ready().is_none());
+        let is_asleep =
+            slot.route.and_then(|route| self.devices.get(route.device)).is_some_and(|it| it.ready().is_none());
         if let Some(expires_at) = slot.expires_at {
             slot.deadline = if is_asleep { expires_at } else { slot.deadline.min(expires_at) };
         }

@@ -325,7 +325,8 @@ impl Gateway {
         let urgency = self.urgency_due().map(|at| (at, Timer::Monitor));
         let announcement = self.announcement_due().map(|at| (at, Timer::Announce));
         let sleepers = self.sleepers_due().map(|at| (at, Timer::Hold));
-        let all = hold.chain(sleepers).chain(persist).chain(announcement).chain(retirement).chain(urgency).chain(upstreams);
+        let all =
+            hold.chain(sleepers).chain(persist).chain(announcement).chain(retirement).chain(urgency).chain(upstreams);
         all.filter(|&(at, _)| at > self.now).min()
     }
 

@@ -18,9 +18,8 @@ impl Gateway {
         let now = self.now;
         let Some(device) = self.devices.get_mut(index) else { return };
         let Some((session, terms)) = device.session() else { return };
-        let until = (seconds > 0).then(|| {
-            now + Duration::from_secs(2 * u64::from(seconds)) + Duration::from_millis(SLEEP_GRACE_MS)
-        });
+        let until = (seconds > 0)
+            .then(|| now + Duration::from_secs(2 * u64::from(seconds)) + Duration::from_millis(SLEEP_GRACE_MS));
         device.presence = Presence::Asleep { session, terms, until };
         device.status_due = StatusDue::No;
         let keeps = usize::from(device.options.link.hold_for_sleep);
@@ -102,7 +101,8 @@ impl Gateway {
     fn keep_asleep(&mut self, index: DeviceIndex, keeps: usize) {
         let held = |stage: &Stage| !matches!(stage, Stage::Acked(_));
         let mut mine: Vec<(u64, Instant)> = Vec::new();
-        for (_, slot) in self.delivery.iter_mut().filter(|(_, slot)| slot.device() == Some(index) && held(&slot.stage)) {
+        for (_, slot) in self.delivery.iter_mut().filter(|(_, slot)| slot.device() == Some(index) && held(&slot.stage))
+        {
             slot.deadline = slot.expires_at.unwrap_or(slot.deadline).max(slot.deadline);
             mine.push((slot.order, slot.deadline));
         }

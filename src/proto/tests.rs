@@ -146,7 +146,12 @@ fn the_rest_of_the_lifetime_shortens_the_hold() {
         let mut rig = Rig::serving(&["a"]);
         let send = rig.send_uri("a");
         rig.feed(Input::DeviceDown { device: id("a"), session: 1 });
-        rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+        rig.feed(Input::DeviceUp {
+            device: id("a"),
+            session: 2,
+            message_bytes_max: 4096,
+            in_flight_max: DELIVERY_PER_DEVICE_MAX,
+        });
         let (slot, _) = rig.promise(message("m1"), Some(send)).expect("admitted");
         let max_age = Some(Duration::from_secs(max_age_s));
         rig.feed(Input::Pushed { connection: rig.on, slot, send: None, body: vec![1], max_age, age: None });
@@ -180,12 +185,22 @@ fn undecodable_messages_are_refused_from_then_on() {
 #[test]
 fn a_message_too_large_for_its_device_waits_for_a_larger_maximum() {
     let mut rig = Rig::serving(&["a"]);
-    rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 64, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    rig.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 2,
+        message_bytes_max: 64,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     let send = rig.send_uri("a");
     let (slot, _) = rig.promise(message("m1"), Some(send.clone())).expect("admitted");
     rig.arrive_with(slot, None, vec![7; 51]);
     assert!(rig.delivered().is_empty() && rig.promise(message("m1"), Some(send.clone())).is_none());
-    rig.feed(Input::DeviceUp { device: id("a"), session: 3, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    rig.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 3,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     assert!(rig.take(|output| matches!(output, Output::Fetch { .. })).len() == 1);
     let (slot, _) = rig.promise(message("m1"), Some(send)).expect("admitted now");
     rig.arrive_with(slot, None, vec![7; 51]);
@@ -232,7 +247,12 @@ fn a_silent_device_frees_its_slots_and_is_fetched_for_later() {
     rig.push("b", "m3");
     assert_eq!(rig.delivered_to(), [id("b")]);
     assert!(rig.take(|output| matches!(output, Output::Fetch { .. })).is_empty());
-    rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    rig.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 2,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     let fetches = rig.take(|output| matches!(output, Output::Fetch { .. }));
     assert_eq!(fetches.len(), 1);
     let (slot, _) = rig.promise(message("m1"), Some(send)).expect("pushed again");
@@ -244,7 +264,12 @@ fn a_silent_device_frees_its_slots_and_is_fetched_for_later() {
 #[test]
 fn the_end_of_an_earlier_session_is_ignored() {
     let mut rig = Rig::serving(&["a"]);
-    rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    rig.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 2,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     rig.feed(Input::DeviceDown { device: id("a"), session: 1 });
     assert_eq!(rig.gateway.status().devices[0].presence, "ready");
 }
@@ -256,7 +281,12 @@ fn a_new_session_gets_what_was_in_flight() {
     rig.push("a", "m1");
     rig.push("a", "m2");
     let before = rig.delivered();
-    rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    rig.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 2,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     assert_eq!(rig.delivered(), before);
 }
 
@@ -289,7 +319,12 @@ fn what_was_refused_is_asked_for_until_it_comes() {
     let send = rig.send_uri("a");
     rig.feed(Input::DeviceDown { device: id("a"), session: 1 });
     assert!(rig.promise(message("m1"), Some(send.clone())).is_none());
-    rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    rig.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 2,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     let nothing_stored = |rig: &mut Rig| {
         let mut asked = 0;
         for output in rig.take(|output| matches!(output, Output::Fetch { .. })) {
@@ -309,7 +344,12 @@ fn what_was_refused_is_asked_for_until_it_comes() {
     assert!(more <= 1, "{more} more: what came is not asked for");
     rig.feed(Input::DeviceDown { device: id("a"), session: 2 });
     assert!(rig.promise(message("expired"), Some(send)).is_none());
-    rig.feed(Input::DeviceUp { device: id("a"), session: 3, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    rig.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 3,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     let mut asked = 0;
     for _ in 0..100 {
         asked += nothing_stored(&mut rig);
@@ -360,14 +400,25 @@ fn a_device_is_told_only_what_is_on_flash() {
     let mut rig = Rig::new();
     rig.add_device("a", &[]);
     rig.feed(Input::Started);
-    rig.feed(Input::DeviceUp { device: id("a"), session: 1, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    rig.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 1,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     rig.feed(Input::Subscribe { device: id("a"), channel: ChannelId(9) });
     rig.connect();
     let subscription = rig.requested();
     rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Ok(granted(1))) });
     assert!(rig.take(|output| matches!(output, Output::Reply { reply: Reply::Subscribed { .. }, .. })).is_empty());
     rig.persist(false);
-    assert!(rig.take(|output| matches!(output, Output::Reply { .. } | Output::Monitor { .. })).is_empty());
+    assert!(
+        rig.take(|output| matches!(
+            output,
+            Output::Reply { reply: Reply::Subscribed { .. }, .. } | Output::Monitor { .. }
+        ))
+        .is_empty()
+    );
     rig.wait(PERSIST_RETRY_MS);
     rig.persist(true);
     let replies = rig.take(|output| matches!(output, Output::Reply { reply: Reply::Subscribed { .. }, .. }));
@@ -849,10 +900,17 @@ fn a_device_that_is_not_stored_is_not_told_of_its_subscription() {
     rig.feed(Input::DeviceAdded { device, lasting: true });
     rig.persist(false);
     let subscription = rig.requested();
-    rig.feed(Input::DeviceUp { device: id("b"), session: 1, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    rig.feed(Input::DeviceUp {
+        device: id("b"),
+        session: 1,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     rig.feed(Input::Subscribe { device: id("b"), channel: ChannelId(1) });
     rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Ok(granted(2))) });
-    let told = |rig: &mut Rig| rig.take(|output| matches!(output, Output::Reply { reply: Reply::Subscribed { .. }, .. })).len();
+    let told = |rig: &mut Rig| {
+        rig.take(|output| matches!(output, Output::Reply { reply: Reply::Subscribed { .. }, .. })).len()
+    };
     rig.wait(PERSIST_RETRY_MS);
     let (devices, rest) =
         rig.take(|output| matches!(output, Output::Persist { .. })).into_iter().partition::<Vec<_>, _>(|output| {
@@ -961,7 +1019,12 @@ impl Rig {
             rig.persist(true);
         }
         for device in devices {
-            rig.feed(Input::DeviceUp { device: id(device), session: 1, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+            rig.feed(Input::DeviceUp {
+                device: id(device),
+                session: 1,
+                message_bytes_max: 4096,
+                in_flight_max: DELIVERY_PER_DEVICE_MAX,
+            });
         }
         let monitors = rig.take(|output| matches!(output, Output::Monitor { .. }));
         let [Output::Monitor { monitor, .. }] = monitors[..] else { panic!("one monitor") };

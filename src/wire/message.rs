@@ -255,7 +255,9 @@ impl ToGateway {
         let message = parse(octets)?;
         let is_valid = match message {
             Self::Attach { profile, .. } => usize::from(profile.message_bytes_max) >= LINK_MESSAGE_BYTES_MIN,
-            Self::Subscribe { channel } | Self::Unsubscribe { channel } | Self::Rotate { channel } => channel.is_valid(),
+            Self::Subscribe { channel } | Self::Unsubscribe { channel } | Self::Rotate { channel } => {
+                channel.is_valid()
+            }
             Self::Ack { .. } | Self::Refuse { .. } | Self::Sleep { .. } | Self::Awake | Self::Ask => true,
         };
         if is_valid { Ok(message) } else { Err(InvalidMessage) }
@@ -296,7 +298,12 @@ mod tests {
         assert_eq!(ToGateway::Attach { device, profile }.emit(&mut out), Ok(TO_GATEWAY_BYTES_MAX));
 
         let body = vec![0; PLAINTEXT_BYTES_MAX];
-        let push = ToDevice::Push { message: MessageId([0xff; 8]), channel: ChannelId(u16::MAX), age: Age::new(Some(Duration::MAX)), body: &body };
+        let push = ToDevice::Push {
+            message: MessageId([0xff; 8]),
+            channel: ChannelId(u16::MAX),
+            age: Age::new(Some(Duration::MAX)),
+            body: &body,
+        };
         let mut out = vec![0; PLAINTEXT_BYTES_MAX + PUSH_OVERHEAD_BYTES_MAX];
         assert_eq!(push.emit(&mut out), Ok(out.len()));
         assert_eq!(push.emit(&mut out[1..]), Err(TooLong));

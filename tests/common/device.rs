@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use fieldgate::limits::LINK_MTU_BYTES_MAX;
+use fieldgate::link::memory::DeviceMemory;
 use fieldgate::link::{Config, Event, Link, Role};
 use fieldgate::time::Instant;
+use fieldgate::wire::message::{Profile, Uplink};
 use fieldgate::wire::{DeviceId, MessageId, ToDevice, ToGateway};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep_until, timeout};
@@ -15,9 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct ScriptedDevice<S> {
     stream: S,
-    link: Box<Link<1024, 4096>>,
+    link: Box<Link<DeviceMemory<LINK_MTU_BYTES_MAX, 4098, 4098, 1024>>>,
+    /// What it says about itself.
+    pub profile: Profile,
     start: tokio::time::Instant,
     heard: VecDeque<Vec<u8>>,
+    /// Uplink, waiting and time of each Status so far.
+    pub statuses: Vec<(Uplink, u8, u64)>,
     is_open: bool,
 }
 
@@ -25,7 +31,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScriptedDevice<S> {
     pub fn new(stream: S, boot_id: u32, mtu: usize) -> Self {
         let link = Box::new(Link::new(Config { role: Role::Device, boot_id, mtu }, Instant::ZERO));
         let start = tokio::time::Instant::now();
-        Self { stream, link, start, heard: VecDeque::new(), is_open: false }
+        let profile = Profile { message_bytes_max: 4096, urgent_window: 4098, memory: 16, traits: 0 };
+        Self { stream, link, profile, start, heard: VecDeque::new(), statuses: Vec::new(), is_open: false }
     }
 
     /// A device that has attached under `id`.
@@ -39,7 +46,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScriptedDevice<S> {
     pub async fn attach(&mut self, id: &str) {
         self.run_until(|device| device.is_open).await;
         let device: DeviceId = id.parse().expect("an id");
-        self.say(&ToGateway::Attach { device }).await;
+        let profile = self.profile;
+        self.say(&ToGateway::Attach { device, profile }).await;
     }
 
     pub async fn say(&mut self, message: &ToGateway) {
@@ -139,9 +147,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScriptedDevice<S> {
     fn note(&mut self, event: Option<Event>) {
         match event {
             Some(Event::Opened { .. }) => self.is_open = true,
-            Some(Event::Restarted | Event::Silent) => self.is_open = false,
-            Some(Event::Message) => self.heard.push_back(self.link.message().to_vec()),
-            Some(Event::VersionRefused(_)) | None => {}
+            Some(Event::Restarted | Event::Silent | Event::Broken) => self.is_open = false,
+            Some(Event::Message) => self.take_messages(),
+            Some(Event::VersionRefused(_) | Event::ProbeAnswered(_)) | None => {}
+        }
+    }
+
+    /// Word of how the gateway is comes whenever it likes, and is kept apart.
+    fn take_messages(&mut self) {
+        while let Some((stream, message)) = self.link.message() {
+            let heard = Heard(message.to_vec());
+            self.link.release(stream);
+            match heard.message() {
+                ToDevice::Status { uplink, waiting, time } => self.statuses.push((uplink, waiting, time)),
+                _ => self.heard.push_back(heard.0),
+            }
         }
     }
 

@@ -39,7 +39,7 @@ async fn d_8291_15_no_field_changes_what_the_device_gets() {
         let fields = [&GOOD_HEAD, more].concat();
         stage.connection.push(&to, &format!("/m/{number}"), &fields, &body).await;
         let heard = stage.connection.serve(stage.device.hear()).await;
-        let ToDevice::Push { channel, body, message } = heard.message() else { panic!("{more:?}: {heard:?}") };
+        let ToDevice::Push { channel, body, message, .. } = heard.message() else { panic!("{more:?}: {heard:?}") };
         assert_eq!((channel, body), (ChannelId(1), TEXT.as_bytes()), "{more:?}");
         stage.acknowledge(message).await;
     }

@@ -60,7 +60,9 @@ async fn a_ua_44_a_flood_ends_its_subscription_and_a_backlog_is_none() {
 async fn hear(device: &mut ScriptedDevice<tokio::net::UnixStream>) -> Option<(u16, String)> {
     let heard = device.hear().await;
     let (message, pushed) = match heard.message() {
-        ToDevice::Push { message, channel, body } => (message, (channel.0, String::from_utf8_lossy(body).into_owned())),
+        ToDevice::Push { message, channel, body, .. } => {
+            (message, (channel.0, String::from_utf8_lossy(body).into_owned()))
+        }
         ToDevice::Unsubscribed { channel: ChannelId(1) } => return None,
         other => panic!("{other:?}"),
     };

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use fieldgate::cli::simulate::{Options, Report, device};
 use fieldgate::downstream::{DownReason, Downstream, Entry, Event};
+use fieldgate::wire::message::Age;
 use fieldgate::wire::{ChannelId, DeviceId, MessageId, ToDevice, ToGateway};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -240,7 +241,7 @@ fn id_of(number: u8) -> MessageId {
 }
 
 async fn push_and_ack(links: &mut Downstream, session: u32, number: u8, body: &[u8]) {
-    let push = ToDevice::Push { message: id_of(number), channel: ChannelId(1), body };
+    let push = ToDevice::Push { message: id_of(number), channel: ChannelId(1), age: Age::UNKNOWN, body };
     links.send(&device_id(), session, &push).expect("room");
     let ack = ToGateway::Ack { message: id_of(number) };
     assert_eq!(next(links).await, Event::Message { device: device_id(), session, message: ack });

@@ -6,6 +6,7 @@ use fieldgate::downstream::{DownReason, Downstream, Event, SendError};
 use fieldgate::limits::{DEVICE_COUNT_MAX, LINK_QUEUE_COUNT};
 use fieldgate::transport::listener::Listener;
 use fieldgate::transport::stack::memory::{self, Plug};
+use fieldgate::wire::message::Age;
 use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, ToDevice, ToGateway};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
@@ -245,5 +246,5 @@ fn id(text: &str) -> DeviceId {
 }
 
 fn push(number: u8, body: &[u8]) -> ToDevice<'_> {
-    ToDevice::Push { message: MessageId([number; 8]), channel: CHANNEL, body }
+    ToDevice::Push { message: MessageId([number; 8]), channel: CHANNEL, age: Age::UNKNOWN, body }
 }

@@ -2,7 +2,7 @@
 
 use fieldgate::config::Config;
 use fieldgate::control::Request;
-use fieldgate::proto::device::Options;
+use fieldgate::proto::device::{LinkOptions, Options};
 use fieldgate::wire::{ChannelId, ToDevice, ToGateway};
 
 use crate::device::Heard;
@@ -144,7 +144,14 @@ async fn a_device_that_was_added_by_command_stays_and_its_link_is_not_taken() {
     let device = rig.device("d2");
     let add = |id: &str| {
         let (id, link) = (id.to_owned(), device.link.to_string());
-        Request::DeviceAdd { id, link, channels: vec![1], mtu: 256, options: Options::default() }
+        Request::DeviceAdd {
+            id,
+            link,
+            channels: vec![1],
+            mtu: 256,
+            options: Options::default(),
+            link_options: LinkOptions::default(),
+        }
     };
     rig.reload(Ok(rig.config.clone())).await;
     rig.ask(&add("added")).await.expect("added");

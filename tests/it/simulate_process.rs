@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use fieldgate::downstream::{Downstream, Entry, Event};
+use fieldgate::wire::message::Age;
 use fieldgate::wire::{ChannelId, DeviceId, MessageId, ToDevice, ToGateway};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
@@ -194,7 +195,7 @@ async fn up(links: &mut Downstream) -> u32 {
 }
 
 fn push(links: &Downstream, session: u32, number: u8, body: &[u8]) {
-    let push = ToDevice::Push { message: MessageId([number; 8]), channel: ChannelId(1), body };
+    let push = ToDevice::Push { message: MessageId([number; 8]), channel: ChannelId(1), age: Age::UNKNOWN, body };
     links.send(&device_id(), session, &push).expect("room");
 }
 

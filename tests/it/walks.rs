@@ -147,7 +147,9 @@ async fn all_subscriptions_share_one_connection() {
 
 fn pushed(heard: &Heard, channel: u16, text: &str) -> MessageId {
     match heard.message() {
-        ToDevice::Push { message, channel: ChannelId(on), body } if on == channel && body == text.as_bytes() => message,
+        ToDevice::Push { message, channel: ChannelId(on), body, .. } if on == channel && body == text.as_bytes() => {
+            message
+        }
         other => panic!("{other:?} instead of {text:?} on channel {channel}"),
     }
 }

@@ -163,8 +163,13 @@ mod tests {
 
     #[test]
     fn text_is_shown_as_text_and_anything_else_in_hexadecimal() {
-        let received =
-            |body| Report::Received { message: MessageId([1; 8]), channel: ChannelId(3), age_s: None, body, at_unix_ms: 5 };
+        let received = |body| Report::Received {
+            message: MessageId([1; 8]),
+            channel: ChannelId(3),
+            age_s: None,
+            body,
+            at_unix_ms: 5,
+        };
         let line = received("grün".as_bytes()).to_string();
         assert_eq!(line, "received channel 3 message 0101010101010101 5 octets: grün");
         assert_eq!(received(b"").to_string(), "received channel 3 message 0101010101010101 0 octets: ");

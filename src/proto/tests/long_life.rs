@@ -60,7 +60,12 @@ impl Life {
         };
         life.settle();
         for (session, device) in (1..).zip(DEVICES) {
-            life.feed(Input::DeviceUp { device: id(device), session, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+            life.feed(Input::DeviceUp {
+                device: id(device),
+                session,
+                message_bytes_max: 4096,
+                in_flight_max: DELIVERY_PER_DEVICE_MAX,
+            });
         }
         life
     }
@@ -212,7 +217,12 @@ impl Life {
             }
             12..32 => {
                 let session = self.messages as u32 + 10;
-                self.feed(Input::DeviceUp { device, session, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+                self.feed(Input::DeviceUp {
+                    device,
+                    session,
+                    message_bytes_max: 4096,
+                    in_flight_max: DELIVERY_PER_DEVICE_MAX,
+                });
             }
             32 => self.feed(Input::RotationAsked { device, channel: None }),
             33 => self.feed(Input::Unsubscribe { device, channel: ChannelId(2) }),

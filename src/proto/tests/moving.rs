@@ -321,7 +321,12 @@ fn a_ua_37_with_two_streams_what_was_refused_comes_nevertheless() {
     rig.ready(2);
     rig.feed(Input::DeviceDown { device: id("a"), session: 1 });
     assert!(rig.promise(message("m1"), Some(send)).is_none());
-    rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    rig.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 2,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     assert_eq!(rig.take(|output| matches!(output, Output::Fetch { .. })).len(), 1);
     rig.wait(LAST_STREAM_MS_MAX);
     assert_eq!(connects(&mut rig), 0, "nobody waits");

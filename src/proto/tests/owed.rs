@@ -36,7 +36,12 @@ fn again(rig: &Rig, pending_acks: PendingAcks) -> Rig {
     again.add_device_with("a", &[1], options(pending_acks));
     again.feed(Input::Started);
     again.connect();
-    again.feed(Input::DeviceUp { device: id("a"), session: 1, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    again.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 1,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     again
 }
 

@@ -140,7 +140,12 @@ fn a_ua_44_a_flood_ends_its_subscription() {
     again.add_device("b", &[1]);
     again.feed(Input::Started);
     again.connect();
-    again.feed(Input::DeviceUp { device: id("a"), session: 1, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    again.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 1,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     again.wait(SUBSCRIBE_BACKOFF_MS_MAX);
     assert!(again.take(|output| matches!(output, Output::Subscribe { .. })).is_empty());
     again.feed(Input::Subscribe { device: id("a"), channel: ChannelId(1) });
@@ -273,7 +278,12 @@ fn a_ua_44_what_was_asked_for_counts_without_a_set_neither() {
     let granted = Granted { set: None, ..granted(1) };
     rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Ok(granted.clone())) });
     rig.persist(true);
-    rig.feed(Input::DeviceUp { device: id("a"), session: 1, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    rig.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 1,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     rig.wait(10_000);
     let come = |rig: &mut Rig, name: &str| {
         for number in 0..6 {
@@ -326,7 +336,12 @@ fn what_is_remembered_of_floods_is_bounded() {
     let subscription = rig.requested();
     rig.feed(Input::Subscribed { connection: rig.on, subscription, outcome: Some(Ok(granted(1))) });
     rig.persist(true);
-    rig.feed(Input::DeviceUp { device: id("a"), session: 1, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    rig.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 1,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     rig.wait(10_000);
     rig.outputs.clear();
     (0..2).for_each(|number| arrive(&mut rig, &format!("m{number}"), None));
@@ -410,7 +425,12 @@ fn a_gap_05_an_undeliverable_message_can_be_acknowledged() {
 fn a_ua_48_the_age_of_a_message_is_known() {
     let mut rig = Rig::serving(&["a"]);
     rig.feed(Input::DeviceDown { device: id("a"), session: 1 });
-    rig.feed(Input::DeviceUp { device: id("a"), session: 2, message_bytes_max: 4096, in_flight_max: DELIVERY_PER_DEVICE_MAX });
+    rig.feed(Input::DeviceUp {
+        device: id("a"),
+        session: 2,
+        message_bytes_max: 4096,
+        in_flight_max: DELIVERY_PER_DEVICE_MAX,
+    });
     let send = rig.send_uri("a");
     let (slot, _) = rig.promise(message("m1"), Some(send)).expect("admitted");
     rig.wait(1_000);

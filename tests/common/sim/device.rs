@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fieldgate::limits::{DEVICE_SEEN_COUNT, LINK_MESSAGE_BYTES_MAX, LINK_MTU_BYTES_MAX};
-use fieldgate::link::device::{self, Event as Heard};
+use fieldgate::link::device::{self, Event as Heard, Received};
+use fieldgate::link::memory::{DeviceMemory, Memory};
 use fieldgate::link::{Config, SendError};
 use fieldgate::proto::device::{Options, PendingAcks};
 use fieldgate::proto::record::DeviceRecord;
@@ -19,6 +20,10 @@ use super::{Context, Dice, Event, Fault};
 pub(super) const KEPT_IDS: usize = 256;
 /// Octets of the largest message of a small device.
 pub(super) const SMALL_BYTES: usize = 600;
+/// Room for the largest message, and for one more of the urgent stream.
+type Large = DeviceMemory<LINK_MTU_BYTES_MAX, { LINK_MESSAGE_BYTES_MAX + 2 }, { LINK_MESSAGE_BYTES_MAX + 2 }, 512>;
+/// Room for little.
+type Small = DeviceMemory<LINK_MTU_BYTES_MAX, { SMALL_BYTES + 2 }, 64, 512>;
 /// How long an application waits before it asks again for a subscription.
 const ASK_AGAIN_MS: u64 = 20_000;
 
@@ -48,23 +53,23 @@ pub(super) enum DeviceEvent {
 /// The firmware, whatever its capacities.
 trait Firmware {
     fn feed(&mut self, octets: &[u8], now: Instant) -> (usize, Option<Heard>);
-    fn message(&self) -> Option<ToDevice<'_>>;
+    fn poll_message(&mut self) -> Option<Received<'_>>;
     fn remember(&mut self, message: MessageId);
     fn accept(&mut self, message: MessageId);
     fn refuse(&mut self, message: MessageId, reason: Refusal) -> Result<(), SendError>;
     fn subscribe(&mut self, channel: ChannelId) -> Result<(), SendError>;
     fn unsubscribe(&mut self, channel: ChannelId) -> Result<(), SendError>;
-    fn poll_transmit(&mut self, now: Instant, out: &mut [u8; LINK_MTU_BYTES_MAX]) -> Option<usize>;
+    fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<usize>;
     fn poll_timeout(&self) -> Option<Instant>;
     fn handle_timeout(&mut self, now: Instant) -> Option<Heard>;
 }
 
-impl<const TX: usize, const RX: usize, const SEEN: usize> Firmware for device::Device<TX, RX, SEEN> {
+impl<M: Memory, const SEEN: usize> Firmware for device::Device<M, SEEN> {
     fn feed(&mut self, octets: &[u8], now: Instant) -> (usize, Option<Heard>) {
         self.feed(octets, now)
     }
-    fn message(&self) -> Option<ToDevice<'_>> {
-        self.message()
+    fn poll_message(&mut self) -> Option<Received<'_>> {
+        self.poll_message()
     }
     fn remember(&mut self, message: MessageId) {
         self.remember(message);
@@ -81,7 +86,7 @@ impl<const TX: usize, const RX: usize, const SEEN: usize> Firmware for device::D
     fn unsubscribe(&mut self, channel: ChannelId) -> Result<(), SendError> {
         self.unsubscribe(channel)
     }
-    fn poll_transmit(&mut self, now: Instant, out: &mut [u8; LINK_MTU_BYTES_MAX]) -> Option<usize> {
+    fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<usize> {
         self.poll_transmit(now, out)
     }
     fn poll_timeout(&self) -> Option<Instant> {
@@ -218,20 +223,12 @@ impl Device {
     fn make(&self, config: Config) -> Box<dyn Firmware> {
         let id = self.id.clone();
         match (self.traits.keeps_ids, self.traits.message_bytes_max) {
-            (true, SMALL_BYTES) => {
-                Box::new(device::Device::<512, SMALL_BYTES, KEPT_IDS>::new(id, config, Instant::ZERO))
-            }
+            (true, SMALL_BYTES) => Box::new(device::Device::<Small, KEPT_IDS>::new(id, config, Instant::ZERO)),
             (false, SMALL_BYTES) => {
-                Box::new(device::Device::<512, SMALL_BYTES, DEVICE_SEEN_COUNT>::new(id, config, Instant::ZERO))
+                Box::new(device::Device::<Small, DEVICE_SEEN_COUNT>::new(id, config, Instant::ZERO))
             }
-            (true, _) => {
-                Box::new(device::Device::<512, LINK_MESSAGE_BYTES_MAX, KEPT_IDS>::new(id, config, Instant::ZERO))
-            }
-            (false, _) => Box::new(device::Device::<512, LINK_MESSAGE_BYTES_MAX, DEVICE_SEEN_COUNT>::new(
-                id,
-                config,
-                Instant::ZERO,
-            )),
+            (true, _) => Box::new(device::Device::<Large, KEPT_IDS>::new(id, config, Instant::ZERO)),
+            (false, _) => Box::new(device::Device::<Large, DEVICE_SEEN_COUNT>::new(id, config, Instant::ZERO)),
         }
     }
 
@@ -335,32 +332,44 @@ impl Device {
                 self.ask(true, context);
             }
             Some(Heard::Down) => self.is_up = false,
-            Some(Heard::Message) => self.message(context),
-            Some(Heard::Copy(message)) => context.trace(|| format!("{} hears {message} again", self.id)),
+            Some(Heard::Message) => while self.message(context) {},
             Some(Heard::VersionRefused(_)) => {}
         }
     }
 
-    fn message(&mut self, context: &mut Context) {
-        let Some(firmware) = &mut self.firmware else { return };
-        match firmware.message() {
-            Some(ToDevice::Push { message, channel, body }) => {
+    /// Takes the next message, if there is one.
+    fn message(&mut self, context: &mut Context) -> bool {
+        let Some(firmware) = &mut self.firmware else { return false };
+        let message = match firmware.poll_message() {
+            None => return false,
+            Some(Received::Copy(message)) => {
+                context.trace(|| format!("{} hears {message} again", self.id));
+                return true;
+            }
+            Some(Received::New(message)) => message,
+        };
+        match message {
+            ToDevice::Push { message, channel, body, .. } => {
                 context.check.received(self.index, message, channel, body, context.now);
                 self.put_in(message, context);
             }
-            Some(ToDevice::Subscribed { channel, push, p256dh, auth }) if self.wanted.contains(&channel) => {
+            ToDevice::Subscribed { channel, push, p256dh, auth } if self.wanted.contains(&channel) => {
                 let told = Told { push: push.to_owned(), p256dh: p256dh.to_vec(), auth: auth.to_vec() };
                 context.check.told(self.index, channel, &told.push);
                 context.trace(|| format!("{} is told of {}", self.id, told.push));
                 self.told.insert(channel, told);
             }
-            Some(ToDevice::Unsubscribed { channel }) if self.wanted.contains(&channel) => {
+            ToDevice::Unsubscribed { channel } if self.wanted.contains(&channel) => {
                 // Word of an earlier wish, or the subscription ended: asked for again.
                 self.told.remove(&channel);
                 self.ask(false, context);
             }
-            Some(ToDevice::Subscribed { .. } | ToDevice::Unsubscribed { .. } | ToDevice::Refused { .. }) | None => {}
+            ToDevice::Subscribed { .. }
+            | ToDevice::Unsubscribed { .. }
+            | ToDevice::Refused { .. }
+            | ToDevice::Status { .. } => {}
         }
+        true
     }
 
     /// The application takes a message in, unless it is full.

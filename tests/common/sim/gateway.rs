@@ -407,7 +407,9 @@ impl Gateway {
     fn heard(&mut self, index: usize, heard: Heard, context: &mut Context) {
         let device = self.ids[index].clone();
         let input = match heard {
-            Heard::Up { session, message_bytes_max } => Input::DeviceUp { device, session, message_bytes_max },
+            Heard::Up { session, message_bytes_max, in_flight_max } => {
+                Input::DeviceUp { device, session, message_bytes_max, in_flight_max }
+            }
             Heard::Down { session } => Input::DeviceDown { device, session },
             Heard::Silent { session } => Input::DeviceSilent { device, session },
             Heard::Message(ToGateway::Ack { message }) => {
@@ -422,6 +424,10 @@ impl Gateway {
             }
             Heard::Message(ToGateway::Subscribe { channel }) => Input::Subscribe { device, channel },
             Heard::Message(ToGateway::Unsubscribe { channel }) => Input::Unsubscribe { device, channel },
+            Heard::Message(ToGateway::Rotate { channel }) => Input::Rotate { device, channel },
+            Heard::Message(ToGateway::Sleep { seconds }) => Input::DeviceAsleep { device, seconds },
+            Heard::Message(ToGateway::Awake) => Input::DeviceAwake { device },
+            Heard::Message(ToGateway::Ask) => Input::StatusAsked { device },
             Heard::Message(ToGateway::Attach { .. }) => return,
         };
         context.trace(|| format!("gateway hears of {}: {input:?}", self.ids[index]));

@@ -5,6 +5,7 @@ use fieldgate::proto::record::Record;
 use fieldgate::proto::{self, Change, Input, Output, Reply};
 use fieldgate::time::Instant;
 use fieldgate::webpush::ece::{self, DecodeError};
+use fieldgate::wire::message::Age;
 use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, ToDevice};
 
 use super::super::application::read;
@@ -136,7 +137,7 @@ impl Gateway {
         let index = self.index(device);
         context.check.relayed(index, message);
         let line = context.lines[index];
-        let push = ToDevice::Push { message, channel, body };
+        let push = ToDevice::Push { message, channel, age: Age::UNKNOWN, body };
         let taken = self.pumps.get_mut(&index).map(|pump| pump.send(session, &push, Some(until), line, context));
         let later = match taken {
             Some(Ok(())) => None,
@@ -156,6 +157,11 @@ impl Gateway {
                 ToDevice::Subscribed { channel: *channel, push: send.as_str(), p256dh: public, auth }
             }
             Reply::Full { channel } => ToDevice::Refused { channel: *channel, reason: Refusal::Full },
+            Reply::Unknown { channel } => ToDevice::Refused { channel: *channel, reason: Refusal::UnknownChannel },
+            Reply::Status { uplink, waiting } => {
+                let waiting = u8::try_from(*waiting).unwrap_or(u8::MAX);
+                ToDevice::Status { uplink: *uplink, waiting, time: context.now }
+            }
             Reply::Unsubscribed { channel } => ToDevice::Unsubscribed { channel: *channel },
         };
         let index = self.index(device);

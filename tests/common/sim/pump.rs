@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use fieldgate::limits::{GATEWAY_LINK_RX_BYTES, GATEWAY_LINK_TX_BYTES, LINK_MESSAGE_BYTES_MAX, LINK_QUEUE_COUNT};
+use fieldgate::limits::{DELIVERY_PER_DEVICE_MAX, LINK_MESSAGE_BYTES_MAX, LINK_QUEUE_COUNT};
+use fieldgate::link::memory::GatewayMemory;
 use fieldgate::link::{Config, Event, Link};
 use fieldgate::time::Instant;
 use fieldgate::wire::{DeviceId, MessageId, Role, ToDevice, ToGateway};
@@ -10,7 +11,7 @@ use fieldgate::wire::{DeviceId, MessageId, Role, ToDevice, ToGateway};
 use super::line::{Lane, Line};
 use super::{Context, Fault};
 
-type GatewayLink = Link<GATEWAY_LINK_TX_BYTES, GATEWAY_LINK_RX_BYTES>;
+type GatewayLink = Link<GatewayMemory>;
 
 /// A message that waits for room, for the session it is meant for.
 struct Queued {
@@ -23,14 +24,14 @@ struct Queued {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Session {
     Closed,
-    Unnamed { message_bytes_max: usize },
+    Unnamed,
     Up { session: u32, message_bytes_max: usize },
     Refused,
 }
 
 /// What a pump reports.
 pub(super) enum Heard {
-    Up { session: u32, message_bytes_max: u16 },
+    Up { session: u32, message_bytes_max: u16, in_flight_max: usize },
     Down { session: u32 },
     Silent { session: u32 },
     Message(ToGateway),
@@ -80,8 +81,7 @@ impl Pump {
     pub fn handle_timeout(&mut self, line: Line, context: &mut Context) -> Option<Heard> {
         let now = self.now(context);
         let event = self.link.as_mut().and_then(|link| link.handle_timeout(now));
-        let mut next_session = 0;
-        let heard = event.and_then(|event| self.take(event, &mut next_session));
+        let heard = event.and_then(|event| self.take(event));
         self.transmit(line, context);
         heard
     }
@@ -99,7 +99,8 @@ impl Pump {
             let Some(link) = &mut self.link else { break };
             let (taken, event) = link.feed(octets, now);
             octets = &octets[taken..];
-            heard.extend(event.and_then(|event| self.take(event, sessions)));
+            heard.extend(event.and_then(|event| self.take(event)));
+            heard.extend(self.messages(sessions));
         }
         self.transmit(line, context);
         heard
@@ -130,30 +131,47 @@ impl Pump {
         Ok(())
     }
 
-    fn take(&mut self, event: Event, sessions: &mut u32) -> Option<Heard> {
+    fn take(&mut self, event: Event) -> Option<Heard> {
         match event {
-            Event::Opened { message_bytes_max, .. } => {
+            Event::Opened { .. } => {
                 let left = self.leave();
-                self.session = Session::Unnamed { message_bytes_max };
+                self.session = Session::Unnamed;
                 left.map(|session| Heard::Down { session })
             }
-            Event::Message => self.message(sessions),
-            Event::Restarted => self.leave().map(|session| Heard::Down { session }),
+            Event::Message | Event::ProbeAnswered(_) => None,
+            Event::Restarted | Event::Broken => self.leave().map(|session| Heard::Down { session }),
             Event::Silent => self.leave().map(|session| Heard::Silent { session }),
             Event::VersionRefused(_) => None,
         }
     }
 
-    fn message(&mut self, sessions: &mut u32) -> Option<Heard> {
-        let message = ToGateway::parse(self.link.as_ref()?.message()).ok();
+    fn messages(&mut self, sessions: &mut u32) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        while let Some(link) = &mut self.link
+            && let Some((stream, octets)) = link.message()
+        {
+            let message = ToGateway::parse(octets).ok();
+            link.release(stream);
+            if let Some(ToGateway::Sleep { .. }) = message {
+                link.sleep();
+            }
+            heard.extend(self.message(message, sessions));
+        }
+        heard
+    }
+
+    fn message(&mut self, message: Option<ToGateway>, sessions: &mut u32) -> Option<Heard> {
         match (self.session, message) {
-            (Session::Unnamed { message_bytes_max }, Some(ToGateway::Attach { device })) if device == self.device => {
+            (Session::Unnamed, Some(ToGateway::Attach { device, profile })) if device == self.device => {
                 *sessions += 1;
+                let fits = self.link.as_ref().and_then(|link| link.message_bytes_max()).unwrap_or(0);
+                let message_bytes_max = fits.min(profile.message_bytes_max.into());
                 self.session = Session::Up { session: *sessions, message_bytes_max };
                 let message_bytes_max = u16::try_from(message_bytes_max).unwrap_or(u16::MAX);
-                Some(Heard::Up { session: *sessions, message_bytes_max })
+                let in_flight_max = usize::from(profile.memory / 2).clamp(1, DELIVERY_PER_DEVICE_MAX);
+                Some(Heard::Up { session: *sessions, message_bytes_max, in_flight_max })
             }
-            (Session::Unnamed { .. }, _) => {
+            (Session::Unnamed, _) => {
                 self.session = Session::Refused;
                 None
             }
