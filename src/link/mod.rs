@@ -118,8 +118,8 @@ pub struct FrameCounts {
 /// What there is to send besides the streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Owed {
-    /// The answer to a probe whose frame was received last, and its token.
-    answer: Option<u8>,
+    /// The answer to a probe whose frame was received last.
+    answer: bool,
     /// The token of a question.
     probe: Option<u8>,
     /// The limit of the urgent stream.
@@ -317,13 +317,13 @@ impl<M: Memory> Link<M> {
         };
         self.counts.received = self.counts.received.wrapping_add(1);
         // What is to be answered is gone with the next frame.
-        self.owed.answer = None;
+        self.owed.answer = false;
         match frame {
             Frame::Hello(hello) => self.take_hello(hello, now),
             Frame::HelloOfVersion(version) => Some(Event::VersionRefused(version)),
             Frame::Probe { answer: true, token, .. } => Some(Event::ProbeAnswered(token)),
-            Frame::Probe { answer: false, token, .. } => {
-                self.owed.answer = Some(token);
+            Frame::Probe { answer: false, .. } => {
+                self.owed.answer = true;
                 None
             }
             Frame::Ack { arrived, stream, limit } => {
@@ -434,9 +434,11 @@ impl<M: Memory> Link<M> {
 
     fn emit_probe(&mut self, out: &mut [u8]) -> Option<usize> {
         let role = self.handshake.role();
-        if let Some(token) = self.owed.answer.take() {
-            let question = Frame::parse(self.frame.frame(), role.peer(), None);
-            let Ok(Frame::Probe { padding, .. }) = question else { return None };
+        // Octets that came since may have taken the place of the question.
+        if core::mem::take(&mut self.owed.answer)
+            && let Ok(Frame::Probe { answer: false, token, padding }) =
+                Frame::parse(self.frame.frame(), role.peer(), None)
+        {
             return Frame::Probe { answer: true, token, padding }.emit(role, None, out);
         }
         Frame::Probe { answer: false, token: self.owed.probe.take()?, padding: &[] }.emit(role, None, out)

@@ -344,6 +344,24 @@ fn a_probe_is_answered_with_or_without_a_session() {
     }
 }
 
+/// What is asked is not kept back by an answer that cannot be given any more.
+#[test]
+fn a_probe_that_was_overwritten_is_not_answered_and_holds_nothing_up() {
+    let mut pair = Pair::new(1, (256, 64), Line::GOOD);
+    pair.open();
+    let mut question = [0; LINK_MTU_BYTES_MAX];
+    let bytes = Frame::Probe { answer: false, token: 1, padding: b"x" }.emit(Role::Device, None, &mut question);
+    let (now, mut out) = (pair.now, [0; LINK_MTU_BYTES_MAX]);
+    feed_all(&mut pair.sides[0], &question[..bytes.expect("it fits")], now);
+    pair.sides[0].probe(2);
+    feed_all(&mut pair.sides[0], b"noise", now);
+    let bytes = pair.sides[0].poll_transmit(now, &mut out).expect("the question is due");
+    let frame = Frame::Probe { answer: false, token: 2, padding: b"" };
+    let mut expected = [0; LINK_MTU_BYTES_MAX];
+    assert_eq!(frame.emit(Role::Gateway, None, &mut expected), Some(bytes));
+    assert_eq!(out, expected);
+}
+
 #[test]
 fn what_can_never_be_a_message_ends_the_session_of_whoever_says_it() {
     let mut pair = Pair::new(1, (256, 256), Line::GOOD);
