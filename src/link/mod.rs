@@ -122,6 +122,8 @@ struct Owed {
     answer: bool,
     /// The token of a question.
     probe: Option<u8>,
+    /// The limit of the ordered stream: the peer asked for it, or it has risen far.
+    limit: bool,
     /// The limit of the urgent stream.
     urgent_limit: bool,
 }
@@ -193,9 +195,7 @@ impl<M: Memory> Link<M> {
         match stream {
             Stream::Ordered => {
                 self.inbox.release();
-                if self.inbox.is_limit_due() {
-                    self.receipts.owe();
-                }
+                self.owed.limit |= self.inbox.is_limit_due();
             }
             Stream::Urgent => {
                 self.urgent_inbox.release();
@@ -336,6 +336,8 @@ impl<M: Memory> Link<M> {
                     Stream::Ordered => self.inbox.take(offset, payload),
                     Stream::Urgent => self.urgent_inbox.take(offset, payload),
                 };
+                // Without payload it asks for the limit.
+                self.owed.limit |= taken != Taken::Dropped && stream == Stream::Ordered && payload.is_empty();
                 if let Some(limit) = limit {
                     self.take_limit(Stream::Ordered, limit);
                 }
@@ -418,7 +420,7 @@ impl<M: Memory> Link<M> {
         self.receipts = Receipts::default();
         self.inbox.reset();
         self.urgent_inbox.reset();
-        self.owed.urgent_limit = false;
+        (self.owed.limit, self.owed.urgent_limit) = (false, false);
         self.starved_until = None;
         self.is_asleep = false;
     }
@@ -449,6 +451,9 @@ impl<M: Memory> Link<M> {
         if self.owed.urgent_limit {
             return self.emit_ack(seed, Stream::Urgent, out);
         }
+        if self.owed.limit {
+            self.receipts.owe();
+        }
         if self.is_asleep {
             return self.emit_ack(seed, Stream::Ordered, out);
         }
@@ -466,8 +471,13 @@ impl<M: Memory> Link<M> {
         }
         let arrived = self.receipts.owed()?;
         self.receipts.told();
-        let limit = if is_urgent { self.urgent_inbox.tell_limit() } else { self.inbox.tell_limit() };
+        let limit = if is_urgent { self.urgent_inbox.tell_limit() } else { self.tell_limit() };
         Frame::Ack { arrived, stream, limit }.emit(self.handshake.role(), Some(seed), out)
+    }
+
+    fn tell_limit(&mut self) -> u16 {
+        self.owed.limit = false;
+        self.inbox.tell_limit()
     }
 
     /// What is to be sent next, and whether it is new.
@@ -509,7 +519,7 @@ impl<M: Memory> Link<M> {
     fn emit_data(&mut self, seed: SessionSeed, piece: Piece, is_new: bool, now: Instant, out: &mut [u8]) -> Option<usize> {
         let bytes_max = payload_bytes_max(self.mtu_out());
         let arrived = self.receipts.owed();
-        let tells_limit = arrived.is_some() && self.inbox.is_limit_near();
+        let tells_limit = arrived.is_some() && (self.owed.limit || self.inbox.is_limit_near());
         let extra = extra_bytes(arrived.is_some(), tells_limit);
         let rides = usize::from(piece.bytes) + extra <= bytes_max || is_new && bytes_max >= extra + RIDE_BYTES_MIN;
         if arrived.is_some() && !rides {
@@ -527,7 +537,7 @@ impl<M: Memory> Link<M> {
             self.counts.resent = self.counts.resent.wrapping_add(1);
         }
         self.receipts.told();
-        let limit = tells_limit.then(|| self.inbox.tell_limit());
+        let limit = tells_limit.then(|| self.tell_limit());
         let payload = match piece.stream {
             Stream::Ordered => self.outbox.octets(piece.offset, piece.bytes),
             Stream::Urgent => self.urgent_outbox.octets(piece.offset, piece.bytes),

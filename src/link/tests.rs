@@ -362,6 +362,25 @@ fn a_probe_that_was_overwritten_is_not_answered_and_holds_nothing_up() {
     assert_eq!(out, expected);
 }
 
+/// Who asks for the limit gets it, also in a frame that carries octets.
+#[test]
+fn a_question_for_the_limit_is_answered_although_there_is_something_to_say() {
+    let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+    pair.open();
+    let seed = pair.sides[0].handshake.session().map(|session| session.seed);
+    let (now, mut out) = (pair.now, [0; LINK_MTU_BYTES_MAX]);
+    let question =
+        Frame::Data { stream: Stream::Ordered, number: 0, offset: 0, arrived: None, limit: None, payload: &[] };
+    let bytes = question.emit(Role::Device, seed, &mut out).expect("it fits");
+    feed_all(&mut pair.sides[0], &out[..bytes], now);
+    pair.sides[0].send(b"hello").expect("room");
+    let bytes = pair.sides[0].poll_transmit(now, &mut out).expect("the answer");
+    let mut deframer = Deframer::<LINK_MTU_BYTES_MAX>::new(LINK_MTU_BYTES_MAX);
+    deframer.feed(&out[..bytes]);
+    let answer = Frame::parse(deframer.frame(), Role::Gateway, seed);
+    assert!(matches!(answer, Ok(Frame::Data { arrived: Some(_), limit: Some(4098), .. })), "{answer:?}");
+}
+
 #[test]
 fn what_can_never_be_a_message_ends_the_session_of_whoever_says_it() {
     let mut pair = Pair::new(1, (256, 256), Line::GOOD);
