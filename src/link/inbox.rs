@@ -69,6 +69,9 @@ impl<S: Storage> Inbox<S> {
         let skipped = usize::try_from(known - start).unwrap_or(0);
         // What is left lies behind `ready`, so neither is negative.
         let (from, to) = (start.max(known) as usize, end as usize);
+        if self.ahead.iter().any(|&(start, end)| usize::from(start) <= from && to <= usize::from(end)) {
+            return Taken::Copy;
+        }
         if from == self.ready {
             self.ready = to;
         } else if !self.note_ahead(from as u16, to as u16) {
@@ -194,6 +197,7 @@ mod tests {
         let mut inbox = Small::new();
         assert_eq!(inbox.take(4, b"e"), Taken::New);
         assert_eq!(inbox.take(2, b"cd"), Taken::New);
+        assert_eq!(inbox.take(3, b"de"), Taken::Copy, "what came early came");
         assert_eq!(inbox.message(), Ok(None));
         assert_eq!(inbox.take(0, &[4, b'b']), Taken::New);
         assert_eq!(inbox.message(), Ok(Some(&b"bcde"[..])));
