@@ -104,6 +104,11 @@ impl<S: Storage> Inbox<S> {
         self.base = self.base.wrapping_add(moved);
     }
 
+    /// Whether no octet is here.
+    pub fn is_empty(&self) -> bool {
+        self.ready == 0 && self.ahead.is_empty()
+    }
+
     /// The offset from which on there is no room.
     pub fn limit(&self) -> u16 {
         self.base.wrapping_add(Self::WINDOW)

@@ -262,8 +262,10 @@ impl<M: Memory> Link<M> {
     }
 
     /// The peer said that it does not hear: until it says something new, nothing is sent but acks, and no timer runs.
+    ///
+    /// The message that said so was [released](Self::release). What is here behind it is something new.
     pub fn sleep(&mut self) {
-        self.is_asleep = self.handshake.session().is_some();
+        self.is_asleep = self.handshake.session().is_some() && self.inbox.is_empty();
     }
 
     /// Whether it is so.

@@ -334,6 +334,26 @@ fn a_peer_that_sleeps_is_left_alone_until_it_says_something() {
     assert!(!pair.events.contains(&(0, Event::Silent)));
 }
 
+/// The frame with Sleep was lost and came again, behind what the peer said later.
+#[test]
+fn a_peer_that_said_more_than_that_it_sleeps_is_awake() {
+    let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+    pair.open();
+    pair.is_slow = true;
+    for message in [&b"good night"[..], b"good morning"] {
+        pair.sides[1].send(message).expect("room");
+    }
+    pair.run_until(|pair| pair.sides[1].is_idle());
+    let side = &mut pair.sides[0];
+    assert_eq!(side.message(), Some((Stream::Ordered, &b"good night"[..])));
+    side.release(Stream::Ordered);
+    side.sleep();
+    assert!(!side.is_asleep());
+    side.release(Stream::Ordered);
+    side.sleep();
+    assert!(side.is_asleep());
+}
+
 #[test]
 fn a_probe_is_answered_with_or_without_a_session() {
     let mut pair = Pair::new(1, (256, 64), Line::GOOD);
