@@ -52,6 +52,8 @@ pub(super) struct Flight {
     silent_at: Instant,
     /// The timer ran out, and nothing arrived since: how many frames may be sent.
     allowance: Option<u8>,
+    /// All that was in flight was given up, and nothing was heard since: the silence goes on.
+    is_unanswered: bool,
 }
 
 impl Flight {
@@ -65,6 +67,7 @@ impl Flight {
             resend_at: None,
             silent_at: Instant::ZERO,
             allowance: None,
+            is_unanswered: false,
         }
     }
 
@@ -112,7 +115,11 @@ impl Flight {
         self.measured = self.measured.or(Some((number, now, u32::from(piece.bytes) + OVERHEAD_BYTES)));
         self.allowance = self.allowance.map(|frames| frames.saturating_sub(1));
         if self.resend_at.is_none() {
+            let silent_at = self.silent_at;
             self.wait(now);
+            if self.is_unanswered {
+                self.silent_at = silent_at;
+            }
         }
         Some(number)
     }
@@ -136,6 +143,7 @@ impl Flight {
         self.measure(arrived, now);
         self.forget_done();
         if news {
+            self.is_unanswered = false;
             self.allowance = None;
             self.resend_at = None;
             if !self.frames.is_empty() {
@@ -179,12 +187,19 @@ impl Flight {
         self.forget_done();
         if self.frames.is_empty() {
             self.resend_at = None;
+            self.is_unanswered = true;
         }
         Ok(())
     }
 
+    /// The peer said something, which counts when it could not name anything.
+    pub fn heard(&mut self) {
+        self.is_unanswered &= !self.frames.is_empty();
+    }
+
     /// The peer was not there for a while, and that says nothing: all timers start anew.
     pub fn resume(&mut self, now: Instant) {
+        self.is_unanswered = false;
         if self.resend_at.is_some() {
             self.wait(now);
         }

@@ -329,11 +329,13 @@ impl<M: Memory> Link<M> {
                 None
             }
             Frame::Ack { arrived, stream, limit } => {
+                self.flight.heard();
                 self.take_limit(stream, limit);
                 self.take_ack(arrived, now);
                 None
             }
             Frame::Data { stream, number, offset, arrived, limit, payload } => {
+                self.flight.heard();
                 let taken = match stream {
                     Stream::Ordered => self.inbox.take(offset, payload),
                     Stream::Urgent => self.urgent_inbox.take(offset, payload),

@@ -334,6 +334,28 @@ fn a_peer_that_sleeps_is_left_alone_until_it_says_something() {
     assert!(!pair.events.contains(&(0, Event::Silent)));
 }
 
+/// Each question for room is given up when its timer runs out; together they tell that nobody is there.
+#[test]
+fn a_peer_that_leaves_questions_for_room_unanswered_is_silent() {
+    let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+    pair.open();
+    pair.is_slow = true;
+    for _ in 0..2 {
+        pair.sides[0].send(&[7; 3000]).expect("room");
+    }
+    let end = pair.now + Duration::from_secs(60);
+    while pair.now < end {
+        pair.step();
+    }
+    assert!(pair.is_open(), "who answers is there");
+    pair.cut = true;
+    let end = pair.now + Duration::from_millis(LINK_SILENCE_MS + LINK_CREDIT_MS + u64::from(LINK_RTO_MS_MAX));
+    while pair.now < end {
+        pair.step();
+    }
+    assert!(pair.events.contains(&(0, Event::Silent)));
+}
+
 /// The frame with Sleep was lost and came again, behind what the peer said later.
 #[test]
 fn a_peer_that_said_more_than_that_it_sleeps_is_awake() {
