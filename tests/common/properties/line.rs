@@ -8,16 +8,27 @@ pub type Ids = (u32, u32);
 /// The flag DEVICE of a frame's kind.
 pub const DEVICE: u8 = 0x08;
 
-/// CRC-32C, bit by bit.
-pub fn crc32c(parts: &[&[u8]]) -> u32 {
-    let mut crc = u32::MAX;
-    for octet in parts.iter().copied().flatten() {
-        crc ^= u32::from(*octet);
-        for _ in 0..8 {
+/// What becomes of each octet in CRC-32C, bit by bit.
+const CRC32C: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let mut crc = octet as u32;
+        let mut bit = 0;
+        while bit < 8 {
             crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
+            bit += 1;
         }
+        table[octet] = crc;
+        octet += 1;
     }
-    !crc
+    table
+};
+
+/// CRC-32C, octet by octet.
+pub fn crc32c(parts: &[&[u8]]) -> u32 {
+    let octets = parts.iter().copied().flatten();
+    !octets.fold(u32::MAX, |crc, octet| (crc >> 8) ^ CRC32C[usize::from(crc as u8 ^ octet)])
 }
 
 /// A frame before encoding: `body` and its CRC.

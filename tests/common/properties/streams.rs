@@ -18,7 +18,7 @@ const PEER_ID: u32 = 0x0102_0304;
 /// What an end may owe besides DATA: HELLO, an answer, a question, and an ACK of each stream.
 const OWED_COUNT_MAX: usize = 5;
 /// Messages and acks that follow one another without a fault, in one step.
-const CONVERSATION_COUNT_MAX: usize = 256;
+const CONVERSATION_COUNT_MAX: usize = 60;
 
 /// Octets come out as messages, are acknowledged, cut, numbered and sent again as section 5 of the specification says;
 /// no octet is sent behind the limit; and what was said arrives once the peer behaves, after which the line is quiet.
@@ -154,6 +154,7 @@ impl Rig {
             return;
         }
         self.peer_number = number.wrapping_add(1);
+        self.sender.heard();
         let heard = &mut self.heard[usize::from(urgent)];
         let taken = heard.take(start, &payload);
         // What a frame says besides its payload counts, although there is no room for that.
@@ -191,6 +192,7 @@ impl Rig {
 
     fn acknowledge(&mut self, arrived: Arrived, urgent: bool, limit: u16) {
         let octets = Frame::Ack { arrived, urgent, limit }.emitted(self.ids, self.peer_flag());
+        self.sender.heard();
         self.sender.streams[usize::from(urgent)].hear_limit(limit);
         self.sender.hear_ack(arrived, self.now);
         assert_eq!(self.feed(&octets), None);
@@ -316,7 +318,8 @@ impl Rig {
     fn sleep(&mut self, chance: u8) {
         if chance < 100 {
             self.link.sleep();
-            self.is_asleep = true;
+            // Whoever said more than that it sleeps is awake.
+            self.is_asleep = self.heard[0].is_empty();
         }
     }
 
@@ -324,7 +327,7 @@ impl Rig {
     fn converse(&mut self, input: &mut Input<'_>) {
         let [count, bytes, urgent] = input.array();
         let urgent = urgent & 1 == 1;
-        for index in 0..usize::from(count).min(CONVERSATION_COUNT_MAX) {
+        for index in 0..usize::from(count) % CONVERSATION_COUNT_MAX {
             if self.is_over {
                 return;
             }

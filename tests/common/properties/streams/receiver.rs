@@ -49,6 +49,10 @@ impl Heard {
         self.base + self.window
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.octets.is_empty()
+    }
+
     pub fn take(&mut self, start: i64, payload: &[u8]) -> Taken {
         let end = start + payload.len() as i64;
         if end > self.limit() {
@@ -62,19 +66,22 @@ impl Heard {
         if new.is_empty() {
             return Taken::Copy;
         }
-        let mut octets = self.octets.clone();
-        octets.extend(new);
-        let mut ready = self.ready;
-        while octets.contains_key(&ready) {
-            ready += 1;
-        }
-        // There is room for so many pieces behind gaps.
-        let begins = octets.range(ready..).filter(|(place, _)| !octets.contains_key(&(**place - 1)));
-        if ready == self.ready && begins.count() > LINK_PIECES_AHEAD {
+        let places: Vec<i64> = new.keys().copied().collect();
+        self.octets.extend(new);
+        if !self.octets.contains_key(&self.ready) && self.piece_count_ahead() > LINK_PIECES_AHEAD {
+            self.octets.retain(|place, _| !places.contains(place));
             return Taken::Dropped;
         }
-        (self.octets, self.ready) = (octets, ready);
+        while self.octets.contains_key(&self.ready) {
+            self.ready += 1;
+        }
         Taken::New
+    }
+
+    /// Pieces with a gap before them.
+    fn piece_count_ahead(&self) -> usize {
+        let ahead = self.octets.range(self.ready..);
+        ahead.filter(|(place, _)| !self.octets.contains_key(&(**place - 1))).count()
     }
 
     pub fn front(&self) -> Front {

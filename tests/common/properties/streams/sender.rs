@@ -67,12 +67,16 @@ pub struct Sender {
     pub streams: [Said; 2],
     mtu: usize,
     frames: Vec<Sent>,
+    /// How many of the first frames are done.
+    oldest: usize,
     /// The timer ran out and nothing arrived since: so many frames may be sent.
     allowance: Option<u8>,
     /// When the timer began, and when something was heard or waiting began.
     waits_since: Instant,
     silent_since: Instant,
     is_measured: bool,
+    /// Nothing was heard since the last frame in flight was given up.
+    is_unanswered: bool,
     credit_asked_at: Option<Instant>,
 }
 
@@ -82,10 +86,12 @@ impl Sender {
             streams,
             mtu,
             frames: vec![],
+            oldest: 0,
             allowance: None,
             waits_since: Instant::ZERO,
             silent_since: Instant::ZERO,
             is_measured: false,
+            is_unanswered: false,
             credit_asked_at: None,
         }
     }
@@ -96,12 +102,12 @@ impl Sender {
 
     /// Whether something is in flight or lost.
     pub fn is_waiting(&self) -> bool {
-        self.oldest() < self.frames.len()
+        self.oldest < self.frames.len()
     }
 
     pub fn is_done(&self) -> bool {
         let is_all_sent = self.streams.iter().all(|stream| stream.next == stream.octets.len());
-        is_all_sent && self.frames.iter().all(|sent| sent.fate == Fate::Done || sent.start == sent.end)
+        is_all_sent && self.unsettled().iter().all(|sent| sent.fate == Fate::Done || sent.start == sent.end)
     }
 
     /// Takes a message if there is room for it.
@@ -122,18 +128,18 @@ impl Sender {
     /// Octets of a stream from the first that is not known to have arrived.
     pub fn kept(&self, urgent: bool) -> usize {
         let stream = &self.streams[usize::from(urgent)];
-        let unsettled = self.frames.iter().filter(|sent| sent.urgent == urgent && sent.fate != Fate::Done);
+        let unsettled = self.unsettled().iter().filter(|sent| sent.urgent == urgent && sent.fate != Fate::Done);
         stream.octets.len() - unsettled.map(|sent| sent.start).chain([stream.next]).min().unwrap_or(0)
     }
 
     /// A DATA frame was sent.
     pub fn sent(&mut self, urgent: bool, number: u8, offset: u16, payload: &[u8], now: Instant) {
         assert_eq!(number, self.frames.len() as u8, "no number is skipped or used again");
-        let in_flight = self.frames.iter().position(|sent| sent.fate == Fate::InFlight);
-        assert!(self.frames.len() - in_flight.unwrap_or(self.frames.len()) < LINK_FLIGHT_FRAMES);
+        let in_flight = self.unsettled().iter().position(|sent| sent.fate == Fate::InFlight);
+        assert!(in_flight.is_none_or(|first| self.unsettled().len() - first < LINK_FLIGHT_FRAMES));
         assert_ne!(self.allowance, Some(0), "one frame, until something arrives or the timer runs out again");
         self.allowance = self.allowance.map(|frames| frames - 1);
-        let has_room = self.frames.len() - self.oldest() < LINK_FLIGHT_FRAMES;
+        let has_room = self.unsettled().len() < LINK_FLIGHT_FRAMES;
         assert!(urgent || !has_room || !self.streams[1].may_send(), "what is urgent goes first");
 
         let is_starved = self.streams[usize::from(urgent)].is_starved();
@@ -144,7 +150,8 @@ impl Sender {
             self.credit_asked_at = Some(now);
         }
         if !self.is_waiting() {
-            (self.waits_since, self.silent_since) = (now, now);
+            self.waits_since = now;
+            self.silent_since = if self.is_unanswered { self.silent_since } else { now };
         }
         let stream = &mut self.streams[usize::from(urgent)];
         let start = match stream.lost.first() {
@@ -161,17 +168,18 @@ impl Sender {
             stream.next = end;
         }
         let is_lost = |sent: &&mut Sent| sent.urgent == urgent && sent.fate == Fate::Lost;
-        for sent in self.frames.iter_mut().filter(is_lost) {
+        for sent in self.frames[self.oldest..].iter_mut().filter(is_lost) {
             if stream.lost.range(sent.start..sent.end).next().is_none() {
                 sent.fate = Fate::Done;
             }
         }
         self.frames.push(Sent { urgent, start, end, fate: Fate::InFlight });
+        self.forget_done();
     }
 
     /// An ack came.
     pub fn hear_ack(&mut self, (newest, before): Arrived, now: Instant) {
-        let oldest = self.oldest();
+        let oldest = self.oldest;
         let Some(newest) = (oldest..self.frames.len()).find(|number| *number as u8 == newest) else { return };
         let mut is_news = false;
         for number in oldest..=newest {
@@ -186,7 +194,9 @@ impl Sender {
                 (Fate::InFlight, false) => self.lose(number),
             }
         }
+        self.forget_done();
         if is_news {
+            self.is_unanswered = false;
             (self.waits_since, self.silent_since, self.allowance) = (now, now, None);
             self.is_measured = true;
         }
@@ -196,13 +206,21 @@ impl Sender {
     pub fn time_ran_out(&mut self, now: Instant) {
         self.waits_since = now;
         self.allowance = Some(1);
-        if let Some(oldest) = self.frames.iter().position(|sent| sent.fate == Fate::InFlight) {
-            self.lose(oldest);
+        if let Some(first) = self.unsettled().iter().position(|sent| sent.fate == Fate::InFlight) {
+            self.lose(self.oldest + first);
         }
+        self.forget_done();
+        self.is_unanswered |= !self.is_waiting();
+    }
+
+    /// A frame of the session came, whatever it says.
+    pub fn heard(&mut self) {
+        self.is_unanswered &= self.is_waiting();
     }
 
     /// The peer was away.
     pub fn resume(&mut self, now: Instant) {
+        self.is_unanswered = false;
         (self.waits_since, self.silent_since) = (now, now);
     }
 
@@ -227,12 +245,18 @@ impl Sender {
 
     /// Nothing that may be sent is left.
     pub fn check_drained(&self) {
-        let may_send = self.allowance != Some(0) && self.frames.len() - self.oldest() < LINK_FLIGHT_FRAMES;
+        let may_send = self.allowance != Some(0) && self.unsettled().len() < LINK_FLIGHT_FRAMES;
         assert!(!may_send || !self.streams.iter().any(Said::may_send), "it waits for nothing");
     }
 
-    fn oldest(&self) -> usize {
-        self.frames.iter().position(|sent| sent.fate != Fate::Done).unwrap_or(self.frames.len())
+    /// The frames that are not done, and some that are.
+    fn unsettled(&self) -> &[Sent] {
+        &self.frames[self.oldest..]
+    }
+
+    fn forget_done(&mut self) {
+        let done = self.unsettled().iter().take_while(|sent| sent.fate == Fate::Done);
+        self.oldest += done.count();
     }
 
     fn settle(&mut self, number: usize) {
