@@ -81,7 +81,7 @@ impl Flight {
         !self.frames.is_full() && self.allowance != Some(0)
     }
 
-    /// The piece of a stream that is to be sent again next, if a frame may be sent.
+    /// The piece of a stream that is to be sent again next, the lowest, if a frame may be sent.
     ///
     /// When all numbers are in flight, only the oldest may be, of whatever stream, and only whole: within `bytes_max`.
     pub fn lost(&self, stream: Stream, bytes_max: usize) -> Option<Piece> {
@@ -93,7 +93,10 @@ impl Flight {
         let may_leave = |(piece, fate): &&(Piece, Fate)| {
             *fate == Fate::Lost && piece.stream == stream && (!is_full || usize::from(piece.bytes) <= bytes_max)
         };
-        self.frames.iter().take(among).find(may_leave).map(|(piece, _)| *piece)
+        let lost = self.frames.iter().take(among).filter(may_leave).map(|(piece, _)| *piece);
+        // What is in flight spans less than half of all offsets.
+        let is_before = |a: Piece, b: Piece| a.offset.wrapping_sub(b.offset) >= 1 << 15;
+        lost.reduce(|lowest, piece| if is_before(piece, lowest) { piece } else { lowest })
     }
 
     /// The first `bytes` of a lost piece leave in a frame of their own.
