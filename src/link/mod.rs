@@ -290,12 +290,19 @@ impl<M: Memory> Link<M> {
     /// When [`handle_timeout`](Self::handle_timeout) and [`poll_transmit`](Self::poll_transmit) have something to do
     /// next, if nothing arrives before.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.is_broken() {
+            return Some(Instant::ZERO);
+        }
         if self.is_asleep { None } else { self.handshake.ask_at().or(self.flight.deadline()).or(self.starved_until) }
     }
 
     /// Lets timers run out. Early and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Event> {
         self.handshake.handle_timeout(now);
+        if self.is_broken() {
+            self.leave(now);
+            return Some(Event::Broken);
+        }
         if self.is_asleep || self.flight.handle_timeout(now).is_ok() {
             return None;
         }
@@ -389,6 +396,11 @@ impl<M: Memory> Link<M> {
                 Some(Event::Broken)
             }
         }
+    }
+
+    /// Whether what can never be a message came to light behind one that was released.
+    fn is_broken(&self) -> bool {
+        self.inbox.message().is_err() || self.urgent_inbox.message().is_err()
     }
 
     fn take_limit(&mut self, stream: Stream, limit: u16) {

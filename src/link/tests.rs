@@ -445,6 +445,25 @@ fn what_can_never_be_a_message_ends_the_session_of_whoever_says_it() {
     exchange(&mut pair);
 }
 
+/// It stood behind a message, and the peer says no more.
+#[test]
+fn what_can_never_be_a_message_is_noticed_once_the_one_before_it_is_released() {
+    let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+    pair.open();
+    let seed = pair.sides[1].handshake.session().map(|session| session.seed);
+    let (now, mut out) = (pair.now, [0; LINK_MTU_BYTES_MAX]);
+    let payload = &[1, 7, 0xff, 0xff];
+    let data = Frame::Data { stream: Stream::Ordered, number: 0, offset: 0, arrived: None, limit: None, payload };
+    let bytes = data.emit(Role::Device, seed, &mut out).expect("it fits");
+    let side = &mut pair.sides[0];
+    assert_eq!(feed_all(side, &out[..bytes], now), [Event::Message]);
+    assert_eq!((side.handle_timeout(now), side.message()), (None, Some((Stream::Ordered, &[7][..]))));
+    side.release(Stream::Ordered);
+    assert!(side.poll_timeout().is_some_and(|at| at <= now));
+    assert_eq!(side.handle_timeout(now), Some(Event::Broken));
+    assert_eq!((side.message_bytes_max(), side.handle_timeout(now)), (None, None));
+}
+
 #[test]
 fn a_link_is_as_large_as_stated() {
     let state = size_of::<SmallLink>() - 64 - 42 - 64;
