@@ -224,9 +224,9 @@ impl Rig {
         let has_run_out = self.link.poll_timeout().is_some_and(|deadline| deadline <= self.now);
         let is_due = has_run_out && self.sender.is_waiting() && !self.is_asleep;
         let is_silent = is_due && self.sender.is_silent(self.now);
-        let event = self.link.handle_timeout(self.now);
-        assert_eq!(event, is_silent.then_some(Event::Silent));
-        if is_silent {
+        let expected = if self.is_broken() { Some(Event::Broken) } else { is_silent.then_some(Event::Silent) };
+        assert_eq!(self.link.handle_timeout(self.now), expected);
+        if expected.is_some() {
             self.check_left();
         } else if is_due {
             self.sender.time_ran_out(self.now);
@@ -315,6 +315,11 @@ impl Rig {
         }
     }
 
+    /// Whether what can be no message stood behind one that was taken.
+    fn is_broken(&self) -> bool {
+        self.heard.iter().any(|heard| heard.front() == Front::Broken)
+    }
+
     fn sleep(&mut self, chance: u8) {
         if chance < 100 {
             self.link.sleep();
@@ -376,6 +381,8 @@ impl Rig {
         assert!(!self.heard.iter().any(|heard| heard.is_limit_owed), "the peer waits for room that there is");
         if !self.is_asleep {
             self.sender.check_drained();
+        }
+        if !self.is_asleep && !self.is_broken() {
             self.sender.check_timeout(self.link.poll_timeout(), self.now);
         }
     }
@@ -427,6 +434,10 @@ impl Rig {
         assert_eq!(message, expected);
         assert_eq!(self.link.is_idle(), self.sender.is_done());
         assert_eq!(self.link.is_asleep(), self.is_asleep);
+        if self.is_broken() {
+            assert!(self.link.poll_timeout().is_some_and(|at| at <= self.now));
+            return;
+        }
         assert!(!self.is_asleep || self.link.poll_timeout().is_none(), "no timer runs");
         assert!(self.is_asleep || !self.sender.is_waiting() || self.link.poll_timeout().is_some());
     }
@@ -451,8 +462,12 @@ impl Rig {
                 break;
             }
             self.release(usize::MAX);
-            if self.is_asleep {
+            if self.is_broken() {
+                self.wait(0);
+            } else if self.is_asleep {
                 self.hear_next(false, 10);
+            }
+            if self.is_over || self.is_asleep {
                 continue;
             }
             self.transmit();
@@ -462,10 +477,9 @@ impl Rig {
                 self.wait(2_000);
             }
         }
-        // A peer that lied about its room or said what is no message has only itself to blame.
+        // A peer that lied about its room has only itself to blame.
         let is_honest = self.sender.streams.iter().all(|stream| stream.limit - stream.next < 1 << 15);
-        let is_broken = self.heard.iter().any(|heard| heard.front() == Front::Broken);
-        if self.is_over || !is_honest || is_broken || self.urgent_window == 0 {
+        if self.is_over || !is_honest || self.urgent_window == 0 {
             return;
         }
         assert!(self.link.is_idle() && self.sender.is_done(), "what was said has not arrived");

@@ -153,8 +153,11 @@ impl Sender {
             self.waits_since = now;
             self.silent_since = if self.is_unanswered { self.silent_since } else { now };
         }
+        let oldest = self.unsettled().first().map(|sent| sent.start);
         let stream = &mut self.streams[usize::from(urgent)];
         let start = match stream.lost.first() {
+            // With no number left, the oldest one is to be had again.
+            Some(_) if !has_room => oldest.unwrap_or(stream.next),
             Some(&lowest) if !payload.is_empty() => lowest,
             _ => stream.next,
         };
