@@ -67,7 +67,7 @@ fn hear_hello(link: &mut Link<Small>, side: &mut Side, input: &mut Input<'_>) {
     assert_eq!(link.feed(&octets, side.now), (octets.len(), expected));
 }
 
-/// A HELLO of another version is told and changes nothing; octets that are no HELLO change nothing at all.
+/// A HELLO of another version is told and changes nothing; frames of a session that cannot be change nothing at all.
 fn hear_other(link: &mut Link<Small>, side: &mut Side, input: &mut Input<'_>) {
     let flag = side.peer_flag();
     let version = input.byte();
@@ -79,7 +79,7 @@ fn hear_other(link: &mut Link<Small>, side: &mut Side, input: &mut Input<'_>) {
     let data =
         Frame::Data { urgent: false, number: 0, offset: 0, arrived: None, limit: None, payload: vec![1, input.byte()] };
     for frame in [ack, data] {
-        let octets = frame.emitted((1, 2), flag);
+        let octets = frame.emitted((0, 0), flag);
         assert_eq!(link.feed(&octets, side.now), (octets.len(), None));
         assert_eq!(link.message(), None);
     }

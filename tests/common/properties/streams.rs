@@ -85,7 +85,8 @@ impl Rig {
         let hello = Hello { ask: false, boot_id: PEER_ID, echo: BOOT_ID, mtu: peer_mtu, window };
         let (_, event) = link.feed(&line::frame(None, &Frame::Hello(hello).body(flag)), Instant::ZERO);
         let session_mtu = mtu.min(peer_mtu.into()).min(LINK_MTU_BYTES_MAX);
-        let message_bytes_max = [usize::from(window).min(TX) - 2, usize::from(urgent_window).min(URGENT_TX).max(2) - 2];
+        let message_bytes_max =
+            [usize::from(window).min(TX) - 2, usize::from(urgent_window).min(URGENT_TX).saturating_sub(2)];
         let opened = Event::Opened { boot_id: PEER_ID, mtu: session_mtu, message_bytes_max: message_bytes_max[0] };
         assert_eq!(event, Some(opened));
         link.set_urgent_window(urgent_window);
@@ -476,6 +477,10 @@ impl Rig {
             if !self.sender.is_waiting() {
                 self.wait(2_000);
             }
+        }
+        self.release(usize::MAX);
+        if !self.is_over && self.is_broken() {
+            self.wait(0);
         }
         // A peer that lied about its room has only itself to blame.
         let is_honest = self.sender.streams.iter().all(|stream| stream.limit - stream.next < 1 << 15);
