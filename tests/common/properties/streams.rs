@@ -205,6 +205,7 @@ impl Rig {
         match input.byte() {
             0..100 => (newest, u16::MAX),
             100..200 => (newest.wrapping_sub(input.byte() % 18), input.u16()),
+            200..230 => (newest.wrapping_add(1 + input.byte() % 4), input.u16()),
             _ => (newest.wrapping_add(input.byte()), input.u16()),
         }
     }
@@ -252,7 +253,7 @@ impl Rig {
     /// Octets that are no frame of this session, unless somebody guessed a CRC.
     fn hear_noise(&mut self, input: &mut Input<'_>) {
         let mut octets = input.short();
-        self.answer = None;
+        self.answer.take_if(|_| octets.iter().any(|octet| *octet != 0));
         while !octets.is_empty() {
             let received_before = self.link.counts().received;
             let (taken, event) = self.link.feed(octets, self.now);
@@ -478,7 +479,9 @@ impl Rig {
                 self.wait(2_000);
             }
         }
-        self.release(usize::MAX);
+        if !self.is_over {
+            self.release(usize::MAX);
+        }
         if !self.is_over && self.is_broken() {
             self.wait(0);
         }

@@ -75,6 +75,8 @@ pub struct Sender {
     waits_since: Instant,
     silent_since: Instant,
     is_measured: bool,
+    /// How often the timer ran out since something arrived.
+    doublings: u32,
     /// Nothing was heard since the last frame in flight was given up.
     is_unanswered: bool,
     credit_asked_at: Option<Instant>,
@@ -91,6 +93,7 @@ impl Sender {
             waits_since: Instant::ZERO,
             silent_since: Instant::ZERO,
             is_measured: false,
+            doublings: 0,
             is_unanswered: false,
             credit_asked_at: None,
         }
@@ -201,13 +204,14 @@ impl Sender {
         if is_news {
             self.is_unanswered = false;
             (self.waits_since, self.silent_since, self.allowance) = (now, now, None);
-            self.is_measured = true;
+            (self.is_measured, self.doublings) = (true, 0);
         }
     }
 
     /// The timer ran out.
     pub fn time_ran_out(&mut self, now: Instant) {
         self.waits_since = now;
+        self.doublings = (self.doublings + 1).min(8);
         self.allowance = Some(1);
         if let Some(first) = self.unsettled().iter().position(|sent| sent.fate == Fate::InFlight) {
             self.lose(self.oldest + first);
@@ -243,7 +247,8 @@ impl Sender {
         let silent_at = self.silent_since + Duration::from_millis(LINK_SILENCE_MS);
         assert!(at <= silent_at && at <= self.waits_since + Duration::from_millis(LINK_RTO_MS_MAX.into()));
         let shortest = if self.is_measured { LINK_RTO_MS_MIN.into() } else { (4 * self.mtu as u64).max(1_000) };
-        assert!(at == silent_at || at >= self.waits_since + Duration::from_millis(shortest));
+        let doubled = (shortest << self.doublings).min(LINK_RTO_MS_MAX.into());
+        assert!(at == silent_at || at >= self.waits_since + Duration::from_millis(doubled));
     }
 
     /// Nothing that may be sent is left.
