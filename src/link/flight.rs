@@ -52,6 +52,8 @@ pub(super) struct Flight {
     silent_at: Instant,
     /// The timer ran out, and nothing arrived since: how many frames may be sent.
     allowance: Option<u8>,
+    /// All that was in flight was given up, and nothing was heard since: the silence goes on.
+    is_unanswered: bool,
 }
 
 impl Flight {
@@ -65,6 +67,7 @@ impl Flight {
             resend_at: None,
             silent_at: Instant::ZERO,
             allowance: None,
+            is_unanswered: false,
         }
     }
 
@@ -78,7 +81,7 @@ impl Flight {
         !self.frames.is_full() && self.allowance != Some(0)
     }
 
-    /// The piece of a stream that is to be sent again next, if a frame may be sent.
+    /// The piece of a stream that is to be sent again next, the lowest, if a frame may be sent.
     ///
     /// When all numbers are in flight, only the oldest may be, of whatever stream, and only whole: within `bytes_max`.
     pub fn lost(&self, stream: Stream, bytes_max: usize) -> Option<Piece> {
@@ -90,7 +93,10 @@ impl Flight {
         let may_leave = |(piece, fate): &&(Piece, Fate)| {
             *fate == Fate::Lost && piece.stream == stream && (!is_full || usize::from(piece.bytes) <= bytes_max)
         };
-        self.frames.iter().take(among).find(may_leave).map(|(piece, _)| *piece)
+        let lost = self.frames.iter().take(among).filter(may_leave).map(|(piece, _)| *piece);
+        // What is in flight spans less than half of all offsets.
+        let is_before = |a: Piece, b: Piece| a.offset.wrapping_sub(b.offset) >= 1 << 15;
+        lost.reduce(|lowest, piece| if is_before(piece, lowest) { piece } else { lowest })
     }
 
     /// The first `bytes` of a lost piece leave in a frame of their own.
@@ -112,7 +118,11 @@ impl Flight {
         self.measured = self.measured.or(Some((number, now, u32::from(piece.bytes) + OVERHEAD_BYTES)));
         self.allowance = self.allowance.map(|frames| frames.saturating_sub(1));
         if self.resend_at.is_none() {
+            let silent_at = self.silent_at;
             self.wait(now);
+            if self.is_unanswered {
+                self.silent_at = silent_at;
+            }
         }
         Some(number)
     }
@@ -136,6 +146,7 @@ impl Flight {
         self.measure(arrived, now);
         self.forget_done();
         if news {
+            self.is_unanswered = false;
             self.allowance = None;
             self.resend_at = None;
             if !self.frames.is_empty() {
@@ -179,12 +190,19 @@ impl Flight {
         self.forget_done();
         if self.frames.is_empty() {
             self.resend_at = None;
+            self.is_unanswered = true;
         }
         Ok(())
     }
 
+    /// The peer said something, which counts when it could not name anything.
+    pub fn heard(&mut self) {
+        self.is_unanswered &= !self.frames.is_empty();
+    }
+
     /// The peer was not there for a while, and that says nothing: all timers start anew.
     pub fn resume(&mut self, now: Instant) {
+        self.is_unanswered = false;
         if self.resend_at.is_some() {
             self.wait(now);
         }

@@ -28,6 +28,23 @@ fn an_ack_names_what_arrived_and_what_is_older_and_not_named_is_lost() {
     assert_eq!(flight.lost(Stream::Ordered, 10), Some(piece(3)), "and 16 is newer than that ack");
 }
 
+/// What was sent again has a newer number than what stands behind it in the stream.
+#[test]
+fn the_lowest_lost_octets_go_first() {
+    let mut flight = Flight::new(20);
+    for number in 0..4 {
+        flight.sent(piece(number), NOW);
+    }
+    assert!(flight.arrived(arrived(1, 0), NOW), "0 is lost");
+    flight.retake(piece(0), 10);
+    assert_eq!(flight.sent(piece(0), NOW), Some(4));
+    assert_eq!(flight.sent(piece(4), NOW), Some(5));
+    assert!(flight.arrived(arrived(5, 0b0010), NOW), "5 and 3; 2 and what was 0 are lost");
+    assert_eq!(flight.lost(Stream::Ordered, 10), Some(piece(0)));
+    flight.retake(piece(0), 10);
+    assert_eq!(flight.lost(Stream::Ordered, 10), Some(piece(2)));
+}
+
 #[test]
 fn a_lost_piece_may_leave_in_smaller_ones() {
     let mut flight = Flight::new(20);
