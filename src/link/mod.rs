@@ -467,6 +467,7 @@ impl<M: Memory> Link<M> {
         if self.owed.urgent_limit {
             return self.emit_ack(seed, Stream::Urgent, out);
         }
+        self.owed.limit |= self.flight.take_limit_lost();
         if self.owed.limit {
             self.receipts.owe();
         }
@@ -546,7 +547,7 @@ impl<M: Memory> Link<M> {
             let lost = self.flight.lost(piece.stream, bytes_max)?;
             self.flight.retake(lost, piece.bytes);
         }
-        let number = self.flight.sent(piece, now)?;
+        let number = self.flight.sent(piece, tells_limit, now)?;
         if is_new {
             self.sent_new(piece);
         } else {
