@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 target=thumbv7em-none-eabihf
-folder=${CARGO_TARGET_DIR:-target}/cortex-m
+folder=${CARGO_TARGET_DIR:-$PWD/../../../target}/cortex-m
 # One frame in, the window, what is sent, and 9 octets for each id: parts of what a device remembers.
 buffers=$((256 + 1026 + 256 + 9 * 16))
 

@@ -1,7 +1,7 @@
 //! Firmware of a device, for a port that is read and written octet by octet: it is linked and measured, not run.
 //!
-//! With the feature `device` it takes pushes and acknowledges each; without it, it echoes what it reads. The difference
-//! is the link. `size.sh` prints it.
+//! With the feature `device` it takes pushes and acknowledges each; without it, it sends back each line that it reads. The
+//! difference is the link. `size.sh` prints it.
 #![no_std]
 #![no_main]
 
@@ -45,6 +45,8 @@ fn is_pressed() -> bool {
 
 #[cfg(feature = "device")]
 mod device {
+    use core::mem::MaybeUninit;
+
     use fieldgate::link::device::{Device, Received};
     use fieldgate::link::memory::DeviceMemory;
     use fieldgate::link::{Config, Role};
@@ -58,18 +60,29 @@ mod device {
     /// Message ids that are kept.
     const SEEN: usize = 16;
 
-    /// What it remembers, in one place so that the linker counts it.
-    static mut STATE: Option<Device<DeviceMemory<MTU, WINDOW, 0, TX>, SEEN>> = None;
+    type Meter = Device<DeviceMemory<MTU, WINDOW, 0, TX>, SEEN>;
+
+    /// What it remembers, in one place so that the linker counts it. Made when the firmware starts, so not in flash.
+    static mut STATE: MaybeUninit<Meter> = MaybeUninit::uninit();
     static mut FRAME: [u8; MTU] = [0; MTU];
+
+    fn now() -> Instant {
+        Instant::from_millis(super::clock_ms().into())
+    }
+
+    /// On its own, so that what it needs on the stack is free again when the device runs.
+    #[inline(never)]
+    fn start(state: &mut MaybeUninit<Meter>) -> &mut Meter {
+        let id: DeviceId = "meter-1".parse().expect("of letters, a digit and a hyphen");
+        let config = Config { role: Role::Device, boot_id: super::clock_ms(), mtu: MTU };
+        state.write(Device::new(id, config, now()))
+    }
 
     #[allow(static_mut_refs, reason = "there is one thread and it is here once")]
     pub fn run() -> ! {
         // SAFETY: this function is called once and does not return: nothing else refers to these.
         let (state, frame) = unsafe { (&mut STATE, &mut FRAME) };
-        let now = || Instant::from_millis(super::clock_ms().into());
-        let Ok(id) = "meter-1".parse::<DeviceId>() else { loop {} };
-        let config = Config { role: Role::Device, boot_id: super::clock_ms(), mtu: MTU };
-        let device = state.insert(Device::new(id, config, now()));
+        let device = start(state);
         super::send(&[0]);
         loop {
             if let Some(octet) = super::received()
@@ -95,10 +108,30 @@ mod device {
 
 #[cfg(not(feature = "device"))]
 mod device {
+    const BYTES: usize = 256;
+
+    static mut LINE: [u8; BYTES] = [0; BYTES];
+    static mut FRAME: [u8; BYTES] = [0; BYTES];
+
+    /// Sends back line by line, and so moves, copies and clears octets, as any firmware does.
+    #[allow(static_mut_refs, reason = "there is one thread and it is here once")]
     pub fn run() -> ! {
+        // SAFETY: this function is called once and does not return: nothing else refers to these.
+        let (line, frame) = unsafe { (&mut LINE, &mut FRAME) };
+        let mut bytes = 0;
         loop {
-            if let Some(octet) = super::received() {
-                super::send(&[octet]);
+            if let Some(octet) = super::received()
+                && let Some(place) = line.get_mut(bytes)
+            {
+                *place = octet;
+                bytes += 1;
+            }
+            if let Some(end) = line.iter().position(|octet| *octet == b'\n') {
+                frame[..end].copy_from_slice(&line[..end]);
+                super::send(&frame[..end]);
+                line.copy_within(end + 1.., 0);
+                bytes = bytes.saturating_sub(end + 1);
+                line[bytes..].fill(0);
             }
             if super::is_pressed() {
                 super::send(&super::clock_ms().to_le_bytes());
@@ -115,5 +148,7 @@ extern "C" fn _start() -> ! {
 
 #[panic_handler]
 fn panic(_: &PanicInfo) -> ! {
-    loop {}
+    loop {
+        core::hint::spin_loop();
+    }
 }
