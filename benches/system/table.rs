@@ -22,7 +22,7 @@ pub struct Row {
     peer: Option<f64>,
     goals: Vec<Goal>,
     /// What must hold on any machine.
-    bound: Option<f64>,
+    bound: Option<Goal>,
 }
 
 /// All figures of a run.
@@ -48,7 +48,13 @@ impl Row {
 
     /// A figure that does not depend on the machine, and the most that it may be.
     pub fn bound(mut self, bound: f64) -> Self {
-        self.bound = Some(bound);
+        self.bound = Some(Goal::Most(bound));
+        self
+    }
+
+    /// The same, and the least that it may be.
+    pub fn bound_least(mut self, bound: f64) -> Self {
+        self.bound = Some(Goal::Least(bound));
         self
     }
 
@@ -103,8 +109,8 @@ impl Table {
             goals_of(&row.goals),
             row.verdict()
         );
-        if let Some(bound) = row.bound.filter(|bound| row.ours > *bound) {
-            self.broken.push(format!("{}: {} {}, at most {}", row.metric, figure_of(row.ours), row.unit, bound));
+        if let Some(bound) = row.bound.filter(|bound| row.is_met(*bound) == Some(false)) {
+            self.broken.push(format!("{}: {} {}, not {}", row.metric, figure_of(row.ours), row.unit, goals_of(&[bound])));
         }
     }
 

@@ -39,10 +39,18 @@ enum Fate {
     Done,
 }
 
+/// A frame on its way.
+struct Sent {
+    piece: Piece,
+    fate: Fate,
+    /// Whether the peer learns from it how much room there is here.
+    tells_limit: bool,
+}
+
 pub(super) struct Flight {
     /// The number of the first frame in `frames`.
     oldest: u8,
-    frames: Deque<(Piece, Fate), LINK_FLIGHT_FRAMES>,
+    frames: Deque<Sent, LINK_FLIGHT_FRAMES>,
     /// The frame whose round trip is being measured, when it was sent, and its octets with those of its ack.
     measured: Option<(u8, Instant, u32)>,
     timer: RetransmissionTimer,
@@ -52,6 +60,10 @@ pub(super) struct Flight {
     silent_at: Instant,
     /// The timer ran out, and nothing arrived since: how many frames may be sent.
     allowance: Option<u8>,
+    /// All that was in flight was given up, and nothing was heard since: the silence goes on.
+    is_unanswered: bool,
+    /// A frame that told the limit is lost, and it was not told again.
+    is_limit_lost: bool,
 }
 
 impl Flight {
@@ -65,6 +77,8 @@ impl Flight {
             resend_at: None,
             silent_at: Instant::ZERO,
             allowance: None,
+            is_unanswered: false,
+            is_limit_lost: false,
         }
     }
 
@@ -78,7 +92,7 @@ impl Flight {
         !self.frames.is_full() && self.allowance != Some(0)
     }
 
-    /// The piece of a stream that is to be sent again next, if a frame may be sent.
+    /// The piece of a stream that is to be sent again next, the lowest, if a frame may be sent.
     ///
     /// When all numbers are in flight, only the oldest may be, of whatever stream, and only whole: within `bytes_max`.
     pub fn lost(&self, stream: Stream, bytes_max: usize) -> Option<Piece> {
@@ -87,32 +101,39 @@ impl Flight {
         }
         let is_full = self.frames.is_full();
         let among = if is_full { 1 } else { self.frames.len() };
-        let may_leave = |(piece, fate): &&(Piece, Fate)| {
+        let may_leave = |Sent { piece, fate, .. }: &&Sent| {
             *fate == Fate::Lost && piece.stream == stream && (!is_full || usize::from(piece.bytes) <= bytes_max)
         };
-        self.frames.iter().take(among).find(may_leave).map(|(piece, _)| *piece)
+        let lost = self.frames.iter().take(among).filter(may_leave).map(|sent| sent.piece);
+        // What is in flight spans less than half of all offsets.
+        let is_before = |a: Piece, b: Piece| a.offset.wrapping_sub(b.offset) >= 1 << 15;
+        lost.reduce(|lowest, piece| if is_before(piece, lowest) { piece } else { lowest })
     }
 
     /// The first `bytes` of a lost piece leave in a frame of their own.
     pub fn retake(&mut self, lost: Piece, bytes: u16) {
-        for (piece, fate) in self.frames.iter_mut().filter(|(piece, fate)| *fate == Fate::Lost && *piece == lost) {
-            piece.offset = piece.offset.wrapping_add(bytes);
-            piece.bytes -= bytes;
-            if piece.bytes == 0 {
-                *fate = Fate::Done;
+        for sent in self.frames.iter_mut().filter(|sent| sent.fate == Fate::Lost && sent.piece == lost) {
+            sent.piece.offset = sent.piece.offset.wrapping_add(bytes);
+            sent.piece.bytes -= bytes;
+            if sent.piece.bytes == 0 {
+                sent.fate = Fate::Done;
             }
         }
         self.forget_done();
     }
 
     /// A frame is handed to the line; returns its number, or none when all are in flight.
-    pub fn sent(&mut self, piece: Piece, now: Instant) -> Option<u8> {
+    pub fn sent(&mut self, piece: Piece, tells_limit: bool, now: Instant) -> Option<u8> {
         let number = self.oldest.wrapping_add(self.frames.len() as u8);
-        self.frames.push_back((piece, Fate::InFlight)).ok()?;
+        self.frames.push_back(Sent { piece, fate: Fate::InFlight, tells_limit }).ok()?;
         self.measured = self.measured.or(Some((number, now, u32::from(piece.bytes) + OVERHEAD_BYTES)));
         self.allowance = self.allowance.map(|frames| frames.saturating_sub(1));
         if self.resend_at.is_none() {
+            let silent_at = self.silent_at;
             self.wait(now);
+            if self.is_unanswered {
+                self.silent_at = silent_at;
+            }
         }
         Some(number)
     }
@@ -124,18 +145,19 @@ impl Flight {
             return false;
         }
         let mut news = false;
-        for (at, (piece, fate)) in self.frames.iter_mut().enumerate().take(newest + 1) {
+        for (at, sent) in self.frames.iter_mut().enumerate().take(newest + 1) {
             let is_named = at == newest || arrived.before >> (newest - at - 1) & 1 == 1;
             if is_named {
-                news |= *fate != Fate::Done;
-                *fate = Fate::Done;
-            } else if *fate == Fate::InFlight {
-                *fate = if piece.bytes == 0 { Fate::Done } else { Fate::Lost };
+                news |= sent.fate != Fate::Done;
+                sent.fate = Fate::Done;
+            } else if sent.fate == Fate::InFlight {
+                self.is_limit_lost |= sent.give_up();
             }
         }
         self.measure(arrived, now);
         self.forget_done();
         if news {
+            self.is_unanswered = false;
             self.allowance = None;
             self.resend_at = None;
             if !self.frames.is_empty() {
@@ -148,8 +170,8 @@ impl Flight {
     /// The offset before which everything of a stream that was sent has arrived; none if all has. `base` is at or before
     /// every offset in flight.
     pub fn oldest_offset(&self, stream: Stream, base: u16) -> Option<u16> {
-        let unsettled = self.frames.iter().filter(|(piece, fate)| piece.stream == stream && *fate != Fate::Done);
-        unsettled.map(|(piece, _)| piece.offset).min_by_key(|offset| offset.wrapping_sub(base))
+        let unsettled = self.frames.iter().filter(|sent| sent.piece.stream == stream && sent.fate != Fate::Done);
+        unsettled.map(|sent| sent.piece.offset).min_by_key(|offset| offset.wrapping_sub(base))
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -173,18 +195,30 @@ impl Flight {
         self.resend_at = Some(now + self.timer.timeout());
         self.allowance = Some(1);
         self.measured = None;
-        if let Some((piece, fate)) = self.frames.iter_mut().find(|(_, fate)| *fate == Fate::InFlight) {
-            *fate = if piece.bytes == 0 { Fate::Done } else { Fate::Lost };
+        if let Some(sent) = self.frames.iter_mut().find(|sent| sent.fate == Fate::InFlight) {
+            self.is_limit_lost |= sent.give_up();
         }
         self.forget_done();
         if self.frames.is_empty() {
             self.resend_at = None;
+            self.is_unanswered = true;
         }
         Ok(())
     }
 
+    /// Whether a frame that told the limit was lost since this was asked last.
+    pub fn take_limit_lost(&mut self) -> bool {
+        core::mem::take(&mut self.is_limit_lost)
+    }
+
+    /// The peer said something, which counts when it could not name anything.
+    pub fn heard(&mut self) {
+        self.is_unanswered &= !self.frames.is_empty();
+    }
+
     /// The peer was not there for a while, and that says nothing: all timers start anew.
     pub fn resume(&mut self, now: Instant) {
+        self.is_unanswered = false;
         if self.resend_at.is_some() {
             self.wait(now);
         }
@@ -209,10 +243,18 @@ impl Flight {
     }
 
     fn forget_done(&mut self) {
-        while self.frames.front().is_some_and(|(_, fate)| *fate == Fate::Done) {
+        while self.frames.front().is_some_and(|sent| sent.fate == Fate::Done) {
             self.frames.pop_front();
             self.oldest = self.oldest.wrapping_add(1);
         }
+    }
+}
+
+impl Sent {
+    /// It counts as lost; one without octets is not sent again. Whether the limit went with it.
+    fn give_up(&mut self) -> bool {
+        self.fate = if self.piece.bytes == 0 { Fate::Done } else { Fate::Lost };
+        self.tells_limit
     }
 }
 

@@ -69,6 +69,9 @@ impl<S: Storage> Inbox<S> {
         let skipped = usize::try_from(known - start).unwrap_or(0);
         // What is left lies behind `ready`, so neither is negative.
         let (from, to) = (start.max(known) as usize, end as usize);
+        if self.ahead.iter().any(|&(start, end)| usize::from(start) <= from && to <= usize::from(end)) {
+            return Taken::Copy;
+        }
         if from == self.ready {
             self.ready = to;
         } else if !self.note_ahead(from as u16, to as u16) {
@@ -99,6 +102,11 @@ impl<S: Storage> Inbox<S> {
         let moved = bytes as u16;
         self.ahead.iter_mut().for_each(|(from, to)| (*from, *to) = (*from - moved, *to - moved));
         self.base = self.base.wrapping_add(moved);
+    }
+
+    /// Whether no octet is here.
+    pub fn is_empty(&self) -> bool {
+        self.ready == 0 && self.ahead.is_empty()
     }
 
     /// The offset from which on there is no room.
@@ -194,6 +202,7 @@ mod tests {
         let mut inbox = Small::new();
         assert_eq!(inbox.take(4, b"e"), Taken::New);
         assert_eq!(inbox.take(2, b"cd"), Taken::New);
+        assert_eq!(inbox.take(3, b"de"), Taken::Copy, "what came early came");
         assert_eq!(inbox.message(), Ok(None));
         assert_eq!(inbox.take(0, &[4, b'b']), Taken::New);
         assert_eq!(inbox.message(), Ok(Some(&b"bcde"[..])));

@@ -120,10 +120,12 @@ pub struct FrameCounts {
 /// What there is to send besides the streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Owed {
-    /// The answer to a probe whose frame was received last, and its token.
-    answer: Option<u8>,
+    /// The answer to a probe whose frame was received last.
+    answer: bool,
     /// The token of a question.
     probe: Option<u8>,
+    /// The limit of the ordered stream: the peer asked for it, or it has risen far.
+    limit: bool,
     /// The limit of the urgent stream.
     urgent_limit: bool,
 }
@@ -195,9 +197,7 @@ impl<M: Memory> Link<M> {
         match stream {
             Stream::Ordered => {
                 self.inbox.release();
-                if self.inbox.is_limit_due() {
-                    self.receipts.owe();
-                }
+                self.owed.limit |= self.inbox.is_limit_due();
             }
             Stream::Urgent => {
                 self.urgent_inbox.release();
@@ -264,8 +264,10 @@ impl<M: Memory> Link<M> {
     }
 
     /// The peer said that it does not hear: until it says something new, nothing is sent but acks, and no timer runs.
+    ///
+    /// The message that said so was [released](Self::release). What is here behind it is something new.
     pub fn sleep(&mut self) {
-        self.is_asleep = self.handshake.session().is_some();
+        self.is_asleep = self.handshake.session().is_some() && self.inbox.is_empty();
     }
 
     /// Whether it is so.
@@ -291,12 +293,19 @@ impl<M: Memory> Link<M> {
     /// When [`handle_timeout`](Self::handle_timeout) and [`poll_transmit`](Self::poll_transmit) have something to do
     /// next, if nothing arrives before.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.is_broken() {
+            return Some(Instant::ZERO);
+        }
         if self.is_asleep { None } else { self.handshake.ask_at().or(self.flight.deadline()).or(self.starved_until) }
     }
 
     /// Lets timers run out. Early and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Event> {
         self.handshake.handle_timeout(now);
+        if self.is_broken() {
+            self.leave(now);
+            return Some(Event::Broken);
+        }
         if self.is_asleep || self.flight.handle_timeout(now).is_ok() {
             return None;
         }
@@ -320,25 +329,29 @@ impl<M: Memory> Link<M> {
         };
         self.counts.received = self.counts.received.wrapping_add(1);
         // What is to be answered is gone with the next frame.
-        self.owed.answer = None;
+        self.owed.answer = false;
         match frame {
             Frame::Hello(hello) => self.take_hello(hello, now),
             Frame::HelloOfVersion(version) => Some(Event::VersionRefused(version)),
             Frame::Probe { answer: true, token, .. } => Some(Event::ProbeAnswered(token)),
-            Frame::Probe { answer: false, token, .. } => {
-                self.owed.answer = Some(token);
+            Frame::Probe { answer: false, .. } => {
+                self.owed.answer = true;
                 None
             }
             Frame::Ack { arrived, stream, limit } => {
+                self.flight.heard();
                 self.take_limit(stream, limit);
                 self.take_ack(arrived, now);
                 None
             }
             Frame::Data { stream, number, offset, arrived, limit, payload } => {
+                self.flight.heard();
                 let taken = match stream {
                     Stream::Ordered => self.inbox.take(offset, payload),
                     Stream::Urgent => self.urgent_inbox.take(offset, payload),
                 };
+                // Without payload it asks for the limit.
+                self.owed.limit |= taken != Taken::Dropped && stream == Stream::Ordered && payload.is_empty();
                 if let Some(limit) = limit {
                     self.take_limit(Stream::Ordered, limit);
                 }
@@ -388,6 +401,11 @@ impl<M: Memory> Link<M> {
         }
     }
 
+    /// Whether what can never be a message came to light behind one that was released.
+    fn is_broken(&self) -> bool {
+        self.inbox.message().is_err() || self.urgent_inbox.message().is_err()
+    }
+
     fn take_limit(&mut self, stream: Stream, limit: u16) {
         match stream {
             Stream::Ordered => self.outbox.set_limit(limit),
@@ -421,7 +439,7 @@ impl<M: Memory> Link<M> {
         self.receipts = Receipts::default();
         self.inbox.reset();
         self.urgent_inbox.reset();
-        self.owed.urgent_limit = false;
+        (self.owed.limit, self.owed.urgent_limit) = (false, false);
         self.starved_until = None;
         self.is_asleep = false;
     }
@@ -437,9 +455,11 @@ impl<M: Memory> Link<M> {
 
     fn emit_probe(&mut self, out: &mut [u8]) -> Option<usize> {
         let role = self.handshake.role();
-        if let Some(token) = self.owed.answer.take() {
-            let question = Frame::parse(self.frame.frame(), role.peer(), None);
-            let Ok(Frame::Probe { padding, .. }) = question else { return None };
+        // Octets that came since may have taken the place of the question.
+        if core::mem::take(&mut self.owed.answer)
+            && let Ok(Frame::Probe { answer: false, token, padding }) =
+                Frame::parse(self.frame.frame(), role.peer(), None)
+        {
             return Frame::Probe { answer: true, token, padding }.emit(role, None, out);
         }
         Frame::Probe { answer: false, token: self.owed.probe.take()?, padding: &[] }.emit(role, None, out)
@@ -449,6 +469,10 @@ impl<M: Memory> Link<M> {
         let Session { seed, .. } = self.handshake.session()?;
         if self.owed.urgent_limit {
             return self.emit_ack(seed, Stream::Urgent, out);
+        }
+        self.owed.limit |= self.flight.take_limit_lost();
+        if self.owed.limit {
+            self.receipts.owe();
         }
         if self.is_asleep {
             return self.emit_ack(seed, Stream::Ordered, out);
@@ -467,8 +491,13 @@ impl<M: Memory> Link<M> {
         }
         let arrived = self.receipts.owed()?;
         self.receipts.told();
-        let limit = if is_urgent { self.urgent_inbox.tell_limit() } else { self.inbox.tell_limit() };
+        let limit = if is_urgent { self.urgent_inbox.tell_limit() } else { self.tell_limit() };
         Frame::Ack { arrived, stream, limit }.emit(self.handshake.role(), Some(seed), out)
+    }
+
+    fn tell_limit(&mut self) -> u16 {
+        self.owed.limit = false;
+        self.inbox.tell_limit()
     }
 
     /// What is to be sent next, and whether it is new.
@@ -517,7 +546,7 @@ impl<M: Memory> Link<M> {
     ) -> Option<usize> {
         let bytes_max = payload_bytes_max(self.mtu_out());
         let arrived = self.receipts.owed();
-        let tells_limit = arrived.is_some() && self.inbox.is_limit_near();
+        let tells_limit = arrived.is_some() && (self.owed.limit || self.inbox.is_limit_near());
         let extra = extra_bytes(arrived.is_some(), tells_limit);
         let rides = usize::from(piece.bytes) + extra <= bytes_max || is_new && bytes_max >= extra + RIDE_BYTES_MIN;
         if arrived.is_some() && !rides {
@@ -528,14 +557,14 @@ impl<M: Memory> Link<M> {
             let lost = self.flight.lost(piece.stream, bytes_max)?;
             self.flight.retake(lost, piece.bytes);
         }
-        let number = self.flight.sent(piece, now)?;
+        let number = self.flight.sent(piece, tells_limit, now)?;
         if is_new {
             self.sent_new(piece);
         } else {
             self.counts.resent = self.counts.resent.wrapping_add(1);
         }
         self.receipts.told();
-        let limit = tells_limit.then(|| self.inbox.tell_limit());
+        let limit = tells_limit.then(|| self.tell_limit());
         let payload = match piece.stream {
             Stream::Ordered => self.outbox.octets(piece.offset, piece.bytes),
             Stream::Urgent => self.urgent_outbox.octets(piece.offset, piece.bytes),

@@ -334,6 +334,48 @@ fn a_peer_that_sleeps_is_left_alone_until_it_says_something() {
     assert!(!pair.events.contains(&(0, Event::Silent)));
 }
 
+/// Each question for room is given up when its timer runs out; together they tell that nobody is there.
+#[test]
+fn a_peer_that_leaves_questions_for_room_unanswered_is_silent() {
+    let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+    pair.open();
+    pair.is_slow = true;
+    for _ in 0..2 {
+        pair.sides[0].send(&[7; 3000]).expect("room");
+    }
+    let end = pair.now + Duration::from_secs(60);
+    while pair.now < end {
+        pair.step();
+    }
+    assert!(pair.is_open(), "who answers is there");
+    pair.cut = true;
+    let end = pair.now + Duration::from_millis(LINK_SILENCE_MS + LINK_CREDIT_MS + u64::from(LINK_RTO_MS_MAX));
+    while pair.now < end {
+        pair.step();
+    }
+    assert!(pair.events.contains(&(0, Event::Silent)));
+}
+
+/// The frame with Sleep was lost and came again, behind what the peer said later.
+#[test]
+fn a_peer_that_said_more_than_that_it_sleeps_is_awake() {
+    let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+    pair.open();
+    pair.is_slow = true;
+    for message in [&b"good night"[..], b"good morning"] {
+        pair.sides[1].send(message).expect("room");
+    }
+    pair.run_until(|pair| pair.sides[1].is_idle());
+    let side = &mut pair.sides[0];
+    assert_eq!(side.message(), Some((Stream::Ordered, &b"good night"[..])));
+    side.release(Stream::Ordered);
+    side.sleep();
+    assert!(!side.is_asleep());
+    side.release(Stream::Ordered);
+    side.sleep();
+    assert!(side.is_asleep());
+}
+
 #[test]
 fn a_probe_is_answered_with_or_without_a_session() {
     let mut pair = Pair::new(1, (256, 64), Line::GOOD);
@@ -342,6 +384,43 @@ fn a_probe_is_answered_with_or_without_a_session() {
         pair.run_until(|pair| pair.events.contains(&(0, Event::ProbeAnswered(token))));
         pair.open();
     }
+}
+
+/// What is asked is not kept back by an answer that cannot be given any more.
+#[test]
+fn a_probe_that_was_overwritten_is_not_answered_and_holds_nothing_up() {
+    let mut pair = Pair::new(1, (256, 64), Line::GOOD);
+    pair.open();
+    let mut question = [0; LINK_MTU_BYTES_MAX];
+    let bytes = Frame::Probe { answer: false, token: 1, padding: b"x" }.emit(Role::Device, None, &mut question);
+    let (now, mut out) = (pair.now, [0; LINK_MTU_BYTES_MAX]);
+    feed_all(&mut pair.sides[0], &question[..bytes.expect("it fits")], now);
+    pair.sides[0].probe(2);
+    feed_all(&mut pair.sides[0], b"noise", now);
+    let bytes = pair.sides[0].poll_transmit(now, &mut out).expect("the question is due");
+    let frame = Frame::Probe { answer: false, token: 2, padding: b"" };
+    let mut expected = [0; LINK_MTU_BYTES_MAX];
+    assert_eq!(frame.emit(Role::Gateway, None, &mut expected), Some(bytes));
+    assert_eq!(out, expected);
+}
+
+/// Who asks for the limit gets it, also in a frame that carries octets.
+#[test]
+fn a_question_for_the_limit_is_answered_although_there_is_something_to_say() {
+    let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+    pair.open();
+    let seed = pair.sides[0].handshake.session().map(|session| session.seed);
+    let (now, mut out) = (pair.now, [0; LINK_MTU_BYTES_MAX]);
+    let question =
+        Frame::Data { stream: Stream::Ordered, number: 0, offset: 0, arrived: None, limit: None, payload: &[] };
+    let bytes = question.emit(Role::Device, seed, &mut out).expect("it fits");
+    feed_all(&mut pair.sides[0], &out[..bytes], now);
+    pair.sides[0].send(b"hello").expect("room");
+    let bytes = pair.sides[0].poll_transmit(now, &mut out).expect("the answer");
+    let mut deframer = Deframer::<LINK_MTU_BYTES_MAX>::new(LINK_MTU_BYTES_MAX);
+    deframer.feed(&out[..bytes]);
+    let answer = Frame::parse(deframer.frame(), Role::Gateway, seed);
+    assert!(matches!(answer, Ok(Frame::Data { arrived: Some(_), limit: Some(4098), .. })), "{answer:?}");
 }
 
 #[test]
@@ -364,6 +443,25 @@ fn what_can_never_be_a_message_ends_the_session_of_whoever_says_it() {
     pair.open = [false; 2];
     pair.run_until(|pair| pair.is_open());
     exchange(&mut pair);
+}
+
+/// It stood behind a message, and the peer says no more.
+#[test]
+fn what_can_never_be_a_message_is_noticed_once_the_one_before_it_is_released() {
+    let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+    pair.open();
+    let seed = pair.sides[1].handshake.session().map(|session| session.seed);
+    let (now, mut out) = (pair.now, [0; LINK_MTU_BYTES_MAX]);
+    let payload = &[1, 7, 0xff, 0xff];
+    let data = Frame::Data { stream: Stream::Ordered, number: 0, offset: 0, arrived: None, limit: None, payload };
+    let bytes = data.emit(Role::Device, seed, &mut out).expect("it fits");
+    let side = &mut pair.sides[0];
+    assert_eq!(feed_all(side, &out[..bytes], now), [Event::Message]);
+    assert_eq!((side.handle_timeout(now), side.message()), (None, Some((Stream::Ordered, &[7][..]))));
+    side.release(Stream::Ordered);
+    assert!(side.poll_timeout().is_some_and(|at| at <= now));
+    assert_eq!(side.handle_timeout(now), Some(Event::Broken));
+    assert_eq!((side.message_bytes_max(), side.handle_timeout(now)), (None, None));
 }
 
 #[test]

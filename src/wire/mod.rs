@@ -159,7 +159,8 @@
 //! The octets without a gap before them are the next messages. A length above 4096, or one that never fits my window (it
 //! must be at most the window less 2), breaks the rules: leave the session. When the application has taken a message, its
 //! room is free and the limit rises. A limit never falls. Tell it in each ACK, in DATA with LIMIT when less than half of the
-//! window is left to the peer, and owe an ACK when it has risen by half of the window since it was told last.
+//! window is left to the peer, and owe an ACK when it has risen by half of the window since it was told last. When DATA with
+//! LIMIT is lost, tell it again: the peer may wait for it.
 //!
 //! An ACK that is owed rides on DATA if that is sent anyway and the fields fit, or goes alone. One answers everything
 //! before it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use fieldgate::random::{Random as _, SeededRandom};
 
 #[path = "../common/properties/mod.rs"]
-mod properties;
+pub mod properties;
 
 use properties::Check;
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use fieldgate::config::urgency::UrgencyPolicy;
 use fieldgate::config::{self, Announce, Config, ConfigError, Device, PushService};
 use fieldgate::limits::{
-    CHANNELS_PER_DEVICE_MAX, DEVICE_COUNT_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, SERVICE_NAME_BYTES_MAX,
-    SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, UPSTREAM_PLACED_COUNT_MAX,
+    CHANNELS_PER_DEVICE_MAX, DEVICE_COUNT_MAX, HOLD_FOR_SLEEP_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN,
+    SERVICE_NAME_BYTES_MAX, SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, UPSTREAM_PLACED_COUNT_MAX,
 };
-use fieldgate::proto::device::{Isolation, Options, PendingAcks, Undeliverable};
+use fieldgate::proto::device::{Isolation, LinkOptions, Options, PendingAcks, Undeliverable};
 use fieldgate::webpush::vapid::ApplicationServerKey;
 
 /// A text is a configuration within all bounds, which written out again is read as itself; or what is wrong with it is
@@ -66,6 +66,10 @@ fn check_bounds(config: &Config) {
         assert_eq!(channels.len(), device.channels.len());
         assert!((1..=CHANNELS_PER_DEVICE_MAX).contains(&channels.len()));
         assert!((LINK_MTU_BYTES_MIN..=LINK_MTU_BYTES_MAX).contains(&device.mtu.into()));
+        let LinkOptions { hold_for_sleep, urgent_channels } = &device.options.link;
+        assert!(*hold_for_sleep <= HOLD_FOR_SLEEP_MAX);
+        let urgent: BTreeSet<_> = urgent_channels.iter().filter(|channel| channel.is_valid()).collect();
+        assert!(urgent.len() == urgent_channels.len() && urgent.len() <= CHANNELS_PER_DEVICE_MAX);
         let (link, channels, options) = (device.link.to_string(), device.channels.clone(), device.options.clone());
         let named = config::device(device.id.as_str(), &link, channels, device.mtu, options);
         assert_eq!(named.as_ref(), Ok(device), "the same on the command line");
@@ -117,8 +121,17 @@ fn written(config: &Config) -> String {
         let channels: Vec<u16> = channels.iter().map(|channel| channel.0).collect();
         let (id, link) = (quoted(id.as_str()), quoted(link.to_string()));
         write!(text, "[[device]]\nid = {id}\nlink = {link}\nchannels = {channels:?}\nmtu = {mtu}\n").expect("it grows");
-        let Options { push_service, isolated, application_server_key, pending_acks, flood_per_minute, undeliverable } =
-            options;
+        let Options {
+            push_service,
+            isolated,
+            application_server_key,
+            pending_acks,
+            flood_per_minute,
+            undeliverable,
+            link: LinkOptions { hold_for_sleep, urgent_channels },
+        } = options;
+        let urgent: Vec<u16> = urgent_channels.iter().map(|channel| channel.0).collect();
+        write!(text, "hold_for_sleep = {hold_for_sleep}\nurgent_channels = {urgent:?}\n").expect("text grows");
         if let Some(limit) = flood_per_minute {
             writeln!(text, "flood_per_minute = {limit}").expect("text grows");
         }

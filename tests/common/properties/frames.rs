@@ -3,15 +3,15 @@
 use fieldgate::limits::LINK_MTU_BYTES_MAX;
 use fieldgate::wire::Role;
 use fieldgate::wire::cobs::{self, Deframer};
-use fieldgate::wire::frame::{Frame, InvalidFrame, SessionSeed};
+use fieldgate::wire::frame::{Frame, SessionSeed};
 
 use super::input::Input;
 use super::line::{self, Ids};
 
 const IDS: Ids = (0x1122_3344, 0x5566_7788);
 
-/// Frames in a stream are the same in chunks of any size and by the specification; a frame that parses is emitted again
-/// to the same octets.
+/// Frames in a stream are the same in chunks of any size and by the specification; a frame means what the specification
+/// says or is dropped, and one that is not is emitted again to the same octets.
 pub fn check(data: &[u8]) {
     let mut input = Input::new(data);
     let mtu = input.below(LINK_MTU_BYTES_MAX + 2);
@@ -31,7 +31,7 @@ pub fn check(data: &[u8]) {
 }
 
 fn deframed(mtu: usize, chunk_bytes: usize, octets: &[u8]) -> Vec<Vec<u8>> {
-    let mut deframer = Deframer::new(mtu);
+    let mut deframer = Deframer::<LINK_MTU_BYTES_MAX>::new(mtu);
     let mut frames = Vec::new();
     for mut chunk in octets.chunks(chunk_bytes) {
         while !chunk.is_empty() {
@@ -61,39 +61,42 @@ fn check_encoding(octets: &[u8]) {
     assert_eq!(line::cobs_decoded(&out[..bytes - 1]).as_deref(), Some(octets));
 }
 
+/// Whatever octets are between two delimiters: they mean what the specification says, to either role, in a session and
+/// outside.
 fn check_parsing(octets: &[u8]) {
-    let seed = SessionSeed::new(IDS.0, IDS.1);
     for from in [Role::Gateway, Role::Device] {
-        for session in [None, Some(seed)] {
-            match Frame::parse(octets, from, session) {
-                Ok(frame) => check_frame(octets, frame, from, session),
-                Err(error) => assert!(error != InvalidFrame::Echo || session.is_none() || is_echo(octets, from)),
+        for session in [None, Some(IDS)] {
+            let seed = session.map(|(gateway, device)| SessionSeed::new(gateway, device));
+            let parsed = Frame::parse(octets, from, seed);
+            let expected = line::Frame::parsed(octets, from == Role::Device, session);
+            assert_eq!(parsed.ok().map(line::Frame::from), expected);
+            if let Ok(frame) = parsed {
+                check_frame(octets, frame, from, session);
             }
         }
     }
 }
 
-fn is_echo(octets: &[u8], from: Role) -> bool {
-    (octets[0] & line::DEVICE != 0) != (from == Role::Device)
-}
-
-fn check_frame(octets: &[u8], frame: Frame<'_>, from: Role, session: Option<SessionSeed>) {
-    assert!(!is_echo(octets, from));
-    let (body, crc) = octets.split_last_chunk::<4>().expect("every frame has a CRC");
-    let ids = if body[0] & 0xf0 == 0x10 { None } else { Some(IDS) };
-    assert_eq!(line::sealed(ids, body), octets, "the CRC {crc:02x?} is right");
+/// A frame is emitted again to the same octets, apart from flags without a meaning; with those it is the same frame.
+fn check_frame(octets: &[u8], frame: Frame<'_>, from: Role, session: Option<Ids>) {
+    let seed = session.map(|(gateway, device)| SessionSeed::new(gateway, device));
+    let (body, _) = octets.split_last_chunk::<4>().expect("every frame has a CRC");
+    let known_flags: u8 = if body[0] & 0xf0 == 0x20 { 0x0f } else { 0x09 };
+    let ids = if matches!(body[0] & 0xf0, 0x20 | 0x30) { session } else { None };
+    for flags in [0, !known_flags & 0x0f] {
+        let flagged = [&[body[0] & (0xf0 | known_flags) | flags], &body[1..]].concat();
+        assert_eq!(Frame::parse(&line::sealed(ids, &flagged), from, seed), Ok(frame));
+    }
 
     let mut out = [0; LINK_MTU_BYTES_MAX];
-    let Some(bytes) = frame.emit(from, session, &mut out) else {
+    let Some(bytes) = frame.emit(from, seed, &mut out) else {
         let is_too_large = octets.len() > cobs::decoded_bytes_max(out.len());
-        assert!(is_too_large || matches!(frame, Frame::HelloOfVersion(1..)), "{frame:?}");
+        assert!(is_too_large || matches!(frame, Frame::HelloOfVersion(_)), "{frame:?}");
         return;
     };
     let emitted = line::cobs_decoded(&out[..bytes - 1]).expect("what is emitted can be decoded");
-    assert_eq!(Frame::parse(&emitted, from, session), Ok(frame));
-    // Flags that have no meaning yet are ignored, and sent as 0.
-    let known_flags = if body[0] & 0xf0 == 0x20 { 0xfb } else { 0xf9 };
-    if body[0] & !known_flags == 0 {
-        assert_eq!(emitted, octets);
-    }
+    let known = [&[body[0] & (0xf0 | known_flags)], &body[1..]].concat();
+    assert_eq!(emitted, line::sealed(ids, &known));
+    assert_eq!(line::Frame::from(frame).body(known[0] & line::DEVICE), known);
+    assert!(bytes > out.len() || frame.emit(from, seed, &mut out[..bytes - 1]).is_none(), "it fits no smaller room");
 }

@@ -1,46 +1,53 @@
 //! The handshake against the state diagram of the link protocol.
 
-use fieldgate::limits::{HELLO_MS, LINK_MESSAGE_BYTES_MAX, LINK_MTU_BYTES_MAX};
+use fieldgate::limits::{HELLO_MS, LINK_MTU_BYTES_MAX};
 use fieldgate::link::{Config, Event, Link, Role};
 use fieldgate::time::{Duration, Instant};
-use fieldgate::wire::frame::{Frame, Hello};
 
 use super::input::Input;
-use super::line;
+use super::line::{self, Frame, Hello};
+use super::memory::{RX, Small, TX};
 
-const TX: usize = 300;
-const RX: usize = 100;
-
-/// Whatever HELLOs come, and whenever: the link says and sends what the specification says, and never opens a session
-/// between the same two boot ids twice.
+/// Whatever HELLOs and PROBEs come, and whenever: the link says and sends what the specification says, and never opens a
+/// session between the same two boot ids twice.
 pub fn check(data: &[u8]) {
     let mut input = Input::new(data);
     let role = if input.flag() { Role::Gateway } else { Role::Device };
     let boot_id = input.u32();
     let mtu = input.u16();
     let config = Config { role, boot_id, mtu: mtu.into() };
-    let mut link = Link::<TX, RX>::new(config, Instant::ZERO);
+    let mut link = Box::new(Link::<Small>::new(config, Instant::ZERO));
     let mut side = Side::new(role, boot_id, mtu.clamp(20, LINK_MTU_BYTES_MAX as u16));
-    for _ in 0..200 {
+    for _ in 0..300 {
         if input.is_empty() {
             break;
         }
-        match input.byte() % 8 {
+        match input.byte() % 10 {
             0..4 => hear_hello(&mut link, &mut side, &mut input),
-            4 => hear_other(&mut link, &side, &mut input),
+            4 => hear_other(&mut link, &mut side, &mut input),
             5 => {
                 side.now = side.now + Duration::from_millis(input.u16().into());
                 assert_eq!(link.handle_timeout(side.now), None);
                 side.time_passed();
             }
+            6 => hear_probe(&mut link, &mut side, &mut input),
+            7 => {
+                let token = input.byte();
+                link.probe(token);
+                side.question = Some(token);
+            }
             _ => check_transmit(&mut link, &mut side),
         }
         assert_eq!(link.poll_timeout(), side.open.is_none().then_some(side.ask_at));
-        assert_eq!(link.message_bytes_max(), side.open.map(Hello::message_bytes_max_here));
+        assert_eq!(link.message_bytes_max(), side.open.map(message_bytes_max));
     }
+    for _ in 0..4 {
+        check_transmit(&mut link, &mut side);
+    }
+    assert_eq!((side.is_owed, side.answer, side.question), (false, None, None));
 }
 
-fn hear_hello(link: &mut Link<TX, RX>, side: &mut Side, input: &mut Input<'_>) {
+fn hear_hello(link: &mut Link<Small>, side: &mut Side, input: &mut Input<'_>) {
     let [flags, ids] = input.array();
     let boot_id = if ids & 1 == 0 { u32::from(ids >> 4) } else { input.u32() };
     let echo = match ids >> 1 & 3 {
@@ -48,54 +55,74 @@ fn hear_hello(link: &mut Link<TX, RX>, side: &mut Side, input: &mut Input<'_>) {
         2 => 0,
         _ => input.u32(),
     };
-    let (mtu, message_bytes_max) = (input.u16(), input.u16());
-    let octets = line::frame(None, &line::hello(flags & 0x0f, boot_id, echo, mtu, message_bytes_max));
+    let hello = Hello { ask: flags & 1 == 1, boot_id, echo, mtu: input.u16(), window: input.u16() };
+    let octets = line::frame(None, &Frame::Hello(hello).body(flags & 0x0e));
     let is_taken = (flags & line::DEVICE != 0) == (side.role == Role::Gateway)
         && boot_id != 0
-        && mtu >= 20
-        && message_bytes_max >= 34
+        && hello.mtu >= 20
+        && hello.window >= 34
         && octets.len() <= usize::from(side.mtu);
-    let hello = Hello { ask: flags & 1 == 1, boot_id, echo, mtu, message_bytes_max };
+    side.octets_came();
     let expected = if is_taken { side.hear(hello) } else { None };
     assert_eq!(link.feed(&octets, side.now), (octets.len(), expected));
 }
 
-/// A HELLO of another version is told and changes nothing; octets that are no HELLO change nothing at all.
-fn hear_other(link: &mut Link<TX, RX>, side: &Side, input: &mut Input<'_>) {
+/// A HELLO of another version is told and changes nothing; frames of a session that cannot be change nothing at all.
+fn hear_other(link: &mut Link<Small>, side: &mut Side, input: &mut Input<'_>) {
+    let flag = side.peer_flag();
     let version = input.byte();
-    let flag = if side.role == Role::Gateway { line::DEVICE } else { 0 };
+    side.octets_came();
     let octets = line::frame(None, &[0x10 | flag, version, input.byte()]);
-    let expected = (version > 0).then_some(Event::VersionRefused(version));
+    let expected = (version != 1).then_some(Event::VersionRefused(version));
     assert_eq!(link.feed(&octets, side.now), (octets.len(), expected));
-    let octets = line::frame(Some((1, 2)), &[0x30 | flag, 0]);
-    assert_eq!(link.feed(&octets, side.now), (octets.len(), None));
+    let ack = Frame::Ack { arrived: (0, u16::MAX), urgent: false, limit: 5 };
+    let data =
+        Frame::Data { urgent: false, number: 0, offset: 0, arrived: None, limit: None, payload: vec![1, input.byte()] };
+    for frame in [ack, data] {
+        let octets = frame.emitted((0, 0), flag);
+        assert_eq!(link.feed(&octets, side.now), (octets.len(), None));
+        assert_eq!(link.message(), None);
+    }
 }
 
-fn check_transmit(link: &mut Link<TX, RX>, side: &mut Side) {
+/// A PROBE in any state, in either role: only one of the peer counts.
+fn hear_probe(link: &mut Link<Small>, side: &mut Side, input: &mut Input<'_>) {
+    let [flags, token, bytes] = input.array();
+    let padding = vec![token ^ bytes; usize::from(bytes) * 4];
+    let frame = Frame::Probe { answer: flags & 1 == 1, token, padding };
+    let octets = line::frame(None, &frame.body(flags & 0x0e));
+    let is_taken = (flags & line::DEVICE != 0) == (side.role == Role::Gateway) && octets.len() <= usize::from(side.mtu);
+    side.octets_came();
+    let mut expected = None;
+    if is_taken {
+        match frame {
+            Frame::Probe { answer: true, .. } => expected = Some(Event::ProbeAnswered(token)),
+            Frame::Probe { padding, .. } => side.answer = Some((token, padding)),
+            _ => unreachable!("it is one"),
+        }
+    }
+    assert_eq!(link.feed(&octets, side.now), (octets.len(), expected));
+}
+
+fn check_transmit(link: &mut Link<Small>, side: &mut Side) {
     let mut out = [0; LINK_MTU_BYTES_MAX];
     let written = link.poll_transmit(side.now, &mut out);
     let Some(expected) = side.poll() else {
         assert_eq!(written, None);
         return;
     };
-    let bytes = written.expect("a HELLO is due");
-    assert!(bytes <= 20 && expected.boot_id != 0);
+    let bytes = written.expect("a frame is due");
+    assert!(bytes <= usize::from(side.mtu));
     let octets = line::cobs_decoded(&out[..bytes - 1]).expect("what is sent can be decoded");
-    assert_eq!(Frame::parse(&octets, side.role, None), Ok(Frame::Hello(expected)));
+    assert_eq!(Frame::parsed(&octets, side.role == Role::Device, None), Some(expected));
 }
 
-trait Here {
-    fn message_bytes_max_here(self) -> usize;
+/// What this side may send to the one that said this.
+fn message_bytes_max(peer: Hello) -> usize {
+    (usize::from(peer.window) - 2).min(4096).min(TX - 2)
 }
 
-impl Here for Hello {
-    /// What this side may send to the one that said this.
-    fn message_bytes_max_here(self) -> usize {
-        usize::from(self.message_bytes_max).min(LINK_MESSAGE_BYTES_MAX).min(TX - 2)
-    }
-}
-
-/// One side as section 4 of the specification describes it.
+/// One side as sections 3 and 4 of the specification describe it.
 struct Side {
     role: Role,
     boot_id: u32,
@@ -103,6 +130,9 @@ struct Side {
     peer: Option<Hello>,
     open: Option<Hello>,
     is_owed: bool,
+    /// The token and the padding that are sent back.
+    answer: Option<(u8, Vec<u8>)>,
+    question: Option<u8>,
     ask_at: Instant,
     now: Instant,
     /// The boot ids of all sessions, this side's first.
@@ -111,9 +141,28 @@ struct Side {
 
 impl Side {
     fn new(role: Role, boot_id: u32, mtu: u16) -> Self {
-        let boot_id = boot_id.max(1);
-        let (ask_at, now) = (Instant::ZERO, Instant::ZERO);
-        Self { role, boot_id, mtu, peer: None, open: None, is_owed: true, ask_at, now, sessions: Vec::new() }
+        Self {
+            role,
+            boot_id: boot_id.max(1),
+            mtu,
+            peer: None,
+            open: None,
+            is_owed: true,
+            answer: None,
+            question: None,
+            ask_at: Instant::ZERO,
+            now: Instant::ZERO,
+            sessions: Vec::new(),
+        }
+    }
+
+    fn peer_flag(&self) -> u8 {
+        if self.role == Role::Gateway { line::DEVICE } else { 0 }
+    }
+
+    /// A link that keeps the last frame alone has forgotten what was to be sent back: as if the answer had been lost.
+    fn octets_came(&mut self) {
+        self.answer = None;
     }
 
     fn hear(&mut self, hello: Hello) -> Option<Event> {
@@ -142,7 +191,7 @@ impl Side {
         Event::Opened {
             boot_id: hello.boot_id,
             mtu: self.mtu.min(hello.mtu).into(),
-            message_bytes_max: hello.message_bytes_max_here(),
+            message_bytes_max: message_bytes_max(hello),
         }
     }
 
@@ -153,17 +202,22 @@ impl Side {
         }
     }
 
-    fn poll(&mut self) -> Option<Hello> {
-        if !std::mem::take(&mut self.is_owed) {
-            return None;
+    /// The HELLO goes first, then the answer.
+    fn poll(&mut self) -> Option<Frame> {
+        if std::mem::take(&mut self.is_owed) {
+            self.ask_at = self.now + Duration::from_millis(HELLO_MS);
+            return Some(Frame::Hello(Hello {
+                ask: self.open.is_none(),
+                boot_id: self.boot_id,
+                echo: self.peer.map_or(0, |peer| peer.boot_id),
+                mtu: self.mtu,
+                window: RX as u16,
+            }));
         }
-        self.ask_at = self.now + Duration::from_millis(HELLO_MS);
-        Some(Hello {
-            ask: self.open.is_none(),
-            boot_id: self.boot_id,
-            echo: self.peer.map_or(0, |peer| peer.boot_id),
-            mtu: self.mtu,
-            message_bytes_max: RX as u16,
-        })
+        if let Some((token, padding)) = self.answer.take() {
+            return Some(Frame::Probe { answer: true, token, padding });
+        }
+        let token = self.question.take()?;
+        Some(Frame::Probe { answer: false, token, padding: vec![] })
     }
 }

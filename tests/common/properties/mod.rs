@@ -6,15 +6,16 @@
 
 pub mod config;
 pub mod ece;
-pub mod fragments;
 pub mod frames;
 pub mod headers;
 pub mod hello;
 mod input;
-mod line;
+pub mod line;
 pub mod log;
+mod memory;
 pub mod record;
 pub mod session;
+pub mod streams;
 
 /// A property of all octets.
 pub type Check = fn(&[u8]);
@@ -24,11 +25,11 @@ pub type Check = fn(&[u8]);
 pub const ALL: &[(&str, Check)] = &[
     ("config", config::check),
     ("ece", ece::check),
-    ("fragments", fragments::check),
     ("frames", frames::check),
     ("headers", headers::check),
     ("hello", hello::check),
     ("log", log::check),
     ("record", record::check),
     ("session", session::check),
+    ("streams", streams::check),
 ];
