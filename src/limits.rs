@@ -523,6 +523,8 @@ pub const LINK_PROBE_BAUDS: [u32; 9] = [1_000_000, 921_600, 460_800, 230_400, 11
 pub const LINK_PROBE_ROUND_COUNT: usize = 2;
 /// Short probes at one speed before the next one is tried.
 pub const LINK_PROBE_TRY_COUNT: u32 = 3;
+/// The same when there is no other speed: opening the port may have reset the device.
+pub const LINK_PROBE_ONLY_TRY_COUNT: u32 = 10;
 /// How long the answer to a short probe may take, in milliseconds.
 pub const LINK_PROBE_TRY_MS: u64 = 300;
 /// How long the answer to a probe may take beyond its time on the line, in milliseconds.

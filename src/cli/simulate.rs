@@ -39,6 +39,9 @@ pub use line::Quality;
 pub use place::{InvalidPlace, Place};
 pub use report::Report;
 
+pub(super) use place::Site;
+pub(super) use report::{content, uplink_name};
+
 /// Octets of the largest frame, unless another number is asked for.
 const MTU_DEFAULT: usize = 256;
 
