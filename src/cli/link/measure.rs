@@ -20,7 +20,7 @@ use crate::limits::{
 };
 use crate::time::Duration;
 use crate::wire::Role;
-use crate::wire::cobs::{DELIMITER, Deframer};
+use crate::wire::cobs::{DELIMITER, Deframer, decoded_bytes_max};
 use crate::wire::frame::{Frame, Hello, InvalidFrame, padding_bytes_max};
 
 /// Octets of the smallest PROBE frame on the line.
@@ -28,6 +28,10 @@ pub(super) const PROBE_BYTES_MIN: usize = 8;
 /// Bits that an octet takes on a serial line.
 const BITS_PER_OCTET: u64 = 10;
 const US_PER_S: u64 = 1_000_000;
+/// Octets after which the encoding adds one.
+const COBS_BLOCK_BYTES: usize = 254;
+/// Tokens that are tried for a frame of the wanted length: a few in a hundred do not fit.
+const TOKEN_TRY_COUNT: usize = 16;
 
 /// What is to be found out.
 #[derive(Clone, Debug)]
@@ -175,11 +179,25 @@ impl Prober {
             Phase::Measuring { sizes, index, .. } => (sizes.get(*index)?.octets, LINK_PROBE_WAIT_MS),
             Phase::Done(_) | Phase::Unanswered => return None,
         };
-        let token = self.next_token;
-        self.next_token = token.wrapping_add(1);
+        let (token, octets) = self.next_probe(bytes);
         let wait = Duration::from_millis(wait_ms) + 2 * (self.on_the_line(bytes) + self.round_trip);
         self.sent = Some(Sent { token, at: now, until: now + wait });
-        Some(Output::Send(probe(bytes, token)))
+        Some(Output::Send(octets))
+    }
+
+    /// A probe of the length that was asked for: zeros in a token or checksum make others an octet shorter.
+    fn next_probe(&mut self, bytes: usize) -> (u8, Vec<u8>) {
+        let mut token = self.next_token;
+        let mut octets = probe(bytes, token);
+        for _ in 0..TOKEN_TRY_COUNT {
+            if octets.len() == 1 + full_bytes(bytes) {
+                break;
+            }
+            token = token.wrapping_add(1);
+            octets = probe(bytes, token);
+        }
+        self.next_token = token.wrapping_add(1);
+        (token, octets)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -317,7 +335,7 @@ impl Prober {
 
     fn measure(&mut self, mtu: usize) {
         // Of what was asked for, no more than was sent is known to pass.
-        let mtu = probe(mtu, 0).len() - 1;
+        let mtu = full_bytes(mtu);
         let mut sizes = vec![PROBE_BYTES_MIN, (PROBE_BYTES_MIN + mtu) / 2, mtu];
         sizes.dedup();
         let sizes = sizes.into_iter().map(Figures::new).collect();
@@ -343,8 +361,13 @@ impl Prober {
     }
 }
 
-/// A PROBE frame of so many octets on the line behind a delimiter, or of one less where the encoding has no frame of this
-/// length. Every octet value occurs in a large one.
+/// Octets of the longest PROBE frame within so many: of some lengths there is no frame without zeros.
+fn full_bytes(bytes: usize) -> usize {
+    let frame_bytes = decoded_bytes_max(bytes);
+    frame_bytes + frame_bytes.div_ceil(COBS_BLOCK_BYTES) + 1
+}
+
+/// A PROBE frame of so many octets on the line, or a few less, behind a delimiter. Every octet value occurs in a large one.
 fn probe(bytes: usize, token: u8) -> Vec<u8> {
     let mut frame = [0; LINK_MTU_BYTES_MAX];
     let padding: Vec<u8> = (0..padding_bytes_max(bytes)).map(|at| (at % 255 + 1) as u8).collect();
