@@ -224,7 +224,7 @@ impl Prober {
         let octets = self.deframer.frame();
         match Frame::parse(octets, Role::Device, None) {
             Ok(Frame::Probe { answer: true, token, .. }) => return Some(token),
-            Ok(Frame::Hello(Hello { mtu, .. })) => self.mtu_told = Some(usize::from(mtu).min(LINK_MTU_BYTES_MAX)),
+            Ok(Frame::Hello(Hello { mtu, .. })) => self.told(mtu.into()),
             Ok(Frame::HelloOfVersion(version)) => self.overheard.version = Some(version),
             Ok(_) => {}
             Err(InvalidFrame::Echo) => match Frame::parse(octets, Role::Gateway, None) {
@@ -237,6 +237,17 @@ impl Prober {
             Err(InvalidFrame::Checksum) => self.overheard.damaged += u64::from(!Frame::needs_session(octets)),
         }
         None
+    }
+
+    /// The device says what its largest frame is: a larger one that is on its way is not waited for.
+    fn told(&mut self, mtu: usize) {
+        self.mtu_told = Some(mtu);
+        if let Phase::Sizing { low, high, trying, .. } = self.phase
+            && trying > mtu
+        {
+            self.sent = None;
+            self.size_largest(low, high);
+        }
     }
 
     fn answered(&mut self, token: u8, now: Duration) {
@@ -259,10 +270,7 @@ impl Prober {
         match &mut self.phase {
             Phase::Finding { .. } => {
                 self.round_trip = round_trip;
-                let high = self.plan.mtu;
-                // The largest is likely to pass; what is left is halved after it.
-                self.phase = Phase::Sizing { low: PROBE_BYTES_MIN, high, trying: high, tries: 0 };
-                self.size_next();
+                self.size_largest(PROBE_BYTES_MIN, self.plan.mtu);
             }
             Phase::Sizing { low, trying, .. } => {
                 (*low, self.round_trip) = (*trying, self.round_trip.max(round_trip));
@@ -319,18 +327,23 @@ impl Prober {
         self.phase = Phase::Finding { round, index, tries: 0, first_token: self.next_token };
     }
 
-    /// Chooses the size that is tried next; a device that says what its largest is spares the search.
+    /// Tries the largest frame at once: it is likely to pass. A device that says what that is spares the search.
+    fn size_largest(&mut self, low: usize, high: usize) {
+        let high = self.mtu_told.map_or(high, |told| told.min(high));
+        self.phase = Phase::Sizing { low, high, trying: high, tries: 0 };
+        if low >= high {
+            self.measure(low);
+        }
+    }
+
+    /// Halves what is left.
     fn size_next(&mut self) {
-        let Phase::Sizing { low, high, trying, .. } = &mut self.phase else { return };
-        *high = self.mtu_told.map_or(*high, |told| told.min(*high));
-        if *low >= *high {
+        let Phase::Sizing { low, high, trying, tries } = &mut self.phase else { return };
+        if low >= high {
             let mtu = *low;
             return self.measure(mtu);
         }
-        let is_first = *low == PROBE_BYTES_MIN && *trying >= *high;
-        *trying = if is_first { *high } else { *low + (*high - *low).div_ceil(2) };
-        let (low, high, trying) = (*low, *high, *trying);
-        self.phase = Phase::Sizing { low, high, trying, tries: 0 };
+        (*trying, *tries) = (*low + (*high - *low).div_ceil(2), 0);
     }
 
     fn measure(&mut self, mtu: usize) {

@@ -17,6 +17,7 @@ fn every_largest_frame_is_found_exactly() {
     for mtu in [20, 21, 64, 255, 256, 258, 1023, 1024] {
         let mut end = FarEnd { mtu, ..FarEnd::default() };
         assert_eq!(run(plan(&[], 1024, 1), &mut end).expect("it answers").mtu, mtu);
+        assert!(end.now < Duration::from_secs(12), "{:?}", end.now);
         assert_eq!(run(plan(&[], 100, 1), &mut end).expect("it answers").mtu, mtu.min(100));
     }
 }
@@ -26,6 +27,14 @@ fn a_device_that_says_its_largest_frame_spares_the_search() {
     let mut end = FarEnd { mtu: 64, says_hello: true, ..FarEnd::default() };
     assert_eq!(run(plan(&[], 1024, 1), &mut end).expect("it answers").mtu, 64);
     assert!(end.now < Duration::from_secs(1), "{:?}", end.now);
+
+    let mut prober = Prober::new(plan(&[], 1024, 1));
+    let first = sent(&mut prober, Duration::ZERO);
+    prober.feed(&answer(&first), Duration::ZERO);
+    assert!(sent(&mut prober, Duration::ZERO).len() > 1_000);
+    let hello = Hello { ask: true, boot_id: 1, echo: 0, mtu: 64, window: 512 };
+    prober.feed(&emitted(Frame::Hello(hello), Role::Device), Duration::ZERO);
+    assert_eq!(sent(&mut prober, Duration::ZERO).len(), 1 + 64, "the larger one is not waited for");
 }
 
 #[test]
