@@ -535,6 +535,8 @@ pub const LINK_PROBE_COUNT_DEFAULT: u32 = 100;
 pub const LINK_PROBE_COUNT_MAX: u32 = 10_000;
 /// Probes of one size that are lost one after another before the rest of this size is given up.
 pub const LINK_PROBE_LOST_COUNT_MAX: u32 = 10;
+/// Tokens that are tried for a probe of the wanted length: the encoding makes a few in a hundred an octet shorter.
+pub const LINK_PROBE_TOKEN_TRY_COUNT: usize = 16;
 /// How long a device may take to connect to a socket that is probed, in seconds, unless another time is asked for.
 pub const LINK_PROBE_CONNECT_S_DEFAULT: u64 = 30;
 /// How long a device may be waited for, in seconds.
@@ -546,6 +548,8 @@ pub const LINK_MONITOR_FOREIGN_BYTES_MAX: usize = 2 * LINK_MTU_BYTES_MAX;
 pub const LINK_MONITOR_BOOT_COUNT: usize = 2;
 /// Octets of one stream behind a gap that are kept until it is filled.
 pub const LINK_MONITOR_AHEAD_BYTES_MAX: usize = LINK_WINDOW_BYTES_MAX;
+/// Pieces of one stream behind a gap after which it is not filled any more: what is lost is sent again before what is new.
+pub const LINK_MONITOR_AHEAD_COUNT_MAX: usize = 2 * LINK_FLIGHT_FRAMES;
 /// Chunks of standard input that wait to be shown.
 pub const LINK_MONITOR_INPUT_COUNT: usize = 16;
 

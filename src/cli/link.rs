@@ -3,6 +3,7 @@
 //! They use the frames of [`wire`](crate::wire) and hold no session of their own.
 
 mod decode;
+mod ear;
 mod figures;
 mod measure;
 mod monitor;

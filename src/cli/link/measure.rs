@@ -13,15 +13,16 @@
 //!   MEASURING the smallest, a middle and the largest size --> DONE
 //! ```
 
+use super::ear::{Ear, Heard, Overheard};
 use super::figures::Figures;
 use crate::limits::{
     LINK_MTU_BYTES_MAX, LINK_PROBE_LOST_COUNT_MAX, LINK_PROBE_ONLY_TRY_COUNT, LINK_PROBE_ROUND_COUNT,
-    LINK_PROBE_TRY_COUNT, LINK_PROBE_TRY_MS, LINK_PROBE_WAIT_MS,
+    LINK_PROBE_TOKEN_TRY_COUNT, LINK_PROBE_TRY_COUNT, LINK_PROBE_TRY_MS, LINK_PROBE_WAIT_MS,
 };
 use crate::time::Duration;
 use crate::wire::Role;
-use crate::wire::cobs::{DELIMITER, Deframer, decoded_bytes_max};
-use crate::wire::frame::{Frame, Hello, InvalidFrame, padding_bytes_max};
+use crate::wire::cobs::{DELIMITER, decoded_bytes_max};
+use crate::wire::frame::{Frame, padding_bytes_max};
 
 /// Octets of the smallest PROBE frame on the line.
 pub(super) const PROBE_BYTES_MIN: usize = 8;
@@ -30,8 +31,6 @@ const BITS_PER_OCTET: u64 = 10;
 const US_PER_S: u64 = 1_000_000;
 /// Octets after which the encoding adds one.
 const COBS_BLOCK_BYTES: usize = 254;
-/// Tokens that are tried for a frame of the wanted length: a few in a hundred do not fit.
-const TOKEN_TRY_COUNT: usize = 16;
 
 /// What is to be found out.
 #[derive(Clone, Debug)]
@@ -53,21 +52,6 @@ pub(super) enum Output {
     Send(Vec<u8>),
 }
 
-/// What was heard besides answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Overheard {
-    /// Octets, of answers too.
-    pub octets: u64,
-    /// Frames that arrived damaged, answers or not.
-    pub damaged: u64,
-    /// Own frames that came back.
-    pub echoes: u64,
-    /// Frames of another gateway.
-    pub gateways: u64,
-    /// A version that is not spoken here.
-    pub version: Option<u8>,
-}
-
 /// The result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Result {
@@ -85,12 +69,11 @@ pub(super) struct Prober {
     phase: Phase,
     baud: Option<u32>,
     is_speed_due: bool,
-    deframer: Deframer<LINK_MTU_BYTES_MAX>,
+    ear: Ear,
     /// What the device said its largest frame is, if it said so.
     mtu_told: Option<usize>,
     sent: Option<Sent>,
     next_token: u8,
-    overheard: Overheard,
     /// The longest round trip of a short frame: how much longer than usual answers are waited for.
     round_trip: Duration,
 }
@@ -136,23 +119,23 @@ impl Prober {
             phase: Phase::Finding { round: 0, index: 0, tries: 0, first_token: 0 },
             baud,
             is_speed_due: baud.is_some(),
-            deframer: Deframer::new(LINK_MTU_BYTES_MAX),
+            ear: Ear::new(),
             mtu_told: None,
             sent: None,
             next_token: 0,
-            overheard: Overheard::default(),
             round_trip: Duration::ZERO,
         }
     }
 
     /// Takes what arrived.
     pub fn feed(&mut self, mut octets: &[u8], now: Duration) {
-        self.overheard.octets += octets.len() as u64;
         while !octets.is_empty() {
-            let (taken, is_whole) = self.deframer.feed(octets);
+            let (taken, heard) = self.ear.feed(octets);
             octets = &octets[taken..];
-            if is_whole && let Some(token) = self.hear() {
-                self.answered(token, now);
+            match heard {
+                Some(Heard::Answer(token)) => self.answered(token, now),
+                Some(Heard::Mtu(mtu)) => self.told(mtu),
+                None => {}
             }
         }
     }
@@ -167,7 +150,7 @@ impl Prober {
     /// What is due, until there is nothing.
     pub fn poll_output(&mut self, now: Duration) -> Option<Output> {
         if std::mem::take(&mut self.is_speed_due) {
-            self.deframer = Deframer::new(LINK_MTU_BYTES_MAX);
+            self.ear.clear();
             return self.baud.map(Output::Speed);
         }
         if self.sent.is_some() {
@@ -189,7 +172,7 @@ impl Prober {
     fn next_probe(&mut self, bytes: usize) -> (u8, Vec<u8>) {
         let mut token = self.next_token;
         let mut octets = probe(bytes, token);
-        for _ in 0..TOKEN_TRY_COUNT {
+        for _ in 0..LINK_PROBE_TOKEN_TRY_COUNT {
             if octets.len() == 1 + full_bytes(bytes) {
                 break;
             }
@@ -216,27 +199,7 @@ impl Prober {
 
     /// What was heard besides answers.
     pub fn overheard(&self) -> Overheard {
-        self.overheard
-    }
-
-    /// The token of the answer that has arrived.
-    fn hear(&mut self) -> Option<u8> {
-        let octets = self.deframer.frame();
-        match Frame::parse(octets, Role::Device, None) {
-            Ok(Frame::Probe { answer: true, token, .. }) => return Some(token),
-            Ok(Frame::Hello(Hello { mtu, .. })) => self.told(mtu.into()),
-            Ok(Frame::HelloOfVersion(version)) => self.overheard.version = Some(version),
-            Ok(_) => {}
-            Err(InvalidFrame::Echo) => match Frame::parse(octets, Role::Gateway, None) {
-                Ok(Frame::Probe { .. }) => self.overheard.echoes += 1,
-                Ok(_) => self.overheard.gateways += 1,
-                Err(_) => self.overheard.damaged += 1,
-            },
-            Err(InvalidFrame::Kind | InvalidFrame::Malformed) => self.overheard.damaged += 1,
-            // The checksum of a DATA or ACK frame is that of a session, which is not known here.
-            Err(InvalidFrame::Checksum) => self.overheard.damaged += u64::from(!Frame::needs_session(octets)),
-        }
-        None
+        self.ear.overheard()
     }
 
     /// The device says what its largest frame is: a larger one that is on its way is not waited for.
@@ -380,7 +343,7 @@ fn full_bytes(bytes: usize) -> usize {
     frame_bytes + frame_bytes.div_ceil(COBS_BLOCK_BYTES) + 1
 }
 
-/// A PROBE frame of so many octets on the line, or a few less, behind a delimiter. Every octet value occurs in a large one.
+/// A PROBE frame of so many octets on the line, or a few less, behind a delimiter. A large one has every octet value.
 fn probe(bytes: usize, token: u8) -> Vec<u8> {
     let mut frame = [0; LINK_MTU_BYTES_MAX];
     let padding: Vec<u8> = (0..padding_bytes_max(bytes)).map(|at| (at % 255 + 1) as u8).collect();

@@ -9,8 +9,9 @@ use serde_json::json;
 use tokio::time::{sleep_until, timeout};
 use tokio_serial::{ClearBuffer, SerialPort as _, SerialStream};
 
+use super::ear::Overheard;
 use super::figures::HEADING;
-use super::measure::{Output, Overheard, Plan, Prober, Result as Measured};
+use super::measure::{Output, Plan, Prober, Result as Measured};
 use super::place::ProbePlace;
 use crate::cli::simulate::mtu;
 use crate::cli::{Failure, Outcome, block_on, say, terminated};

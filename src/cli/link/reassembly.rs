@@ -9,10 +9,7 @@
 //!       +---- a frame begins with a whole message --------------+
 //! ```
 
-use crate::limits::{LINK_FLIGHT_FRAMES, LINK_MESSAGE_BYTES_MAX, LINK_MONITOR_AHEAD_BYTES_MAX};
-
-/// Pieces behind a gap after which it is not filled any more: what is lost is sent again before what is new.
-const AHEAD_PIECES_MAX: usize = 2 * LINK_FLIGHT_FRAMES;
+use crate::limits::{LINK_MESSAGE_BYTES_MAX, LINK_MONITOR_AHEAD_BYTES_MAX, LINK_MONITOR_AHEAD_COUNT_MAX};
 
 /// What comes next in a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +103,7 @@ impl Reassembly {
         }
         self.ahead_bytes += payload.len();
         self.ahead.push((offset, payload.to_vec()));
-        if self.ahead.len() > AHEAD_PIECES_MAX || self.ahead_bytes > LINK_MONITOR_AHEAD_BYTES_MAX {
+        if self.ahead.len() > LINK_MONITOR_AHEAD_COUNT_MAX || self.ahead_bytes > LINK_MONITOR_AHEAD_BYTES_MAX {
             self.lose();
         }
     }
@@ -180,7 +177,7 @@ mod tests {
     #[test]
     fn what_is_missing_for_good_is_said_once_and_a_message_at_the_start_of_a_frame_goes_on() {
         let mut reassembly = Reassembly::from_start();
-        for number in 0..=AHEAD_PIECES_MAX {
+        for number in 0..=LINK_MONITOR_AHEAD_COUNT_MAX {
             assert_eq!(reassembly.poll(), None);
             reassembly.take(100 + number as u16, &[9], any);
         }

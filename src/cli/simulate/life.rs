@@ -130,7 +130,9 @@ impl Life {
             return Some(Act::Reset);
         }
         if matches!(self.phase, Phase::Awake { .. }) && std::mem::take(&mut self.is_rotate_due) {
-            return self.rotate.take().map(|(channel, _)| Act::Say(ToGateway::Rotate { channel }));
+            let (channel, _) = self.rotate.take()?;
+            self.unanswered += 1;
+            return Some(Act::Say(ToGateway::Rotate { channel }));
         }
         let seconds = self.sleep_s?;
         match self.phase {

@@ -1,5 +1,7 @@
 use super::*;
 use crate::random::SeededRandom;
+use crate::wire::cobs::Deframer;
+use crate::wire::frame::Hello;
 
 #[test]
 fn the_fastest_speed_with_answers_is_found_and_measured_at() {
