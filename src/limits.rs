@@ -496,6 +496,65 @@ pub const SIMULATE_SEEN_COUNT: usize = 256;
 pub const SIMULATE_JOURNAL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long a simulated device that ends waits for its last acks to be taken, in milliseconds.
 pub const SIMULATE_LINGER_MS_MAX: u64 = 1_000;
+/// Octets on their way in one direction of a simulated line: what every frame in flight takes, and more.
+pub const SIMULATE_LINE_BYTES_MAX: usize = 64 * 1024;
+/// How much later a frame may arrive on a simulated line, in milliseconds.
+pub const SIMULATE_DELAY_MS_MAX: u64 = 60_000;
+/// Slowest speed of a simulated line, in baud.
+pub const SIMULATE_PACE_BAUD_MIN: u32 = 300;
+/// Fastest speed of a simulated line, in baud.
+pub const SIMULATE_PACE_BAUD_MAX: u32 = 4_000_000;
+/// How long a simulated application may take for one message, in milliseconds.
+pub const SIMULATE_SLOW_MS_MAX: u64 = 3_600_000;
+/// How long a simulated device may sleep, or live between two resets, in seconds.
+pub const SIMULATE_LIFE_S_MAX: u64 = 7 * 86_400;
+/// How long nothing may have been heard before a simulated device sleeps that was not told that nothing waits, in
+/// milliseconds.
+pub const SIMULATE_QUIET_MS: u64 = 2_000;
+
+// Everything that one side may have in flight is on the line at once.
+const _: () = assert!(2 * LINK_FLIGHT_FRAMES * LINK_MTU_BYTES_MAX <= SIMULATE_LINE_BYTES_MAX);
+
+// The tools for a link: `fieldgate link`.
+
+/// Line speeds at which a serial link is probed when none is named, in baud, the fastest first.
+pub const LINK_PROBE_BAUDS: [u32; 9] = [1_000_000, 921_600, 460_800, 230_400, 115_200, 57_600, 38_400, 19_200, 9_600];
+/// How often the speeds are gone through: opening a port may have reset the device.
+pub const LINK_PROBE_ROUND_COUNT: usize = 2;
+/// Short probes at one speed before the next one is tried.
+pub const LINK_PROBE_TRY_COUNT: u32 = 3;
+/// The same when there is no other speed: opening the port may have reset the device.
+pub const LINK_PROBE_ONLY_TRY_COUNT: u32 = 10;
+/// How long the answer to a short probe may take, in milliseconds.
+pub const LINK_PROBE_TRY_MS: u64 = 300;
+/// How long the answer to a probe may take beyond its time on the line, in milliseconds.
+pub const LINK_PROBE_WAIT_MS: u64 = 1_000;
+/// Probes of one size, unless another number is asked for.
+pub const LINK_PROBE_COUNT_DEFAULT: u32 = 100;
+/// Probes of one size at most.
+pub const LINK_PROBE_COUNT_MAX: u32 = 10_000;
+/// Probes of one size that are lost one after another before the rest of this size is given up.
+pub const LINK_PROBE_LOST_COUNT_MAX: u32 = 10;
+/// Tokens that are tried for a probe of the wanted length: the encoding makes a few in a hundred an octet shorter.
+pub const LINK_PROBE_TOKEN_TRY_COUNT: usize = 16;
+/// How long a device may take to connect to a socket that is probed, in seconds, unless another time is asked for.
+pub const LINK_PROBE_CONNECT_S_DEFAULT: u64 = 30;
+/// How long a device may be waited for, in seconds.
+pub const LINK_PROBE_CONNECT_S_MAX: u64 = 3_600;
+
+/// Octets without a delimiter that are shown as one line of what is no frame.
+pub const LINK_MONITOR_FOREIGN_BYTES_MAX: usize = 2 * LINK_MTU_BYTES_MAX;
+/// Boot ids of one side with which a frame is tried: the last one, and the one before it.
+pub const LINK_MONITOR_BOOT_COUNT: usize = 2;
+/// Octets of one stream behind a gap that are kept until it is filled.
+pub const LINK_MONITOR_AHEAD_BYTES_MAX: usize = LINK_WINDOW_BYTES_MAX;
+/// Pieces of one stream behind a gap after which it is not filled any more: what is lost is sent again before what is new.
+pub const LINK_MONITOR_AHEAD_COUNT_MAX: usize = 2 * LINK_FLIGHT_FRAMES;
+/// Chunks of standard input that wait to be shown.
+pub const LINK_MONITOR_INPUT_COUNT: usize = 16;
+
+const _: () = assert!(LINK_PROBE_TRY_MS <= LINK_PROBE_WAIT_MS && LINK_PROBE_LOST_COUNT_MAX <= LINK_PROBE_COUNT_DEFAULT);
+const _: () = assert!(LINK_PROBE_CONNECT_S_DEFAULT <= LINK_PROBE_CONNECT_S_MAX);
 
 const _: () = assert!(SIMULATE_SEEN_COUNT >= DEVICE_SEEN_COUNT);
 // A body may double in a journal, as hexadecimal digits: half a journal holds every id that is remembered.

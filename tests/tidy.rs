@@ -7,6 +7,16 @@ use std::path::{Path, PathBuf};
 
 /// Modules that decide and do nothing: a file, or a folder with all that is in it.
 const PURE: &[&str] = &[
+    "cli/link/decode.rs",
+    "cli/link/ear.rs",
+    "cli/link/figures.rs",
+    "cli/link/measure.rs",
+    "cli/link/place.rs",
+    "cli/link/reassembly.rs",
+    "cli/link/show.rs",
+    "cli/simulate/intake.rs",
+    "cli/simulate/life.rs",
+    "cli/simulate/line.rs",
     "config",
     "config.rs",
     "limits.rs",

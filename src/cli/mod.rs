@@ -19,6 +19,7 @@ pub mod control;
 pub mod demo;
 pub mod device;
 pub mod init;
+pub mod link;
 pub mod manager;
 pub mod reset;
 pub mod run;
@@ -80,6 +81,8 @@ enum Command {
     Connections(status::Args),
     /// Remove everything, at the push services and on flash
     Reset(reset::Args),
+    /// Measure a line between gateway and device, and show what passes on it
+    Link(link::Args),
     /// Be a device at the far end of a link
     Simulate(simulate::Args),
     /// Run a push service
@@ -149,6 +152,7 @@ fn run(command: Command) -> Outcome {
         Command::Status(args) => status::run(args),
         Command::Connections(args) => status::connections(args),
         Command::Reset(args) => reset::run(args),
+        Command::Link(args) => link::run(args),
         Command::Simulate(args) => simulate::run(args),
         #[cfg(feature = "service")]
         Command::Service(args) => service::run(args),

@@ -196,12 +196,36 @@ impl<'a> Frame<'a> {
         if checksum(seed, &[body]) != *crc {
             return Err(InvalidFrame::Checksum);
         }
-        match kind & KIND_MASK {
+        Self::parse_body(body)
+    }
+
+    fn parse_body(body: &'a [u8]) -> Result<Self, InvalidFrame> {
+        match body.first().ok_or(InvalidFrame::Malformed)? & KIND_MASK {
             HELLO => parse_hello(body),
             DATA => parse_data(body),
             ACK => parse_ack(body),
-            _ => parse_probe(body),
+            PROBE => parse_probe(body),
+            _ => Err(InvalidFrame::Kind),
         }
+    }
+
+    /// The fields of a decoded frame whatever its CRC is: to show what passes on a line, never to act on it.
+    ///
+    /// # Errors
+    /// [`InvalidFrame`] for an unknown kind, or a length or a value that its kind does not allow.
+    pub fn parse_unchecked(octets: &'a [u8]) -> Result<Self, InvalidFrame> {
+        let (body, _) = octets.split_last_chunk::<CRC_BYTES>().ok_or(InvalidFrame::Malformed)?;
+        Self::parse_body(body)
+    }
+
+    /// Who sent a decoded frame, as it says itself.
+    pub fn sender(octets: &[u8]) -> Option<Role> {
+        octets.first().map(|kind| if kind & FROM_DEVICE != 0 { Role::Device } else { Role::Gateway })
+    }
+
+    /// Whether a decoded frame belongs to a session, which its CRC covers.
+    pub fn needs_session(octets: &[u8]) -> bool {
+        octets.first().is_some_and(|kind| matches!(kind & KIND_MASK, DATA | ACK))
     }
 
     /// Emits the frame as `from` sends it, encoded and delimited; returns the octets written, or `None` when `out` is too

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::cli::simulate::{self, Options, Place, Report};
+use crate::cli::simulate::{self, Options, Place, Quality, Report};
 use crate::config::urgency::UrgencyPolicy;
 use crate::config::{self, Config};
 use crate::control::{self, Request};
@@ -265,15 +265,12 @@ fn spawn_device(
     number: usize,
     events: mpsc::Sender<Received>,
 ) -> Part<Result<u64, simulate::Failed>> {
+    let loss_percent = if number == 1 { DEMO_LOSS_PERCENT } else { 0 };
     let options = Options {
-        place,
-        id: device.id.clone(),
-        state: None,
-        subscribe: Vec::new(),
         mtu: usize::from(device.mtu),
-        loss_percent: if number == 1 { DEMO_LOSS_PERCENT } else { 0 },
+        line: Quality { loss_percent, ..Quality::default() },
         seed: number as u64,
-        count: None,
+        ..Options::new(place, device.id.clone())
     };
     let id = device.id.to_string();
     let report = move |report: &Report<'_>| match report {

@@ -88,7 +88,7 @@ impl fmt::Display for InvalidPlace {
 impl std::error::Error for InvalidPlace {}
 
 /// A place that is ready to be connected at, again and again.
-pub(super) enum Site {
+pub(crate) enum Site {
     /// Connected as long as it exists.
     Pty(Pty),
     /// Connected anew each time.

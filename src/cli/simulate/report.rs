@@ -46,6 +46,15 @@ pub enum Report<'a> {
         /// Its id.
         message: MessageId,
     },
+    /// A message was refused; it may come again.
+    MessageRefused {
+        /// Its id.
+        message: MessageId,
+        /// The channel it was pushed to.
+        channel: ChannelId,
+        /// The reason that was given.
+        reason: Refusal,
+    },
     /// The gateway has a subscription for the device.
     Subscribed {
         /// The device's label for it.
@@ -78,6 +87,17 @@ pub enum Report<'a> {
         /// The device's label for it.
         channel: ChannelId,
     },
+    /// Another subscription was asked for in place of one.
+    Rotating {
+        /// The device's label for it.
+        channel: ChannelId,
+    },
+    /// The gateway knows that the device sleeps, and the device hears nothing.
+    Asleep,
+    /// The device hears again, and has said so.
+    Awake,
+    /// The device started anew, with another boot id.
+    Reset,
     /// The gateway speaks another version of the link protocol.
     VersionRefused {
         /// Which.
@@ -113,6 +133,14 @@ impl Report<'_> {
                 json!({ "event": "refused", "channel": channel.0, "reason": reason.to_string() })
             }
             Self::Unsubscribed { channel } => json!({ "event": "unsubscribed", "channel": channel.0 }),
+            Self::MessageRefused { message, channel, reason } => json!({
+                "event": "message-refused", "message": message.to_string(), "channel": channel.0,
+                "reason": reason.to_string(),
+            }),
+            Self::Rotating { channel } => json!({ "event": "rotating", "channel": channel.0 }),
+            Self::Asleep => json!({ "event": "asleep" }),
+            Self::Awake => json!({ "event": "awake" }),
+            Self::Reset => json!({ "event": "reset" }),
             Self::VersionRefused { version } => json!({ "event": "version-refused", "version": version }),
         }
     }
@@ -136,12 +164,19 @@ impl fmt::Display for Report<'_> {
             }
             Self::Refused { channel, reason } => write!(f, "refused channel {channel}: {reason}"),
             Self::Unsubscribed { channel } => write!(f, "unsubscribed channel {channel}"),
+            Self::MessageRefused { message, channel, reason } => {
+                write!(f, "message {message} of channel {channel} refused: {reason}")
+            }
+            Self::Rotating { channel } => write!(f, "rotating channel {channel}"),
+            Self::Asleep => f.write_str("asleep"),
+            Self::Awake => f.write_str("awake"),
+            Self::Reset => f.write_str("reset"),
             Self::VersionRefused { version } => write!(f, "the gateway speaks version {version} of the link protocol"),
         }
     }
 }
 
-fn uplink_name(uplink: Uplink) -> &'static str {
+pub(crate) fn uplink_name(uplink: Uplink) -> &'static str {
     match uplink {
         Uplink::Down => "not connected",
         Uplink::Connected => "connected",
@@ -150,7 +185,7 @@ fn uplink_name(uplink: Uplink) -> &'static str {
 }
 
 /// Content as text, if it is one and would not disturb a line or a terminal, else as hexadecimal digits.
-fn content(body: &[u8]) -> (&'static str, String) {
+pub(crate) fn content(body: &[u8]) -> (&'static str, String) {
     match std::str::from_utf8(body) {
         Ok(text) if !text.chars().any(char::is_control) => ("text", text.to_owned()),
         Ok(_) | Err(_) => ("hex", body.iter().map(|octet| format!("{octet:02x}")).collect()),
