@@ -6,7 +6,7 @@
  *     #include "fieldgate_link.h"
  *
  * Sizes are macros. A session takes `sizeof(struct fieldgate_link)` octets, and `poll` wants a frame's room for what it
- * sends. On a 32 bit machine (checked by test/sizes.c):
+ * sends. On a 32 bit machine (checked by `make sizes` in test):
  *
  *     |                             | tiny | middle | large |
  *     | --------------------------- | ---- | ------ | ----- |
@@ -17,9 +17,9 @@
  *     | FIELDGATE_LINK_FLIGHT       |    2 |      8 |    16 | frames in flight, a power of 2 up to 16
  *     | FIELDGATE_LINK_RANGES       |    1 |      4 |     4 | pieces that are kept behind gaps
  *     | FIELDGATE_LINK_IDS          |    4 |     16 |    16 | ids kept of acknowledged messages
- *     | FIELDGATE_LINK_PROBE        |    4 |     57 |   249 | octets of a probe that is answered, at most MTU - 7
+ *     | FIELDGATE_LINK_PROBE        |    4 |     56 |   248 | octets of a probe that is answered, at most MTU - 8
  *     | --------------------------- | ---- | ------ | ----- |
- *     | struct fieldgate_link       |  @T@ |    @M@ |   @L@ | octets of RAM
+ *     | struct fieldgate_link       |   292 |   1144 |  5412 | octets of RAM
  *     | frame that `poll` writes    |   32 |     64 |   256 | octets of RAM of the caller
  *
  * A device name of n octets wants FIELDGATE_LINK_TX to be at least n + 14.
@@ -55,7 +55,7 @@
 #define FIELDGATE_LINK_IDS 16
 #endif
 #ifndef FIELDGATE_LINK_PROBE
-#define FIELDGATE_LINK_PROBE (FIELDGATE_LINK_MTU - 7)
+#define FIELDGATE_LINK_PROBE (FIELDGATE_LINK_MTU - 8)
 #endif
 
 /* The gateway lets at most half of the ids wait for an answer, and at most 8. */
@@ -162,8 +162,8 @@ struct fieldgate_link {
     uint8_t ids_count;
     uint8_t traits;
 
-    bool delimiter_due, hello_due, probe_due, ack_due;
-    bool open, anew, heard, unanswered, measuring, wants_credit, damaged;
+    bool delimiter_due : 1, hello_due : 1, probe_due : 1, ack_due : 1;
+    bool open : 1, anew : 1, heard : 1, unanswered : 1, measuring : 1, wants_credit : 1, damaged : 1;
 
     uint8_t lost[FIELDGATE_LINK_TX / 8]; /* a bit for each octet that is to be sent again */
     struct fieldgate_link_id ids[FIELDGATE_LINK_IDS + FIELDGATE_LINK_WAITING]; /* the oldest first */
@@ -230,7 +230,7 @@ FGL_CHECK(flight, FIELDGATE_LINK_FLIGHT >= 1 && FIELDGATE_LINK_FLIGHT <= 16 &&
                       (FIELDGATE_LINK_FLIGHT & (FIELDGATE_LINK_FLIGHT - 1)) == 0);
 FGL_CHECK(ranges, FIELDGATE_LINK_RANGES >= 1 && FIELDGATE_LINK_RANGES <= 16);
 FGL_CHECK(ids, FIELDGATE_LINK_IDS >= 1 && FIELDGATE_LINK_IDS <= 200);
-FGL_CHECK(probe, FIELDGATE_LINK_PROBE >= 0 && FIELDGATE_LINK_PROBE <= FIELDGATE_LINK_MTU - 7);
+FGL_CHECK(probe, FIELDGATE_LINK_PROBE >= 0 && FIELDGATE_LINK_PROBE <= FIELDGATE_LINK_MTU - 8);
 
 enum {
     FGL_VERSION = 1,
@@ -427,7 +427,9 @@ static uint8_t fgl_find_id(const struct fieldgate_link *l, const uint8_t *id) {
 
 static uint8_t fgl_count_ids(const struct fieldgate_link *l, uint8_t state) {
     uint8_t count = 0;
-    for (uint8_t i = 0; i < l->ids_count; i++) count += l->ids[i].state == state;
+    for (uint8_t i = 0; i < l->ids_count; i++) {
+        if (l->ids[i].state == state) count++;
+    }
     return count;
 }
 
@@ -570,8 +572,8 @@ static void fgl_measure(struct fieldgate_link *l, uint32_t now) {
     } else {
         uint16_t smoothed = l->round_trip_8 / 8;
         uint16_t off = trip > smoothed ? trip - smoothed : smoothed - trip;
-        l->variation_4 = l->variation_4 - l->variation_4 / 4 + off;
-        l->round_trip_8 = l->round_trip_8 - smoothed + trip;
+        l->variation_4 = (uint16_t)(l->variation_4 - l->variation_4 / 4 + off);
+        l->round_trip_8 = (uint16_t)(l->round_trip_8 - smoothed + trip);
     }
     variation = l->variation_4 < FGL_VARIATION_MS_MIN ? FGL_VARIATION_MS_MIN : l->variation_4;
     variation += l->round_trip_8 / 8;
@@ -844,7 +846,7 @@ static void fgl_free_room(struct fieldgate_link *l, uint8_t stream, uint16_t n) 
         rx->early[i].start -= n;
         rx->early[i].end -= n;
     }
-    uint16_t risen = rx->base + fgl_window(stream) - rx->told;
+    uint16_t risen = (uint16_t)(rx->base + fgl_window(stream) - rx->told);
     if (risen >= fgl_window(stream) / 2) l->owe_limit |= 1 << stream;
 }
 
@@ -863,7 +865,7 @@ static void fgl_take_messages(struct fieldgate_link *l, uint8_t stream, uint32_t
         }
         if (rx->have - at - head < length) break;
         fgl_take_message(l, buffer + at + head, length, stream == FGL_URGENT, now);
-        at += head + length;
+        at = (uint16_t)(at + head + length);
     }
     if (at > 0) fgl_free_room(l, stream, at);
 }
@@ -881,7 +883,7 @@ static bool fgl_note_early(struct fieldgate_link_rx *rx, uint16_t start, uint16_
     fgl_move(&rx->early[first + 1], &rx->early[last], behind * sizeof rx->early[0]);
     rx->early[first].start = start;
     rx->early[first].end = end;
-    rx->early_count = first + 1 + behind;
+    rx->early_count = (uint8_t)(first + 1 + behind);
     return true;
 }
 
@@ -934,7 +936,7 @@ static void fgl_take_data(struct fieldgate_link *l, const uint8_t *frame, uint16
     uint16_t limit_at = at;
     if ((flags & FGL_HAS_LIMIT) != 0) at += 2;
     if (n < at + 4) return;
-    uint16_t payload_len = n - 4 - at;
+    uint16_t payload_len = (uint16_t)(n - 4 - at);
     if (!fgl_take_payload(l, stream, fgl_get16(frame + 2), frame + at, payload_len)) return;
     fgl_note_number(l, frame[1]);
     l->ack_due = true;
@@ -1071,7 +1073,7 @@ static void fgl_put_ack(struct fieldgate_link *l, struct fgl_writer *w) {
 
 static void fgl_put_limit(struct fieldgate_link *l, struct fgl_writer *w, uint8_t stream) {
     uint16_t limit = 0;
-    l->owe_limit &= ~(1 << stream);
+    l->owe_limit &= (uint8_t)~(1u << stream);
     if (stream < FIELDGATE_LINK_STREAMS) {
         limit = l->rx[stream].base + fgl_window(stream);
         l->rx[stream].told = limit;
@@ -1121,7 +1123,7 @@ static uint16_t fgl_choose_payload(struct fieldgate_link *l, uint16_t max, uint1
 
 static bool fgl_tells_limit(const struct fieldgate_link *l) {
     const struct fieldgate_link_rx *rx = &l->rx[FGL_ORDERED];
-    uint16_t left = rx->told - rx->base - rx->have;
+    uint16_t left = (uint16_t)(rx->told - rx->base - rx->have);
     return (l->owe_limit & 1 << FGL_ORDERED) != 0 || left < FIELDGATE_LINK_WINDOW / 2;
 }
 
