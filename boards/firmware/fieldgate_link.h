@@ -11,7 +11,7 @@
  *     |                             | tiny | middle | large |
  *     | --------------------------- | ---- | ------ | ----- |
  *     | FIELDGATE_LINK_MTU          |   32 |     64 |   256 | largest frame in octets, 20 to 1024
- *     | FIELDGATE_LINK_WINDOW       |   64 |    600 |  4098 | room for the ordered stream, 32 to 32767
+ *     | FIELDGATE_LINK_WINDOW       |   64 |    600 |  4098 | room for the ordered stream, 34 to 32767
  *     | FIELDGATE_LINK_URGENT       |    0 |      0 |   256 | room for the urgent stream; 0: none is wanted
  *     | FIELDGATE_LINK_TX           |   32 |     64 |   128 | room for what is said, a power of 2 from 32 to 1024
  *     | FIELDGATE_LINK_FLIGHT       |    2 |      8 |    16 | frames in flight, a power of 2 up to 16
@@ -223,8 +223,8 @@ void fieldgate_link_restart(struct fieldgate_link *link, uint32_t now_ms);
 
 #define FGL_CHECK(name, condition) typedef char fgl_check_##name[(condition) ? 1 : -1]
 FGL_CHECK(mtu, FIELDGATE_LINK_MTU >= 20 && FIELDGATE_LINK_MTU <= 1024);
-FGL_CHECK(window, FIELDGATE_LINK_WINDOW >= 32 && FIELDGATE_LINK_WINDOW <= 32767);
-FGL_CHECK(urgent, FIELDGATE_LINK_URGENT == 0 || (FIELDGATE_LINK_URGENT >= 32 && FIELDGATE_LINK_URGENT <= 32767));
+FGL_CHECK(window, FIELDGATE_LINK_WINDOW >= 34 && FIELDGATE_LINK_WINDOW <= 32767);
+FGL_CHECK(urgent, FIELDGATE_LINK_URGENT == 0 || (FIELDGATE_LINK_URGENT >= 34 && FIELDGATE_LINK_URGENT <= 32767));
 FGL_CHECK(tx, FIELDGATE_LINK_TX >= 32 && FIELDGATE_LINK_TX <= 1024 && (FIELDGATE_LINK_TX & (FIELDGATE_LINK_TX - 1)) == 0);
 FGL_CHECK(flight, FIELDGATE_LINK_FLIGHT >= 1 && FIELDGATE_LINK_FLIGHT <= 16 &&
                       (FIELDGATE_LINK_FLIGHT & (FIELDGATE_LINK_FLIGHT - 1)) == 0);

@@ -288,7 +288,7 @@ static void peer_attach(struct peer *p, const uint8_t *at, const uint8_t *end) {
     p->urgent = (uint32_t)peer_read_varint(&at, end);
     p->memory = (uint32_t)peer_read_varint(&at, end);
     REQUIRE(at + 1 == end);
-    REQUIRE(p->largest >= 30 && p->largest <= 4096 && p->largest <= p->device_window - 2u);
+    REQUIRE(p->largest >= 32 && p->largest <= 4096 && p->largest <= p->device_window - 2u);
     p->traits = *at;
     p->attached = strcmp(p->name, p->expected) == 0;
     if (p->attached) {
