@@ -1,7 +1,8 @@
 /* The gateway of peer.h at a socket or a terminal: pushes messages to whatever device is there, and ends with 0 once it
  * has acknowledged them all.
  *
- *     gateway listen|connect|open PATH DEVICE MESSAGES [LARGEST] */
+ *     gateway listen|connect|terminal PATH DEVICE MESSAGES [LARGEST] */
+#define _XOPEN_SOURCE 700
 #define _DEFAULT_SOURCE
 #include "peer.h"
 
@@ -20,27 +21,43 @@ static uint32_t now_ms(void) {
     return (uint32_t)((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
 }
 
+static int listen_at(const struct sockaddr_un *address) {
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    unlink(address->sun_path);
+    REQUIRE(fd >= 0 && bind(fd, (const struct sockaddr *)address, sizeof *address) == 0 && listen(fd, 1) == 0);
+    return accept(fd, NULL, NULL);
+}
+
+static int connect_to(const struct sockaddr_un *address) {
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    for (int i = 0; connect(fd, (const struct sockaddr *)address, sizeof *address) != 0; i++) {
+        REQUIRE(i < 100);
+        nanosleep(&(struct timespec){0, 100000000}, NULL);
+    }
+    return fd;
+}
+
+/* The near end of a new pseudo-terminal, whose far end the device opens at `path`. */
+static int open_terminal(const char *path) {
+    struct termios raw;
+    int fd = posix_openpt(O_RDWR | O_NOCTTY);
+    REQUIRE(fd >= 0 && grantpt(fd) == 0 && unlockpt(fd) == 0);
+    REQUIRE(open(ptsname(fd), O_RDWR | O_NOCTTY) >= 0); /* stays open, or reading fails before the device is there */
+    REQUIRE(tcgetattr(fd, &raw) == 0);
+    cfmakeraw(&raw);
+    REQUIRE(tcsetattr(fd, TCSANOW, &raw) == 0);
+    unlink(path);
+    REQUIRE(symlink(ptsname(fd), path) == 0);
+    return fd;
+}
+
 static int open_line(const char *how, const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct termios raw;
-    int fd = strcmp(how, "open") == 0 ? open(path, O_RDWR | O_NOCTTY) : socket(AF_UNIX, SOCK_STREAM, 0);
-    REQUIRE(fd >= 0 && strlen(path) < sizeof address.sun_path);
+    REQUIRE(strlen(path) < sizeof address.sun_path);
     strcpy(address.sun_path, path);
-    if (strcmp(how, "open") == 0) {
-        REQUIRE(tcgetattr(fd, &raw) == 0);
-        cfmakeraw(&raw);
-        REQUIRE(tcsetattr(fd, TCSANOW, &raw) == 0);
-    } else if (strcmp(how, "listen") == 0) {
-        unlink(path);
-        REQUIRE(bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, 1) == 0);
-        fd = accept(fd, NULL, NULL);
-        REQUIRE(fd >= 0);
-    } else {
-        for (int i = 0; connect(fd, (struct sockaddr *)&address, sizeof address) != 0; i++) {
-            REQUIRE(i < 100);
-            nanosleep(&(struct timespec){0, 100000000}, NULL);
-        }
-    }
+    int fd = strcmp(how, "listen") == 0 ? listen_at(&address) : strcmp(how, "connect") == 0 ? connect_to(&address) :
+             open_terminal(path);
+    REQUIRE(fd >= 0);
     return fd;
 }
 

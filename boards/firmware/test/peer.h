@@ -47,7 +47,7 @@ struct peer_frame {
 struct peer {
     uint16_t mtu, device_mtu, device_window;
     uint32_t boot, device, hello_at, timer_at, timer_ms, arrived_at, credit_at;
-    bool open, hello_due, ask_credit, delimiter_due, ack_due, heard, attached, asleep, single;
+    bool open, hello_due, delimiter_due, ack_due, heard, attached, asleep, single;
     uint8_t newest, next, oldest, version;
     uint16_t before;
     bool single_used;
@@ -70,8 +70,7 @@ struct peer {
     struct peer_push pushes[PEER_PUSHES];
     uint32_t push_count, done_count;
     bool status_due;
-    uint32_t sessions, acks, refusals, copies_acked, frames_in, frames_bad, frames_out, awakes, probes_answered;
-    uint32_t subscribe[65536 / 32];
+    uint32_t sessions, acks, refusals, frames_in, frames_bad, frames_out, awakes, probes_answered;
 };
 
 static uint32_t peer_crc(uint32_t crc, const uint8_t *octets, size_t n) {
@@ -175,7 +174,7 @@ static void peer_open(struct peer *p, uint32_t now) {
     p->rx_end = p->rx_taken = 0;
     p->rx_told = PEER_WINDOW;
     p->next = p->oldest = 0;
-    p->ack_due = p->heard = p->attached = p->asleep = p->single = p->status_due = p->ask_credit = false;
+    p->ack_due = p->heard = p->attached = p->asleep = p->single = p->status_due = false;
     p->before = 0;
     p->timer_ms = 1000;
     p->arrived_at = now;
