@@ -493,6 +493,271 @@ static void test_names(void) {
             (FIELDGATE_LINK_TX > 44));
 }
 
+/* ---- Octet by octet: a gateway that sends what the test says, and reads each frame of the device ---- */
+
+struct hand {
+    struct fieldgate_link link;
+    struct peer gateway; /* for its identifiers, and to encode */
+    uint8_t frame[1100]; /* the last of the device, decoded */
+    size_t len;
+    uint32_t now, downs, pushes, answer; /* answer: 0 none, 1 ack */
+};
+
+static void on_hand_event(void *context, const struct fieldgate_link_event *event) {
+    struct hand *h = context;
+    if (event->kind == FIELDGATE_LINK_DOWN) h->downs++;
+    if (event->kind != FIELDGATE_LINK_PUSH) return;
+    h->pushes++;
+    if (h->answer == 1) fieldgate_link_ack(&h->link, event->id);
+}
+
+/* The kind of the next frame with its flags, 0 if there is none. */
+static uint8_t hand_poll(struct hand *h) {
+    uint8_t octets[1100];
+    size_t n = fieldgate_link_poll(&h->link, h->now, octets);
+    if (n == 1) n = fieldgate_link_poll(&h->link, h->now, octets); /* the delimiter of the connection */
+    REQUIRE(n <= 20 || h->gateway.device_mtu == 0 || n <= h->gateway.device_mtu);
+    h->len = n == 0 ? 0 : peer_decode(octets, n - 1, h->frame);
+    if (n == 0) return 0;
+    bool in_session = h->frame[0] >= 0x20 && h->frame[0] < 0x40;
+    uint32_t crc = in_session ? peer_session_crc(&h->gateway) : 0xffffffffu;
+    REQUIRE(~peer_crc(crc, h->frame, h->len - 4) == peer_get(h->frame + h->len - 4, 4));
+    return h->frame[0];
+}
+
+static void hand_send(struct hand *h, uint8_t *frame, size_t n) {
+    uint8_t out[1200];
+    bool in_session = frame[0] >= 0x20 && frame[0] < 0x40;
+    size_t len = peer_finish(&h->gateway, frame, n, in_session, out);
+    fieldgate_link_feed(&h->link, out, len, h->now);
+}
+
+static void hand_ack(struct hand *h, uint8_t newest, uint16_t before, uint16_t limit) {
+    uint8_t frame[10] = {0x30, newest};
+    peer_set(frame + 2, before, 2);
+    peer_set(frame + 4, limit, 2);
+    hand_send(h, frame, 6);
+}
+
+static void hand_data(struct hand *h, uint8_t number, uint16_t offset, const void *payload, size_t n) {
+    uint8_t frame[1100] = {0x20, number};
+    peer_set(frame + 2, offset, 2);
+    memcpy(frame + 4, payload, n);
+    hand_send(h, frame, 4 + n);
+}
+
+static void hand_hello(struct hand *h, uint16_t mtu, uint16_t window) {
+    uint8_t hello[18] = {0x10, 1};
+    while (hand_poll(h) != 0) {}
+    peer_set(hello + 2, h->gateway.boot, 4);
+    peer_set(hello + 6, h->link.boot, 4);
+    peer_set(hello + 10, mtu, 2);
+    peer_set(hello + 12, window, 2);
+    hand_send(h, hello, 14);
+    h->gateway.device = h->link.boot;
+    h->gateway.device_mtu = mtu;
+    REQUIRE(fieldgate_link_is_open(&h->link));
+}
+
+/* A session whose Attach has arrived: the next number is `link.next`, the next offset `link.tx_next`. */
+static struct hand *hand_new(uint16_t mtu) {
+    struct hand *h = calloc(1, sizeof *h);
+    REQUIRE(h != NULL && fieldgate_link_start(&h->link, "d", 77, false, on_hand_event, h));
+    h->now = 0xfffffff0u; /* the clock goes round */
+    h->gateway.boot = 99;
+    hand_hello(h, mtu, 256);
+    while ((hand_poll(h) & 0xf0) == 0x20) hand_ack(h, h->frame[1], 0, 256);
+    REQUIRE(fieldgate_link_is_settled(&h->link));
+    return h;
+}
+
+static void test_attach(void) {
+    struct hand *h = calloc(1, sizeof *h);
+    REQUIRE(h != NULL && fieldgate_link_start(&h->link, "d", 77, true, on_hand_event, h));
+    const uint8_t id[8] = {1, 2, 3};
+    fieldgate_link_ack(&h->link, id); /* before there is a session: goes behind Attach */
+    h->gateway.boot = 99;
+    hand_hello(h, 64, 256);
+    REQUIRE(hand_poll(h) == 0x28 && h->frame[1] == 0 && h->frame[4 + 1] == 0 && h->frame[4 + 3] == 'd');
+    uint8_t attach = h->frame[4];
+    while (h->len < 4u + attach + 11 + 4) {
+        size_t had = h->len - 4; /* a small MTU cuts the Ack: put the pieces together */
+        uint8_t first[64];
+        memcpy(first, h->frame, had);
+        REQUIRE(hand_poll(h) == 0x28);
+        memmove(h->frame + had, h->frame + 4, h->len - 4);
+        h->len += had - 4;
+        memcpy(h->frame, first, had);
+    }
+    const uint8_t *ack = h->frame + 4 + attach + 1;
+    REQUIRE(ack[0] == 9 && ack[1] == 1 && memcmp(ack + 2, id, 8) == 0);
+    free(h);
+}
+
+/* Loss is noticed by a newer number, without the timer; what is sent again has a new number. */
+static void test_loss_by_newer(void) {
+    struct hand *h = hand_new(20);
+    uint8_t first = h->link.next, payload[16];
+    for (uint16_t i = 0; i < 5; i++) REQUIRE(fieldgate_link_subscribe(&h->link, 1000 + i));
+    REQUIRE(hand_poll(h) == 0x28 && h->frame[1] == first);
+    uint16_t offset = (uint16_t)peer_get(h->frame + 2, 2);
+    size_t len = h->len - 8;
+    memcpy(payload, h->frame + 4, len);
+    uint8_t sent = 1;
+    while (hand_poll(h) != 0) sent++;
+    REQUIRE(sent == 2 && FIELDGATE_LINK_FLIGHT >= 2);
+    hand_ack(h, first + 1, 0, 256);
+    REQUIRE(hand_poll(h) == 0x28 && h->frame[1] == (uint8_t)(first + 2) && peer_get(h->frame + 2, 2) == offset);
+    REQUIRE(h->len - 8 == len && memcmp(h->frame + 4, payload, len) == 0);
+    REQUIRE(hand_poll(h) == 0);
+    hand_ack(h, first + 2, 1, 256);
+    REQUIRE(fieldgate_link_is_settled(&h->link));
+    free(h);
+}
+
+static void test_flight(void) {
+    struct hand *h = hand_new(20);
+    uint8_t sent = 0;
+    while (fieldgate_link_subscribe(&h->link, 1)) {}
+    while (hand_poll(h) != 0) sent++;
+    int frames = (FIELDGATE_LINK_TX / 3 * 3 + 9) / 10;
+    REQUIRE(sent == (frames < FIELDGATE_LINK_FLIGHT ? frames : FIELDGATE_LINK_FLIGHT));
+    free(h);
+}
+
+/* 1 s, 2 s, 4 s, 8 s, 8 s, each time one frame, and after 30 s the peer is silent. */
+static void test_timer(void) {
+    static const uint32_t times[] = {1000, 2000, 4000, 8000, 8000};
+    struct hand *h = hand_new(20);
+    h->link.timer_ms = 1000;
+    for (uint16_t i = 0; i < 5; i++) REQUIRE(fieldgate_link_subscribe(&h->link, 1000 + i));
+    while (hand_poll(h) != 0) {}
+    for (int i = 0; i < 5; i++) {
+        REQUIRE(fieldgate_link_poll_timeout(&h->link, h->now) == times[i]);
+        h->now += times[i] - 1;
+        REQUIRE(hand_poll(h) == 0);
+        h->now += 1;
+        REQUIRE(hand_poll(h) == 0x28 && hand_poll(h) == 0);
+    }
+    REQUIRE(fieldgate_link_poll_timeout(&h->link, h->now) == 7000 && h->downs == 0);
+    hand_ack(h, h->link.next - 1, 0, 256); /* the last arrived: those before it are lost, and silence counts anew */
+    REQUIRE(hand_poll(h) == 0x28);
+    while (hand_poll(h) != 0) {}
+    h->now += 29999;
+    while (hand_poll(h) != 0) {}
+    REQUIRE(h->downs == 0);
+    h->now += 1;
+    REQUIRE(hand_poll(h) == 0x19 && h->downs == 1);
+    free(h);
+}
+
+/* A frame that was lost is not measured, the one in its place is: 50 ms and four times half of that. */
+static void test_measurement(void) {
+    struct hand *h = hand_new(64);
+    h->link.timer_ms = 1000;
+    h->link.round_trip_8 = 0;
+    REQUIRE(fieldgate_link_ask(&h->link) && hand_poll(h) == 0x28);
+    h->now += 1000;
+    REQUIRE(hand_poll(h) == 0x28);
+    h->now += 50;
+    hand_ack(h, h->frame[1], 0, 256);
+    REQUIRE(fieldgate_link_ask(&h->link) && hand_poll(h) == 0x28);
+    REQUIRE(fieldgate_link_poll_timeout(&h->link, h->now) == 150);
+    free(h);
+}
+
+static void test_limit_never_falls(void) {
+    struct hand *h = hand_new(64);
+    uint8_t last = h->link.next - 1;
+    hand_ack(h, last, 0, h->link.tx_next);
+    hand_ack(h, last, 0, h->link.tx_next + 40000);
+    REQUIRE(fieldgate_link_ask(&h->link) && hand_poll(h) == 0x28);
+    free(h);
+}
+
+static uint32_t hand_acked(struct hand *h) {
+    REQUIRE(hand_poll(h) == 0x38 && h->len == 10 && hand_poll(h) == 0);
+    return peer_get(h->frame + 1, 3);
+}
+
+/* `newest` and `before` of numbers in any order. */
+static void test_numbers(void) {
+    struct hand *h = hand_new(64);
+    hand_data(h, 0, 0, "", 0);
+    REQUIRE(hand_poll(h) == 0x38 && peer_get(h->frame + 1, 3) == 0 && peer_get(h->frame + 4, 2) == FIELDGATE_LINK_WINDOW);
+    hand_data(h, 2, 0, "", 0);
+    REQUIRE(hand_acked(h) == (2 | 2 << 8));
+    hand_data(h, 1, 0, "", 0);
+    REQUIRE(hand_acked(h) == (2 | 3 << 8));
+    hand_data(h, 18, 0, "", 0);
+    REQUIRE(hand_acked(h) == (18 | 0x8000 << 8));
+    hand_data(h, 17, 0, "", 0);
+    hand_data(h, 255, 0, "", 0); /* older than can be said: a copy of long ago */
+    REQUIRE(hand_acked(h) == (18 | 0x8001 << 8));
+    hand_data(h, 35, 0, "", 0);
+    REQUIRE(hand_acked(h) == 35);
+    free(h);
+}
+
+/* What the sender may not do, and frames above the MTU, count as lost: no ack, nothing taken. */
+static void test_dropped(void) {
+    struct hand *h = hand_new(64);
+    uint8_t octets[FIELDGATE_LINK_MTU + 1];
+    hand_data(h, 0, FIELDGATE_LINK_WINDOW - 1, "xy", 2);
+    REQUIRE(hand_poll(h) == 0);
+    hand_data(h, 1, FIELDGATE_LINK_WINDOW - 2, "xy", 2);
+    REQUIRE(hand_poll(h) == 0x38);
+    h->gateway.device_mtu = 0;
+    memset(octets, 7, sizeof octets);
+    uint8_t probe[1100] = {0x40};
+    memset(probe + 1, 0, sizeof probe - 1); /* zeros take least: nearly each octet of the line is one of the frame */
+    size_t fits = 1 + FIELDGATE_LINK_PROBE;
+    hand_send(h, probe, fits + 1);
+    REQUIRE(hand_poll(h) == 0x49 && h->len == fits + 5);
+    hand_send(h, probe, fits + 2);
+    REQUIRE(hand_poll(h) == 0);
+    hand_data(h, 2, 0, octets, FIELDGATE_LINK_MTU - 10 + 1);
+    REQUIRE(hand_poll(h) == 0);
+    free(h);
+}
+
+static uint16_t hand_push(struct hand *h, uint8_t number, uint16_t offset, uint8_t id) {
+    uint8_t push[13] = {12, 1, id, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0};
+    hand_data(h, number, offset, push, sizeof push);
+    return offset + sizeof push;
+}
+
+/* More pushes than may wait for an answer: those that the application holds are not forgotten, others come later. */
+static void test_too_many_wait(void) {
+    struct hand *h = hand_new(64);
+    uint16_t offset = 0;
+    uint8_t number = 0;
+    for (; number < FIELDGATE_LINK_WAITING; number++) {
+        offset = hand_push(h, number, offset, number);
+        REQUIRE(hand_poll(h) == 0x38);
+    }
+    REQUIRE(h->pushes == FIELDGATE_LINK_WAITING);
+    offset = hand_push(h, number++, offset, 0); /* a copy of one that waits: its answer is still to come */
+    REQUIRE(hand_poll(h) == 0x38);
+    hand_push(h, number, offset, 200);
+    REQUIRE(h->pushes == FIELDGATE_LINK_WAITING && (hand_poll(h) & 0xf0) == 0x20);
+    REQUIRE(memcmp(h->frame + h->len - 4 - 11, "\x0a\x02\xc8\0\0\0\0\0\0\0\0", 11) == 0);
+    free(h);
+}
+
+/* With no room for its answer a message stays in the window. */
+static void test_no_room_for_answers(void) {
+    struct hand *h = hand_new(64);
+    h->answer = 1;
+    while (fieldgate_link_ask(&h->link)) {}
+    while (hand_poll(h) != 0) {}
+    hand_push(h, 0, 0, 1);
+    REQUIRE(h->pushes == 0 && hand_poll(h) == 0x38);
+    hand_ack(h, h->link.next - 1, 0xffff, 256);
+    REQUIRE(h->pushes == 1 && (hand_poll(h) & 0xf0) == 0x20);
+    free(h);
+}
+
 /* ---- Hostile octets ---- */
 
 static void ignore(void *context, const struct fieldgate_link_event *event) {
@@ -571,6 +836,19 @@ static void test_hostile(uint32_t rounds) {
     free(l);
 }
 
+static void test_by_hand(void) {
+    test_attach();
+    test_loss_by_newer();
+    test_flight();
+    test_timer();
+    test_measurement();
+    test_limit_never_falls();
+    test_numbers();
+    test_dropped();
+    test_too_many_wait();
+    test_no_room_for_answers();
+}
+
 int main(void) {
     random_state = 1;
     test_encoding();
@@ -586,6 +864,7 @@ int main(void) {
     test_credit();
     test_probe();
     test_broken_rules();
+    test_by_hand();
     for (uint32_t seed = 0; seed < 40; seed++) test_bad_line(seed);
     uint32_t ups = 0;
     for (uint32_t seed = 0; seed < 20; seed++) ups += test_resets(seed);
