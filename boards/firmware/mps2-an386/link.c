@@ -1,0 +1,2 @@
+#define FIELDGATE_LINK_IMPLEMENTATION
+#include "../fieldgate_link.h"
