@@ -118,8 +118,11 @@ class SimpleLink:
             self.before |= 2 ** ((self.newest - data.number) % 256 - 1)
         self.ack_owed = True
         while self.there:
-            length, octets = (self.there[0], 1) if self.there[0] < 128 else (self.there[0] - 128 + 128 * self.there[1], 2) \
-                if len(self.there) > 1 else (1 << 16, 0)
+            length, octets = self.there[0], 1
+            if length >= 128:
+                if len(self.there) == 1:
+                    return
+                length, octets = length - 128 + 128 * self.there[1], 2
             if len(self.there) < octets + length:
                 return
             self.events.append(("message", self.there[octets : octets + length], False))
@@ -396,8 +399,8 @@ class Simulation:
     def hand_over(self, end, octets):
         self.sent[end].append((self.now, octets))
         self.free_at[end] = max(self.now, self.free_at[end]) + len(octets) * 10_000 / self.baud
-        arrivals = [self.other_end[end]] * (self.rng.random() >= self.bursts) + [self.other_end[end]] * (self.rng.random() < self.bursts)
-        arrivals += [end] * (self.rng.random() < self.echo)
+        copies = (self.rng.random() >= self.bursts) + (self.rng.random() < self.bursts)
+        arrivals = [self.other_end[end]] * copies + [end] * (self.rng.random() < self.echo)
         for to in arrivals:
             heapq.heappush(self.events, (self.free_at[end] + self.latency, next(self.order), to, self.damage(octets)))
 
