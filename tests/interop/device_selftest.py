@@ -689,6 +689,26 @@ class RulesTest(unittest.TestCase):
         self.assertEqual(sent[0], 0)
         self.assertGreater(len(sent), 8)
 
+    def test_any_frame_with_a_right_checksum(self):
+        for seed in range(300):
+            simulation = Simulation(seed, some_pushes(seed, 2, lengths=(5, 300)), actions=[("ask", 0)])
+            simulation.run(60_000)
+            rng = random.Random(seed)
+            for _ in range(60):
+                link = simulation.device.link
+                kind = rng.choice((0x10, 0x20, 0x20, 0x20, 0x30, 0x40)) | rng.randrange(8)
+                body = bytes([kind]) + rng.randbytes(rng.choice((5, 5, 13, rng.randrange(40))))
+                if kind & 0xF0 == 0x20 and rng.random() < 0.7:  # where it is understood
+                    newest = link.incoming[False].expected + rng.randrange(-5, 20)
+                    body = body[:2] + d.u16(newest % 65536) + body[4:]
+                seed_of_frame = link.seed or b"" if kind & 0xF0 in (0x20, 0x30) else b""
+                simulation.device.receive(d.to_line(body, seed_of_frame), simulation.now)
+                for _ in range(rng.randrange(4)):
+                    simulation.step()
+            simulation.restart_gateway()
+            count = len(simulation.logged("status"))
+            simulation.run(simulation.now + 600_000, lambda: len(simulation.logged("status")) > count)
+
 
 if __name__ == "__main__":
     unittest.main()
