@@ -79,6 +79,9 @@ const PANICS_WITHOUT_READER: &[&str] = &["print!", "println!", "eprint!", "eprin
 /// Modules that firmware uses as well.
 const WITHOUT_STD: &[&str] = &["limits.rs", "link", "time.rs", "wire"];
 
+/// The part of them that is only there with a heap.
+const WITH_HEAP: &str = "link/elastic.rs";
+
 /// Queues that grow until memory ends.
 const UNBOUNDED: &[&str] = &["unbounded_channel", "UnboundedSender", "UnboundedReceiver", "mpsc::channel()"];
 
@@ -136,7 +139,7 @@ fn firmware_modules_need_no_operating_system() {
     report(
         sources()
             .iter()
-            .filter(|source| source.is_in(WITHOUT_STD))
+            .filter(|source| source.is_in(WITHOUT_STD) && !source.is_in(&[WITH_HEAP]))
             .flat_map(|source| source.mentions(&["std::", "alloc::", "extern crate"])),
     );
 }
@@ -211,7 +214,7 @@ fn every_arrow_is_in_use() {
 fn every_module_with_a_rule_is_there() {
     let sources = sources();
     let is_there = |place: &str| sources.iter().any(|source| source.is_in(&[place]));
-    let listed = [PURE, WITHOUT_STD, &[RANDOM_SOURCE]].concat();
+    let listed = [PURE, WITHOUT_STD, &[RANDOM_SOURCE, WITH_HEAP]].concat();
     let arrows = ARROWS.iter().map(|(name, _)| *name);
     let missing = arrows.filter(|name| !sources.iter().any(|source| source.module() == **name));
     report(

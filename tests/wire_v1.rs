@@ -4,7 +4,8 @@
 
 use fieldgate::limits::LINK_MTU_BYTES_MAX;
 use fieldgate::link::device::{Device, Event as DeviceEvent, Received};
-use fieldgate::link::memory::{DeviceMemory, GatewayMemory};
+use fieldgate::link::elastic::GatewayMemory;
+use fieldgate::link::memory::DeviceMemory;
 use fieldgate::link::{Config, Event, Link};
 use fieldgate::time::{Duration, Instant};
 use fieldgate::wire::frame::{Arrived, Frame, Hello, SessionSeed, Stream};

@@ -1,7 +1,8 @@
 //! The link of the crate as an end.
 
 use fieldgate::limits::{LINK_MESSAGE_BYTES_MAX, LINK_MTU_BYTES_MAX};
-use fieldgate::link::memory::{DeviceMemory, Fixed, GatewayMemory, Memory};
+use fieldgate::link::elastic::GatewayMemory;
+use fieldgate::link::memory::{DeviceMemory, Fixed, Memory};
 use fieldgate::link::{Config, Event, Link, Role};
 use fieldgate::time::Instant;
 use fieldgate::wire::cobs::Deframer;

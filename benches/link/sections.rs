@@ -29,7 +29,15 @@ pub fn goodput(options: Options, title: &str, both: bool, has_turnaround: bool) 
     println!("\n{title}");
     println!("{:>42}{}", "", LOSSES.map(|loss| format!("{:<28}", format!("  {loss} % of frames lost"))).concat());
     let columns = format!("{:>8} {:>8} {:>9}", "of line", "ceiling", "baseline");
-    println!("{:>9} {:>6} {:>9} {:>8} {:>6}{}", "baud", "MTU", "message", "ceiling", "", [columns.as_str(); 3].join("  "));
+    println!(
+        "{:>9} {:>6} {:>9} {:>8} {:>6}{}",
+        "baud",
+        "MTU",
+        "message",
+        "ceiling",
+        "",
+        [columns.as_str(); 3].join("  ")
+    );
     for baud in BAUDS.into_iter().filter(|baud| !options.quick || *baud == 115_200) {
         for mtu in MTUS.into_iter().filter(|mtu| !options.quick || *mtu == 256) {
             for bytes in SIZES {
@@ -37,7 +45,12 @@ pub fn goodput(options: Options, title: &str, both: bool, has_turnaround: bool) 
                 let cells = LOSSES.map(|loss_percent| {
                     cell(measure::goodput(Line { baud, loss_percent, has_turnaround }, load, SEED))
                 });
-                println!("{baud:>9} {mtu:>6} {bytes:>9} {:>7.1}% {:>6}{}", 100.0 * load.ceiling(), "", cells.join("  "));
+                println!(
+                    "{baud:>9} {mtu:>6} {bytes:>9} {:>7.1}% {:>6}{}",
+                    100.0 * load.ceiling(),
+                    "",
+                    cells.join("  ")
+                );
             }
         }
     }
@@ -52,7 +65,10 @@ fn cell(goodput: Goodput) -> String {
 /// A message of 20 octets and its answer.
 pub fn trip(options: Options) {
     println!("\nround trip of 20 octets answered by 20, in ms");
-    println!("{:>9} {:>6} {:>6} {:>18} {:>9} {:>9} {:>9}", "baud", "MTU", "loss", "turnaround", "median", "p99", "baseline");
+    println!(
+        "{:>9} {:>6} {:>6} {:>18} {:>9} {:>9} {:>9}",
+        "baud", "MTU", "loss", "turnaround", "median", "p99", "baseline"
+    );
     let count = if options.quick { 300 } else { 2_000 };
     for baud in BAUDS.into_iter().filter(|baud| !options.quick || *baud == 115_200) {
         for mtu in MTUS.into_iter().filter(|mtu| !options.quick || *mtu == 256) {
@@ -62,7 +78,9 @@ pub fn trip(options: Options) {
                 let theirs = measure::round_trips_of_baseline(line, mtu, count, SEED);
                 let [median, p99, theirs] = [percentile(&ours, 50), percentile(&ours, 99), percentile(&theirs, 50)];
                 let turnaround = if has_turnaround { "16 ms" } else { "none" };
-                println!("{baud:>9} {mtu:>6} {loss_percent:>5}% {turnaround:>18} {median:>9.2} {p99:>9.2} {theirs:>9.2}");
+                println!(
+                    "{baud:>9} {mtu:>6} {loss_percent:>5}% {turnaround:>18} {median:>9.2} {p99:>9.2} {theirs:>9.2}"
+                );
             }
         }
     }
@@ -82,7 +100,12 @@ pub fn aims(options: Options, table: &mut Table) {
     least(table, "10 % of frames lost, of the line", "%", ten, baseline[2], 65.0);
     let trips = |measure: fn(Line, usize, u64, u64) -> Vec<f64>| percentile(&measure(line(0), 256, 200, SEED), 100);
     let (ours, theirs) = (trips(measure::round_trips), trips(measure::round_trips_of_baseline));
-    table.row(Row::new("round trip of 20 octets, the longest", "ms", ours).peer(Some(theirs)).goal(Goal::Most(6.0)).bound(6.0));
+    table.row(
+        Row::new("round trip of 20 octets, the longest", "ms", ours)
+            .peer(Some(theirs))
+            .goal(Goal::Most(6.0))
+            .bound(6.0),
+    );
 }
 
 fn least(table: &mut Table, metric: &str, unit: &'static str, ours: f64, peer: Option<f64>, least: f64) {

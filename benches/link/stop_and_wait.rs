@@ -128,7 +128,8 @@ impl End for StopAndWait {
         self.sent += 1;
         let payload = &self.message[self.arrived..][..self.piece_bytes()];
         let (number, offset) = (self.number, 0x0101);
-        Frame::Data { stream: Stream::Ordered, number, offset, arrived: None, limit: None, payload }.emit(self.role, seed, out)
+        Frame::Data { stream: Stream::Ordered, number, offset, arrived: None, limit: None, payload }
+            .emit(self.role, seed, out)
     }
 
     fn receive(&mut self, mut octets: &[u8], _: Instant) {

@@ -44,7 +44,8 @@ impl<G: End, D: End> World<G, D> {
     /// Two ends that have nothing to say yet, once both are open.
     pub fn new(gateway: G, device: D, line: Line, seed: u64) -> Self {
         let is_traced = std::env::var_os("LINK_TRACE").is_some();
-        let (down, up) = (Direction::new(line, false, 2 * seed), Direction::new(line, line.has_turnaround, 2 * seed + 1));
+        let (down, up) =
+            (Direction::new(line, false, 2 * seed), Direction::new(line, line.has_turnaround, 2 * seed + 1));
         let mut world = Self { gateway, device, down, up, now: 0, is_traced };
         world.run_until(|world| world.gateway.is_open() && world.device.is_open());
         world

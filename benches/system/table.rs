@@ -110,7 +110,13 @@ impl Table {
             row.verdict()
         );
         if let Some(bound) = row.bound.filter(|bound| row.is_met(*bound) == Some(false)) {
-            self.broken.push(format!("{}: {} {}, not {}", row.metric, figure_of(row.ours), row.unit, goals_of(&[bound])));
+            self.broken.push(format!(
+                "{}: {} {}, not {}",
+                row.metric,
+                figure_of(row.ours),
+                row.unit,
+                goals_of(&[bound])
+            ));
         }
     }
 

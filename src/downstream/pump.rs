@@ -16,7 +16,7 @@ use crate::limits::{
     DELIVERY_PER_DEVICE_MAX, LINK_CLAIM_MS, LINK_MESSAGE_BYTES_MAX, LINK_REOPEN_MS_MAX, LINK_REOPEN_MS_MIN,
     LINK_WINDOW_BYTES_MAX,
 };
-use crate::link::memory::GatewayMemory;
+use crate::link::elastic::GatewayMemory;
 use crate::link::{self, Config, Link, Role};
 use crate::random::{self, SystemRandom};
 use crate::time::{Duration, Instant};

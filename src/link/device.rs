@@ -238,7 +238,8 @@ mod tests {
     use super::*;
     use crate::limits::{DEVICE_SEEN_COUNT, LINK_MTU_BYTES_MAX};
     use crate::link::Role;
-    use crate::link::memory::{DeviceMemory, GatewayMemory};
+    use crate::link::elastic::GatewayMemory;
+    use crate::link::memory::DeviceMemory;
     use crate::wire::message::Age;
     use std::vec::Vec;
 

@@ -1,9 +1,8 @@
-//! The buffers of a link: of a size fixed at build time in firmware, taken as needed in the gateway.
+//! The buffers of a link: of a size fixed at build time, or taken as needed where there is a heap
+//! ([`elastic`](super::elastic)).
 //!
 //! A gateway has many links, most of them idle; a device has one, and no heap.
 
-#[cfg(feature = "std")]
-use crate::limits::{GATEWAY_LINK_MTU_BYTES, GATEWAY_LINK_RX_BYTES, GATEWAY_LINK_TX_BYTES, GATEWAY_LINK_URGENT_BYTES};
 use crate::wire::cobs::Deframer;
 
 /// Octets that a link may write to.
@@ -95,34 +94,6 @@ impl<const N: usize> Storage for Fixed<N> {
     }
 }
 
-/// At most `N` octets of the heap, none while none are needed.
-#[cfg(feature = "std")]
-#[derive(Clone, Debug, Default)]
-pub struct Elastic<const N: usize>(std::vec::Vec<u8>);
-
-#[cfg(feature = "std")]
-impl<const N: usize> Storage for Elastic<N> {
-    const BYTES_MAX: usize = N;
-
-    fn reserve(&mut self, bytes: usize) {
-        if bytes > self.0.len() {
-            self.0.resize(bytes.min(N), 0);
-        }
-    }
-
-    fn release(&mut self) {
-        self.0 = std::vec::Vec::new();
-    }
-
-    fn octets(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn octets_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-}
-
 /// The buffers of a device, all of a fixed size.
 ///
 /// Layout: `MTU` octets for a frame, `WINDOW` and `URGENT` for what arrives, `TX` for what it sends.
@@ -137,18 +108,4 @@ impl<const MTU: usize, const WINDOW: usize, const URGENT: usize, const TX: usize
     type Receive = Fixed<WINDOW>;
     type ReceiveUrgent = Fixed<URGENT>;
     type Frame = Deframer<MTU>;
-}
-
-/// The buffers of a gateway's end: large messages take memory only while they are on their way.
-#[cfg(feature = "std")]
-#[derive(Clone, Copy, Debug)]
-pub struct GatewayMemory;
-
-#[cfg(feature = "std")]
-impl Memory for GatewayMemory {
-    type Send = Elastic<GATEWAY_LINK_TX_BYTES>;
-    type SendUrgent = Elastic<GATEWAY_LINK_URGENT_BYTES>;
-    type Receive = Fixed<GATEWAY_LINK_RX_BYTES>;
-    type ReceiveUrgent = Fixed<0>;
-    type Frame = Deframer<GATEWAY_LINK_MTU_BYTES>;
 }

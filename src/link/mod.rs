@@ -14,6 +14,8 @@
 //! A message that is not released stays, and its octets are no credit of the peer: who is slow is not overrun.
 
 pub mod device;
+#[cfg(feature = "std")]
+pub mod elastic;
 mod flight;
 mod handshake;
 mod inbox;

@@ -468,7 +468,7 @@ fn what_can_never_be_a_message_is_noticed_once_the_one_before_it_is_released() {
 fn a_link_is_as_large_as_stated() {
     let state = size_of::<SmallLink>() - 64 - 42 - 64;
     assert!(state < 576, "{state} octets of state");
-    let idle = size_of::<Link<crate::link::memory::GatewayMemory>>();
+    let idle = size_of::<Link<crate::link::elastic::GatewayMemory>>();
     assert!(idle < 1024, "{idle} octets of an idle link of the gateway");
 }
 

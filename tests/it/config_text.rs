@@ -102,7 +102,7 @@ fn all_errors_come_at_once_each_with_its_line() {
         "12: device[0].channels[3]: this is text; write a whole number",
         "13: device[0].colour: unknown key; remove it, known here: id, link, channels, mtu, push_service, isolated, \
          application_server_key, pending_acks, \
-         flood_per_minute, undeliverable",
+         flood_per_minute, undeliverable, hold_for_sleep, urgent_channels",
     ];
     assert_eq!(lines(&errors), expected);
 }

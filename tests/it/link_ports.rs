@@ -196,16 +196,7 @@ async fn device_outcome(options: Options) -> Result<u64, String> {
 }
 
 fn options(place: &str) -> Options {
-    Options {
-        place: place.parse().expect("a place"),
-        id: device_id(),
-        state: None,
-        subscribe: Vec::new(),
-        mtu: 256,
-        loss_percent: 0,
-        seed: 1,
-        count: None,
-    }
+    Options { seed: 1, ..Options::new(place.parse().expect("a place"), device_id()) }
 }
 
 fn device_id() -> DeviceId {

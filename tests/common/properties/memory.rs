@@ -1,7 +1,8 @@
 //! The buffers of the links that are tried: small, and different from one another, so that each bound is met.
 
 use fieldgate::limits::LINK_MTU_BYTES_MAX;
-use fieldgate::link::memory::{Elastic, Fixed, Memory};
+use fieldgate::link::elastic::Elastic;
+use fieldgate::link::memory::{Fixed, Memory};
 use fieldgate::wire::cobs::Deframer;
 
 /// Octets of messages on their way to the peer.

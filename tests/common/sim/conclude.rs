@@ -13,7 +13,7 @@ use super::super::plan::{Climate, Plan};
 use super::Check;
 
 /// Octets that a push adds on the link.
-const PUSH_OVERHEAD_BYTES: usize = 14;
+const PUSH_OVERHEAD_BYTES: usize = 19;
 
 impl Check {
     /// Looks at everything once more, after all was well for long.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use fieldgate::limits::{DELIVERY_PER_DEVICE_MAX, LINK_MESSAGE_BYTES_MAX, LINK_QUEUE_COUNT};
-use fieldgate::link::memory::GatewayMemory;
+use fieldgate::link::elastic::GatewayMemory;
 use fieldgate::link::{Config, Event, Link};
 use fieldgate::time::Instant;
 use fieldgate::wire::{DeviceId, MessageId, Role, ToDevice, ToGateway};
