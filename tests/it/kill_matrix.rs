@@ -145,9 +145,7 @@ impl Cell {
     /// How many messages may come twice: those that its application had and the gateway could not know of.
     fn may_double(&self) -> RangeInclusive<usize> {
         match (self.victim, self.blow, self.moment) {
-            (Victim::ForgetfulDevice, Blow::Kill, Moment::BeforeDeviceAck) => {
-                DELIVERY_PER_DEVICE_MAX..=DELIVERY_PER_DEVICE_MAX
-            }
+            (Victim::ForgetfulDevice, Blow::Kill, Moment::BeforeDeviceAck) => 1..=DELIVERY_PER_DEVICE_MAX,
             (Victim::ForgetfulDevice, Blow::Kill | Blow::Terminate, _) => 0..=DELIVERY_PER_DEVICE_MAX,
             _ => 0..=0,
         }

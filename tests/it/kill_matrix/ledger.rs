@@ -99,6 +99,13 @@ impl Ledger {
         self.posts().accepted.keys().all(|text| received.contains(text))
     }
 
+    /// Whether the application has a message that nothing acknowledged yet.
+    pub fn is_any_received(&self, site: &Site) -> bool {
+        let received = site.received_in(&self.application);
+        let posts = self.posts();
+        posts.accepted.iter().any(|(text, message)| message.is_some() && received.contains(text))
+    }
+
     /// How many accepted messages the service still holds. One that is gone must be at its application.
     pub fn held(&self, site: &Site) -> usize {
         let open: Vec<(String, PushMessageUri)> = {
