@@ -1,6 +1,6 @@
 //! The handshake: who is at the other end, and which session is this.
 //!
-//! It knows HELLO frames and boot ids; messages and windows are the business of `arq`. The rules and the state diagram
+//! It knows HELLO frames and boot ids; messages and windows are the business of [`Link`](super::Link). The rules and the state diagram
 //! are in the module doc of `wire`.
 
 use crate::limits::HELLO_MS;

@@ -132,6 +132,29 @@ struct Owed {
     urgent_limit: bool,
 }
 
+/// Whether a peer is asked how much room it has, because nothing but that is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    /// It is not.
+    None,
+    /// It will be.
+    At(Instant),
+    /// As soon as the line is free.
+    Due,
+}
+
+impl Question {
+    fn deadline(self) -> Option<Instant> {
+        if let Self::At(at) = self { Some(at) } else { None }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline().is_some_and(|at| at <= now) {
+            *self = Self::Due;
+        }
+    }
+}
+
 /// One end of a link.
 ///
 /// Layout: the buffers of `M`, and less than 576 octets of state.
@@ -147,8 +170,10 @@ pub struct Link<M: Memory> {
     inbox: Inbox<M::Receive>,
     urgent_inbox: Inbox<M::ReceiveUrgent>,
     owed: Owed,
-    /// When credit is asked for, while nothing but it is missing.
-    starved_until: Option<Instant>,
+    /// Whether room in the ordered stream is asked for.
+    question: Question,
+    /// The same of the urgent stream.
+    urgent_question: Question,
     is_asleep: bool,
     counts: FrameCounts,
 }
@@ -174,7 +199,8 @@ impl<M: Memory> Link<M> {
             inbox: Inbox::new(),
             urgent_inbox: Inbox::new(),
             owed: Owed::default(),
-            starved_until: None,
+            question: Question::None,
+            urgent_question: Question::None,
             is_asleep: false,
             counts: FrameCounts::default(),
         }
@@ -298,12 +324,18 @@ impl<M: Memory> Link<M> {
         if self.is_broken() {
             return Some(Instant::ZERO);
         }
-        if self.is_asleep { None } else { self.handshake.ask_at().or(self.flight.deadline()).or(self.starved_until) }
+        if self.is_asleep {
+            return None;
+        }
+        let questions = [self.question.deadline(), self.urgent_question.deadline()];
+        self.handshake.ask_at().into_iter().chain(self.flight.deadline()).chain(questions.into_iter().flatten()).min()
     }
 
     /// Lets timers run out. Early and repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Event> {
         self.handshake.handle_timeout(now);
+        self.question.handle_timeout(now);
+        self.urgent_question.handle_timeout(now);
         if self.is_broken() {
             self.leave(now);
             return Some(Event::Broken);
@@ -442,7 +474,7 @@ impl<M: Memory> Link<M> {
         self.inbox.reset();
         self.urgent_inbox.reset();
         (self.owed.limit, self.owed.urgent_limit) = (false, false);
-        self.starved_until = None;
+        (self.question, self.urgent_question) = (Question::None, Question::None);
         self.is_asleep = false;
     }
 
@@ -517,24 +549,34 @@ impl<M: Memory> Link<M> {
             if let Some((offset, bytes)) = new.filter(|_| self.flight.has_room()) {
                 return Some((Piece { stream, offset, bytes }, true));
             }
+            if let Some(question) = self.ask_for_credit(stream, now) {
+                return Some((question, true));
+            }
         }
-        self.ask_for_credit(now).map(|piece| (piece, true))
+        None
     }
 
     /// A frame without payload, when nothing but credit has been missing for long.
-    fn ask_for_credit(&mut self, now: Instant) -> Option<Piece> {
-        let starved = self.urgent_outbox.starved_at().map(|offset| (Stream::Urgent, offset));
-        let starved = starved.or_else(|| Some((Stream::Ordered, self.outbox.starved_at()?)));
-        let Some((stream, offset)) = starved.filter(|_| self.flight.is_empty()) else {
-            self.starved_until = None;
+    fn ask_for_credit(&mut self, stream: Stream, now: Instant) -> Option<Piece> {
+        let (base, starved_at, question) = match stream {
+            Stream::Ordered => (self.outbox.base(), self.outbox.starved_at(), &mut self.question),
+            Stream::Urgent => (self.urgent_outbox.base(), self.urgent_outbox.starved_at(), &mut self.urgent_question),
+        };
+        let may_ask = self.flight.has_room() && self.flight.oldest_offset(stream, base).is_none();
+        let Some(offset) = starved_at.filter(|_| may_ask) else {
+            *question = Question::None;
             return None;
         };
-        let until = *self.starved_until.get_or_insert(now + Duration::from_millis(LINK_CREDIT_MS));
-        if until > now {
-            return None;
+        question.handle_timeout(now);
+        match *question {
+            Question::None => *question = Question::At(now + Duration::from_millis(LINK_CREDIT_MS)),
+            Question::At(_) => {}
+            Question::Due => {
+                *question = Question::None;
+                return Some(Piece { stream, offset, bytes: 0 });
+            }
         }
-        self.starved_until = None;
-        Some(Piece { stream, offset, bytes: 0 })
+        None
     }
 
     /// The ack rides on the frame if there is room for it; otherwise it goes first.

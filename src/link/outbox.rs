@@ -7,6 +7,8 @@
 //!                 ^ head (offset base)             ^ head + sent      ^ tail
 //! ```
 
+use crate::limits::LINK_WINDOW_BYTES_MAX;
+
 use super::Full;
 use super::memory::Storage;
 use super::varint;
@@ -28,10 +30,12 @@ impl<S: Storage> Outbox<S> {
         Self { storage: S::default(), head: 0, tail: 0, sent: 0, base: 0, limit: 0 }
     }
 
-    /// Drops everything and begins a stream to a peer with a window of so many octets.
+    /// Drops everything and begins a stream to a peer with a window of so many octets, a larger one than there can be
+    /// counting as that.
     pub fn reset(&mut self, window: u16) {
         self.storage.release();
-        (self.head, self.tail, self.sent, self.base, self.limit) = (0, 0, 0, 0, window);
+        let limit = window.min(LINK_WINDOW_BYTES_MAX as u16);
+        (self.head, self.tail, self.sent, self.base, self.limit) = (0, 0, 0, 0, limit);
     }
 
     /// Octets of the largest message that fits now.

@@ -288,6 +288,37 @@ fn c_33_an_urgent_message_overtakes_one_that_is_on_its_way() {
     assert!(pair.sides[0].send_urgent(&[2; 599], 600).is_err());
 }
 
+/// The ack with the room of the urgent stream is lost while the other stream never rests: the room is asked for all the same.
+#[test]
+fn c_33_urgent_messages_do_not_wait_for_the_others_when_their_credit_was_lost() {
+    let mut pair = Pair::new(1, (256, 256), Line { baud: 115_200, is_short: true, ..Line::GOOD });
+    pair.open();
+    pair.sides[0].set_urgent_window(600);
+    pair.is_slow = true;
+    pair.sides[0].send_urgent(&[1; 598], 600).expect("room");
+    pair.run_until(|pair| pair.sides[0].is_idle() && pair.sides[1].message().is_some());
+    pair.is_slow = false;
+    pair.hear(1);
+    pair.sides[1].poll_transmit(pair.now, &mut [0; LINK_MTU_BYTES_MAX]).expect("it tells how much room there is");
+    pair.sides[0].send_urgent(&[2; 20], 600).expect("room");
+    let start = pair.now;
+    while pair.received[1].last() != Some(&vec![2; 20]) {
+        while pair.sides[0].send(&[3; 97]).is_ok() {}
+        pair.step();
+        assert!(pair.now.since(start) < Duration::from_millis(LINK_CREDIT_MS + 200), "{:?}", pair.now);
+    }
+}
+
+/// A window that offsets cannot tell from none counts as the largest that they can.
+#[test]
+fn a_window_of_more_than_half_of_all_offsets_is_no_end_of_credit() {
+    let mut pair = Pair::new(1, (256, 256), Line::GOOD);
+    pair.open();
+    pair.sides[0].set_urgent_window(u16::MAX);
+    pair.sides[0].send_urgent(&[1; 20], u16::MAX).expect("room");
+    pair.run_until(|pair| pair.received[1].len() == 1);
+}
+
 /// An application that takes nothing is sent what its window holds and no octet more; then everything comes.
 #[test]
 fn a_slow_application_is_never_overrun_and_loses_nothing() {

@@ -59,9 +59,9 @@ pub enum StatusDue {
     /// It is not.
     #[default]
     No,
-    /// Once it has been handed everything that waits.
+    /// Once nothing waits for it.
     Drained,
-    /// It asked, or attached.
+    /// It asked, attached or woke.
     Now,
 }
 

@@ -230,7 +230,7 @@ impl Gateway {
             }
             Input::Misdirected { connection } => self.misdirected(connection),
             // Taken note of.
-            Input::RequestsMax { .. } | Input::GoingAway { .. } | Input::Pong { .. } | Input::DeviceAwake { .. } => {}
+            Input::RequestsMax { .. } | Input::GoingAway { .. } | Input::Pong { .. } => {}
             Input::MonitorEnded { connection, monitor, next } => self.monitor_ended(connection, monitor, next),
             Input::FetchEnded { connection, subscription, read, next } => {
                 self.fetch_ended(connection, subscription, &read, next);
@@ -255,7 +255,7 @@ impl Gateway {
                 self.device_up(&device, session, Terms { message_bytes_max, in_flight_max });
             }
             Input::DeviceAsleep { device, seconds } => self.device_asleep(&device, seconds),
-            Input::StatusAsked { device } => self.status_asked(&device),
+            Input::StatusAsked { device } | Input::DeviceAwake { device } => self.status_asked(&device),
             Input::DeviceDown { device, session } => self.device_gone(&device, session, Presence::Absent),
             Input::DeviceSilent { device, session } => self.device_gone(&device, session, Presence::Silent),
             Input::DeviceAck { device, message } => self.device_ack(&device, message),

@@ -37,7 +37,7 @@ impl Gateway {
         let Some(device) = self.devices.get_mut(index) else { return };
         let Presence::Asleep { session, terms, .. } = device.presence else { return };
         device.presence = Presence::Ready { session, terms };
-        device.status_due = StatusDue::Drained;
+        device.status_due = StatusDue::Now;
         let hold = Duration::from_millis(HOLD_MS);
         for (_, slot) in self.delivery.iter_mut().filter(|(_, slot)| slot.device() == Some(index)) {
             slot.deadline = (now + hold).min(slot.expires_at.unwrap_or(now + hold));
@@ -47,7 +47,7 @@ impl Gateway {
         }
     }
 
-    /// A device asks how the gateway is.
+    /// A device asks how the gateway is, or said that it hears again.
     pub(super) fn status_asked(&mut self, id: &DeviceId) {
         if let Some(device) = self.devices.find(id).and_then(|index| self.devices.get_mut(index)) {
             device.status_due = StatusDue::Now;
@@ -85,14 +85,14 @@ impl Gateway {
     pub(super) fn status_output(&mut self) -> Option<Output> {
         let is_due = |gateway: &Self, index| match gateway.devices.get(index).map(|device| device.status_due) {
             Some(StatusDue::Now) => true,
-            Some(StatusDue::Drained) => gateway.waiting_for(index) == 0 && !gateway.is_asked_for(index),
+            Some(StatusDue::Drained) => gateway.waiting_for(index) == 0,
             Some(StatusDue::No) | None => false,
         };
         let ready = self.devices.iter().filter(|(_, device)| device.ready().is_some());
         let index = ready.map(|(index, _)| index).find(|index| is_due(self, *index))?;
         let (uplink, waiting) = (self.uplink_of_devices(), self.waiting_for(index));
         let device = self.devices.get_mut(index)?;
-        device.status_due = StatusDue::No;
+        device.status_due = if waiting == 0 { StatusDue::No } else { StatusDue::Drained };
         let (session, _) = device.ready()?;
         Some(Output::Reply { device: device.id.clone(), session, reply: Reply::Status { uplink, waiting } })
     }
@@ -117,10 +117,12 @@ impl Gateway {
         });
     }
 
-    /// Messages of a device that are here and not answered, and those known to wait at the service.
+    /// Messages of a device that are here and not answered, and those known to wait at the service; one more while the
+    /// service is asked what it has.
     fn waiting_for(&self, index: DeviceIndex) -> usize {
         let entries = self.subscriptions.iter().filter(|entry| entry.device == Some(index));
-        self.delivery.held_by(index) + entries.map(|entry| entry.fetch.missed.len()).sum::<usize>()
+        let missed: usize = entries.map(|entry| entry.fetch.missed.len()).sum();
+        self.delivery.held_by(index) + missed + usize::from(self.is_asked_for(index))
     }
 
     /// Whether what waits for a device at the service is being asked for, or about to be and possible.

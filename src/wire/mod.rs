@@ -27,7 +27,8 @@
 //! The encoding is COBS, consistent overhead byte stuffing. To encode, put one zero behind the frame and cut the whole
 //! into blocks: a block ends behind a zero, or behind 254 octets without one. A block of `n` octets and a zero becomes
 //! the octet `n + 1` and the `n` octets; a block of 254 octets without a zero becomes `ff` and the 254 octets. A final
-//! `01` that directly follows a block of 254 may be left out; both forms must be understood.
+//! `01` that directly follows a block of 254 may be left out, and must be where the frame would else be larger than the MTU;
+//! both forms must be understood.
 //!
 //! ```text
 //! frame   11 22 00 33         encoded, delimited   03 11 22 02 33 00
@@ -68,16 +69,19 @@
 //! | ANSWER 01 | PROBE | this is the answer |
 //!
 //! - `version`: 1. In every version HELLO starts with kind and version and ends with its CRC; what is between may differ.
-//! - `boot id`: of the sender, new at each start and never 0. Random, or a counter kept over power loss.
+//! - `boot id`: of the sender, new at each start and never 0 (such a HELLO is dropped). Random, or a counter kept over power
+//!   loss.
 //! - `echo`: the boot id in the last HELLO that the sender took from its peer, or 0.
 //! - `mtu`, `window`: octets of the largest frame, and of the ordered stream, that the sender has room for; at least 20 and
-//!   34, else the HELLO is dropped. An MTU above 1024 counts as 1024. Each side sends frames no larger than the *peer's* MTU.
+//!   34, else the HELLO is dropped. An MTU above 1024 counts as 1024, a window above 32767 as that. Each side sends frames no
+//!   larger than the *peer's* MTU.
 //! - `number`: of this DATA frame; 0 for the first in a session, then one more each, modulo 256. A number is never used
 //!   again for the same octets: what is sent again is a new frame.
 //! - `offset`: the place of the first octet of the payload in its stream, modulo 65536.
 //! - `newest`, `before`: the number of the newest DATA frame that arrived, and which of the 16 before it did: bit 0 (the
 //!   lowest) stands for `newest - 1`, bit 15 for `newest - 16`.
-//! - `limit`: the offset from which on the sender of this frame has no room in the stream.
+//! - `limit`: the offset from which on the sender of this frame has no room in the stream. An ACK has that of the urgent stream
+//!   when DATA of it arrived, or its limit rose, since it was told last; else that of the ordered one.
 //! - `token`, `padding`: chosen by whoever probes.
 //!
 //! The CRC is CRC-32C (Castagnoli, "CRC-32/ISCSI"): polynomial `1edc6f41`, initial value `ffffffff`, input and output
@@ -90,13 +94,13 @@
 //! ACK 30 01 00 00 20 01, CRC-32C of seed and these is 6ad392b6     frame 30 01 00 00 20 01 b6 92 d3 6a
 //! ```
 //!
-//! These frames are dropped: of an unknown kind, too short for their fields or (HELLO, ACK) of another length, of a wrong
-//! CRC, DATA and ACK outside a session, and those whose DEVICE flag is that of the receiver's own role. So an echo does no
+//! These frames are dropped: of an unknown kind, too short for their fields or (HELLO of version 1, ACK) of another length, of
+//! a wrong CRC, DATA and ACK outside a session, and those whose DEVICE flag is that of the receiver's own role. So an echo does no
 //! harm, and two gateways or two devices never open a session.
 //!
 //! **PROBE** asks whether anybody is there, how well frames of a length pass, and how long they take. It needs no session
-//! and changes nothing. Who takes one without ANSWER sends it back with ANSWER and the same token and padding; if another
-//! arrives before that left, only the last is answered. The gateway probes a device before a second link may take its place,
+//! and changes nothing. Who takes one without ANSWER sends it back with ANSWER and the same token and padding, as long as no
+//! other frame arrived before that could leave, and if it has room for the padding. The gateway probes a device before a second link may take its place,
 //! and `fieldgate link probe` finds a line's speed and quality.
 //!
 //! # 4. Opening a session
@@ -138,7 +142,7 @@
 //! messages overtake. Each has its own offsets and limit. A frame belongs to one of them.
 //!
 //! **Sending.** A side may have at most 16 numbers in flight: from the oldest that is neither known to have arrived nor
-//! taken for lost, to the newest. Of a stream it sends no octet at or behind the peer's limit. Whenever the line is free,
+//! taken for lost and sent again, to the newest. Of a stream it sends no octet at or behind the peer's limit. Whenever the line is free,
 //! the first of these that is due is sent: HELLO; the answer to a PROBE; ACK, if one is owed that no DATA carries; DATA of
 //! the urgent stream; DATA of the ordered stream; ACK. Within a stream, what is to be sent again goes before what is new.
 //! Hand a frame to the line when the one before has left: what waits in a queue carries old acks.
@@ -153,7 +157,8 @@
 //!
 //! **Receiving DATA.** If its payload reaches behind the limit that I gave, drop the frame. Otherwise take the octets that I
 //! do not have yet; those behind a gap are kept until it is filled. A side with little room may keep only some, or none
-//! that come early: then it drops the whole frame. Note the number of each frame that was not dropped, also if all its
+//! that come early: then it drops the whole frame. (Its ack and limit, whose CRC was right, may be taken all the same.) Note
+//! the number of each frame that was not dropped, also if all its
 //! octets were copies, and owe an ACK. A DATA frame without payload asks for the limit of its stream: the ACK has it.
 //!
 //! The octets without a gap before them are the next messages. A length above 4096, or one that never fits my window (it
@@ -163,9 +168,10 @@
 //! LIMIT is lost, tell it again: the peer may wait for it.
 //!
 //! An ACK that is owed rides on DATA if that is sent anyway and the fields fit, or goes alone. One answers everything
-//! before it.
+//! before it. `newest` and `before`, and `limit`, may be in any DATA, also when nothing is owed.
 //!
-//! **Receiving an ack** (`newest` and `before`, in ACK or DATA). If `newest` is not in flight and not older, ignore both.
+//! **Receiving an ack** (`newest` and `before`, in ACK or DATA). If `newest` is none of the numbers in flight, from the oldest
+//! to the newest, ignore both: it is old, or was never sent.
 //! Frames in flight that it names have arrived. Frames in flight that are older than `newest` and not named are lost: their
 //! octets are to be sent again, the lowest first, in new frames with new numbers, cut anew as they fit.
 //!
@@ -175,15 +181,18 @@
 //! arrive. When it runs out, its time is doubled and starts anew, the oldest frame in flight is taken for lost, and only one
 //! frame is sent until something arrives or it runs out again. Its time is at first the larger of 1000 ms and 4 ms for each
 //! octet of the peer's MTU. Then it follows round trips (RFC 6298): one frame at a time is measured, from its sending to the
-//! ack that names it; the time is the smoothed round trip and four times its variation, the latter at least 20 ms; a doubled
+//! ack that names it; the time is the smoothed round trip and four times its variation, these four together at least 20 ms; a
+//! doubled
 //! time stays until the next measurement. It is never less than 60 ms or what two frames of the MTU take, as far as the speed
 //! of the line is known, and never more than 8000 ms. A longer time is allowed: a fixed one of 1000 ms makes the simplest
 //! sender.
 //!
-//! **Credit.** When octets wait that the limit forbids and nothing is in flight, a DATA frame without payload, whose offset
-//! is the limit, is sent each 2000 ms until the limit rises. (The ACK that told it may have been lost.)
+//! **Credit.** When octets of a stream wait that the limit forbids and nothing of that stream is in flight, a DATA frame
+//! without payload, whose offset is the limit, is sent each 2000 ms until the limit rises. (The ACK that told it may have been
+//! lost.)
 //!
-//! **Silence.** When frames are in flight and none arrives for 30 s, the peer is silent: leave the session.
+//! **Silence.** When no ack names a frame of mine for 30 s, the peer is silent: leave the session. The time is counted from
+//! the last such ack or, if nothing was in flight then, from the first frame handed to the line since.
 //!
 //! # 6. Messages
 //!
@@ -216,11 +225,11 @@
 //!
 //! **Attach** is the first message of a device in each session; a second one is ignored. `largest` is the largest message
 //! that it takes, 32 to 4096 and at most its window less 2 (larger values count as these). `urgent` is the window of its
-//! urgent stream: its first limit; 0 if it wants none. `memory` is how many ids of messages it keeps (see Push). `traits` are
+//! urgent stream: its first limit; 0 if it wants none; more than 32767 counts as that. `memory` is how many ids of messages it keeps (see Push). `traits` are
 //! bits: 01, it keeps them over its own reset; other bits are sent as 0 and ignored.
 //!
-//! If it names the device that the gateway expects on this line, the answer is Status, and pushes and answers follow; none
-//! come before it. If it does not, or if another message comes first, the answer is Refused (channel 0, unknown device),
+//! If it names the device that the gateway expects on this line, the answer is Status (see Ask), and pushes and answers follow;
+//! none come before it. If it does not, or if another message comes first, the answer is Refused (channel 0, unknown device),
 //! and whatever else the device says in this session is acknowledged by frames but ignored. Only a person can help: a
 //! device may start anew each minute.
 //!
@@ -237,7 +246,8 @@
 //!   again, it is a new message.
 //! - At most half of `memory` pushes wait for their answer at once, at least 1 and at most 8. Those of a channel come in the
 //!   order in which the service accepted them, but what was refused or not answered comes later. Channels that the gateway
-//!   counts as urgent use the urgent stream: they overtake, between frames of a message that is on its way.
+//!   counts as urgent use the urgent stream, where the message fits its window less 2: they overtake, between frames of a
+//!   message that is on its way.
 //! - A push that is not answered within 10 s, or before it expires, may be given up, and is pushed again later. A late
 //!   Ack still counts, in a later session too: send it behind Attach. An Ack of an unknown id is ignored.
 //! - A message larger than the device's largest (a push adds up to 19 octets to its body) is not sent. It stays with
@@ -251,24 +261,25 @@
 //! secret. Hand them on confidentially or ignore them.
 //!
 //! **Rotate** asks for a new subscription in place of one, with new keys. The answer is **Subscribed** with them, or
-//! **Refused** (unknown channel). The old one is served for a minute more.
+//! **Refused** (unknown channel). The old one is served for a minute more. Asking again before the answer changes nothing.
 //!
 //! **Unsubscribe** ends it. The answer is **Unsubscribed** once the service agreed, at once for a channel that does not
 //! exist; pushes may come until then. Ask again in the next session if it did not come. Unsubscribed may come unasked.
 //!
-//! **Ask** is answered by **Status**: whether the gateway is connected, how many pushes wait for this device (255 stands for
-//! that and more), and the time: milliseconds since 1970 in UTC, 0 if the gateway does not know it. It was right when it was
-//! handed to the link.
+//! **Ask** is answered by **Status**: whether the gateway is connected, how many pushes wait for this device or for its answer,
+//! as far as the gateway knows, and one more while it asks the push service (255 stands for that and more), and the time:
+//! milliseconds since 1970 in UTC, 0 if the gateway does not know it. It was right when it was handed to the link. After a
+//! Status with another `waiting` than 0, in answer to Attach, Ask or Awake, one with 0 follows as soon as nothing waits.
 //!
 //! **Sleep** says that the device will not hear for about so many seconds (0: it does not know how long). Once the frame
 //! with it was acknowledged by the gateway's link, the device may switch off; the session stays. The gateway then sends
-//! nothing but acks, and no timer of the session runs there, until new octets of the device arrive. It keeps a few pushes for it; the rest
-//! stays with the service. A device that does not wake within twice the time and a minute more counts as absent.
-//! A device that slept and still has its session says **Awake**; one that lost it opens a new one. Both are given what waits, and
-//! then Status with `waiting` 0: nothing more waits now, the device may sleep again.
+//! nothing but acks, and no timer of the session runs there, until new octets of the device's stream arrive. It keeps a few
+//! pushes for it; the rest stays with the service. A device that does not wake within twice the time and a minute more counts
+//! as absent. A device that slept and still has its session says **Awake**, which is answered by Status as Ask is; one that
+//! lost it opens a new one. Both are given what waits; after Status with `waiting` 0 the device may sleep again.
 //!
 //! ```text
-//!   D Sleep 600      G ACK        ... nothing on the line ...       D Awake    G Push, Push    D Ack, Ack    G Status 0
+//!   D Sleep 600      G ACK        ... nothing on the line ...  D Awake  G Status 2  G Push, Push  D Ack, Ack  G Status 0
 //! ```
 //!
 //! # 7. A worked exchange
@@ -276,7 +287,7 @@
 //! The gateway has boot id 11223344, MTU 64, window 256. The device `d1` has boot id 55667788, MTU 20, window 512, takes 510
 //! octets, no urgent ones, and keeps 16 ids, not over its reset. `G` is sent by the gateway, `D` by the device, whose first
 //! HELLO is lost. The push has the id 0123456789abcdef, channel 1, age 3 s and the body `hello`. The `00` that begins each
-//! direction is not shown.
+//! direction is not shown, nor what follows: a Status with `waiting` 0.
 //!
 //! ```text
 //! D HELLO ASK           07 19 01 88 77 66 55 01 01 01 02 14 01 06 02 71 3e c6 bd 00     lost
@@ -302,7 +313,7 @@
 //! # 8. What a device needs
 //!
 //! Room for one frame of its MTU, its window, what it sends, 16 places for frames in flight (a device may have fewer) and
-//! the ids that it keeps. With an MTU of 32, a window of 64 and 4 ids, 256 octets suffice. The simplest device has one frame
+//! the ids that it keeps. With an MTU of 32, a window of 64 and 4 ids, about 330 octets suffice in C. The simplest device has one frame
 //! in flight, keeps nothing that comes early, and has a timer of 1000 ms; it works on every line, but waits more.
 //!
 //! | limit | value | constant in [`limits`](crate::limits) |
