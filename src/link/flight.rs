@@ -83,6 +83,7 @@ impl Flight {
     }
 
     /// Whether nothing is on its way.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
