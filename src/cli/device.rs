@@ -78,7 +78,7 @@ enum Action {
     Show {
         /// The id of the device
         id: String,
-        /// The channel; its first one if none is named
+        /// The channel; its lowest one if none is named
         #[arg(long, value_name = "N")]
         channel: Option<u16>,
         /// Print the PushSubscription as JSON, for Web Push libraries

@@ -535,11 +535,13 @@ impl Gateway {
         self.subscriptions.iter().any(|entry| entry.device_id == *device && entry.channel == channel)
     }
 
-    /// Where messages for a device's channel are posted, with the keys for them, once that is stored.
+    /// Where messages for a device's channel, the lowest if none is named, are posted, with the keys for them, once that is
+    /// stored.
     pub fn push_subscription(&self, device: &DeviceId, channel: Option<ChannelId>) -> Option<PushSubscription> {
-        let mut entries =
+        let entries =
             self.subscriptions.iter().filter(|entry| entry.device_id == *device && entry.role == Role::Current);
-        let entry = entries.find(|entry| channel.is_none_or(|channel| entry.channel == channel))?;
+        let wanted = entries.filter(|entry| channel.is_none_or(|channel| entry.channel == channel));
+        let entry = wanted.min_by_key(|entry| entry.channel.0)?;
         let granted = entry.active()?;
         let keys = &entry.keys;
         Some(PushSubscription { endpoint: granted.send.clone(), public: *keys.public(), auth: *keys.auth() })

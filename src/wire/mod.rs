@@ -233,8 +233,9 @@
 //! and whatever else the device says in this session is acknowledged by frames but ignored. Only a person can help: a
 //! device may start anew each minute.
 //!
-//! **Push** hands over a message of a channel. `body` is the plaintext. `age` is 0 if unknown, else one more than the
-//! seconds since the application server sent it, at the moment it was handed to the link.
+//! **Push** hands over a message of a channel. `body` is the plaintext. `age` is 0 if the push service does not say (many say
+//! it only of what waited), else one more than the seconds since the application server sent it, at the moment it was handed
+//! to the link.
 //!
 //! - A device answers with **Ack** once the message cannot be lost any more: it has reached its final recipient. (ACK
 //!   is a frame and says that frames arrived; Ack is a message and says this.) After it the message is not pushed

@@ -88,6 +88,19 @@ fn a_ua_41_a_rotation_loses_nothing() {
     assert!(told(&mut rig).is_empty() && subscribes(&mut rig).is_empty());
 }
 
+/// Where no channel is named, the lowest is meant, also when its subscription is the newest.
+#[test]
+fn the_lowest_channel_stays_the_lowest() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.feed(Input::Subscribe { device: id("a"), channel: ChannelId(2) });
+    grant(&mut rig, 2);
+    rig.persist(true);
+    rig.feed(Input::RotationAsked { device: id("a"), channel: Some(ChannelId(1)) });
+    grant(&mut rig, 9);
+    rig.persist(true);
+    assert_eq!(rig.gateway.push_subscription(&id("a"), None).expect("active").endpoint, granted(9).send);
+}
+
 /// A-UA-41, A-UA-49: cut at any moment, the channel has one subscription in the end, and the device the one in use.
 #[test]
 fn a_rotation_that_is_cut_ends_with_one_subscription() {
