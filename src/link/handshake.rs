@@ -1,7 +1,7 @@
 //! The handshake: who is at the other end, and which session is this.
 //!
 //! It knows HELLO frames and boot ids; messages and windows are the business of [`Link`](super::Link). The rules and the state diagram
-//! are in the module doc of `wire`.
+//! are in `boards/firmware/PROTOCOL.md`.
 
 use crate::limits::HELLO_MS;
 use crate::time::{Duration, Instant};

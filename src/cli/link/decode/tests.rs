@@ -4,7 +4,7 @@ use crate::time::Duration;
 use crate::wire::message::Age;
 use crate::wire::{ChannelId, MessageId, Refusal};
 
-const SPECIFICATION: &str = include_str!("../../../wire/mod.rs");
+const SPECIFICATION: &str = include_str!("../../../../boards/firmware/PROTOCOL.md");
 const GATEWAY: u32 = 0x1122_3344;
 const DEVICE: u32 = 0x5566_7788;
 
@@ -122,8 +122,8 @@ fn a_new_session_begins_its_streams_anew_and_an_echo_is_told_apart() {
 fn worked_exchange() -> Vec<u8> {
     let section = SPECIFICATION.split("# 7. A worked exchange").nth(1).and_then(|rest| rest.split("# 8.").next());
     let lines = section.expect("it is there").lines();
-    let frames = lines.filter(|line| line.starts_with("//! D ") || line.starts_with("//! G "));
-    frames.flat_map(|line| octets_of(&line[26..])).collect()
+    let frames = lines.filter(|line| line.starts_with("D ") || line.starts_with("G "));
+    frames.flat_map(|line| octets_of(&line[22..])).collect()
 }
 
 /// Two digits each, up to the delimiter: behind it are words.
