@@ -18,6 +18,7 @@ mod poster;
 mod process;
 mod proxy;
 mod sections;
+#[allow(dead_code, reason = "the bench of the link uses more of it")]
 mod table;
 mod usage;
 

@@ -12,9 +12,10 @@
 //! alone.
 
 mod pump;
+mod queue;
 mod session;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
@@ -22,12 +23,14 @@ use std::rc::Rc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::limits::{DEVICE_COUNT_MAX, DOWNSTREAM_EVENT_COUNT, LINK_MESSAGE_BYTES_MAX, LINK_QUEUE_COUNT};
+use crate::limits::{DEVICE_COUNT_MAX, DOWNSTREAM_EVENT_COUNT, LINK_MESSAGE_BYTES_MAX};
 use crate::transport::endpoint::LinkEndpoint;
 use crate::transport::listener::Listener;
+use crate::wire::frame::Stream;
 use crate::wire::{DeviceId, ToDevice, ToGateway};
 
-use pump::{Pump, Queued};
+use pump::{Pump, READ_BYTES};
+use queue::{Queue, Queued};
 
 /// One device and where its link lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,13 +144,14 @@ pub struct Downstream {
     session_count: Rc<Cell<u32>>,
     events: mpsc::Receiver<Event>,
     report: mpsc::Sender<Event>,
+    /// What a pump has just read.
+    input: Rc<RefCell<[u8; READ_BYTES]>>,
 }
 
 /// The near end of one pump, which stops when this is dropped.
 #[derive(Debug)]
 struct Link {
-    queue: mpsc::Sender<Queued>,
-    urgent: mpsc::Sender<Queued>,
+    queue: Rc<Queue>,
     session: Rc<Cell<Option<Open>>>,
     /// Sessions up to this number are not of this pump.
     sessions_before: u32,
@@ -165,7 +169,14 @@ impl Downstream {
     /// No links yet; `start` is the zero of the time that links see.
     pub fn new(start: tokio::time::Instant) -> Self {
         let (report, events) = mpsc::channel(DOWNSTREAM_EVENT_COUNT);
-        Self { start, links: BTreeMap::new(), session_count: Rc::default(), events, report }
+        Self {
+            start,
+            links: BTreeMap::new(),
+            session_count: Rc::default(),
+            events,
+            report,
+            input: Rc::new(RefCell::new([0; READ_BYTES])),
+        }
     }
 
     /// Starts the pump of a device; one that runs for this device is stopped. Needs a `LocalRuntime`.
@@ -185,23 +196,21 @@ impl Downstream {
         if self.links.len() >= DEVICE_COUNT_MAX {
             return Err(Full);
         }
-        let (queue, queued) = mpsc::channel(LINK_QUEUE_COUNT);
-        let (urgent, urgent_queued) = mpsc::channel(LINK_QUEUE_COUNT);
-        let session = Rc::default();
+        let (queue, session) = (Rc::<Queue>::default(), Rc::default());
         let sessions_before = self.session_count.get();
-        let pump = Pump {
+        let mut pump = Pump {
             device: device.clone(),
             mtu,
             listener,
-            queued,
-            urgent: urgent_queued,
+            queue: Rc::clone(&queue),
+            input: Rc::clone(&self.input),
             report: self.report.clone(),
             session: Rc::clone(&session),
             session_count: Rc::clone(&self.session_count),
             start: self.start,
         };
-        let task = tokio::task::spawn_local(pump.run());
-        self.links.insert(device, Link { queue, urgent, session, sessions_before, task });
+        let task = tokio::task::spawn_local(async move { pump.run().await });
+        self.links.insert(device, Link { queue, session, sessions_before, task });
         Ok(())
     }
 
@@ -234,13 +243,15 @@ impl Downstream {
         let Some(Open { message_bytes_max, .. }) = link.session.get().filter(|open| open.session == session) else {
             return Ok(());
         };
-        let queue = if is_urgent { &link.urgent } else { &link.queue };
-        let place = queue.try_reserve().map_err(|_| SendError::Full)?;
+        let stream = if is_urgent { Stream::Urgent } else { Stream::Ordered };
+        if !link.queue.has_room(stream) {
+            return Err(SendError::Full);
+        }
         let mut octets = [0; LINK_MESSAGE_BYTES_MAX];
         match message.emit(&mut octets) {
             Ok(bytes) if bytes <= message_bytes_max => {
-                place.send(Queued { session, octets: octets[..bytes].into(), until });
-                Ok(())
+                let queued = Queued { session, octets: octets[..bytes].into(), until };
+                link.queue.push(stream, queued).map_err(|queue::Full| SendError::Full)
             }
             Ok(_) | Err(_) => Err(SendError::TooLarge { message_bytes_max }),
         }

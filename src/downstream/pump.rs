@@ -2,14 +2,19 @@
 //! [`Link`].
 //!
 //! It holds no decisions about messages. Reading and writing wait together: a device that does not read is still heard.
-//! Messages are taken from the queue only while the link has room for the largest one.
+//! Messages are taken from the queue only while the link has room for the largest one, and octets from the line only when
+//! what they brought before is reported.
+//!
+//! A gateway has many of these, and most wait. So all that a pump does it does in one loop, which waits in one place.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
+use super::queue::{Queue, Queued};
 use super::session::{Heard, Session};
 use super::{DownReason, Event, Open};
 use crate::limits::{
@@ -20,32 +25,25 @@ use crate::link::elastic::GatewayMemory;
 use crate::link::{self, Config, Link, Role};
 use crate::random::{self, SystemRandom};
 use crate::time::{Duration, Instant};
-use crate::transport::listener::Listener;
-use crate::transport::stack::{LinkConnection, Outgoing, Ready, ready};
+use crate::transport::listener::{EstablishmentError, Listener};
+use crate::transport::stack::{LinkConnection, Outgoing, Ready, ready_in};
+use crate::wire::frame::Stream;
 use crate::wire::message::Profile;
 use crate::wire::{ChannelId, DeviceId, Refusal, ToDevice, ToGateway};
 
 type GatewayLink = Link<GatewayMemory>;
 
-/// Octets read at once.
-const READ_BYTES: usize = 256;
-
-/// A message and the session it is meant for.
-#[derive(Debug)]
-pub(super) struct Queued {
-    pub session: u32,
-    pub octets: Box<[u8]>,
-    /// When it is too late to begin with it.
-    pub until: Option<Instant>,
-}
+/// Octets read at once. What they and a full window of messages of two octets bring is the most that waits to be reported.
+pub(super) const READ_BYTES: usize = 256;
 
 /// The task of one device.
 pub(super) struct Pump {
     pub device: DeviceId,
     pub mtu: u16,
     pub listener: Listener,
-    pub queued: mpsc::Receiver<Queued>,
-    pub urgent: mpsc::Receiver<Queued>,
+    pub queue: Rc<Queue>,
+    /// What was read last, of all pumps: nobody waits between reading and feeding.
+    pub input: Rc<RefCell<[u8; READ_BYTES]>>,
     pub report: mpsc::Sender<Event>,
     pub session: Rc<Cell<Option<Open>>>,
     pub session_count: Rc<Cell<u32>>,
@@ -62,7 +60,7 @@ enum End {
 
 impl Pump {
     /// Runs until the task is aborted or nobody listens to its events.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         let mut retry = Retry::new();
         let mut replacement = None;
         loop {
@@ -77,7 +75,7 @@ impl Pump {
                     }
                 },
             };
-            let mut carrier = Carrier::new(&mut self, connection);
+            let mut carrier = Carrier::new(self, connection);
             let end = carrier.carry(&mut retry).await;
             let was_up = carrier.was_up;
             match end {
@@ -97,16 +95,16 @@ impl Pump {
 
     /// Reports why the link is not open, once for each change.
     async fn retrying(&self, retry: &mut Retry, reason: String) {
-        if retry.reason.as_ref() != Some(&reason) {
-            retry.reason = Some(reason.clone());
+        if let Some(reason) = retry.news(reason) {
             self.tell(Event::Retrying { device: self.device.clone(), reason }).await;
         }
     }
 
     /// Waits for room. That nobody listens any more is noticed where the queue ends.
     async fn tell(&self, event: Event) {
-        if self.report.send(event).await.is_err() {
-            tracing::trace!(device = %self.device, "nobody listens to this link");
+        match self.report.reserve().await {
+            Ok(place) => place.send(event),
+            Err(_) => tracing::trace!(device = %self.device, "nobody listens to this link"),
         }
     }
 
@@ -127,6 +125,13 @@ impl Retry {
         Self { pause_ms: LINK_REOPEN_MS_MIN, reason: None }
     }
 
+    /// The reason, if it is another one than before.
+    fn news(&mut self, reason: String) -> Option<String> {
+        let is_news = self.reason.as_ref() != Some(&reason);
+        self.reason = Some(reason.clone());
+        is_news.then_some(reason)
+    }
+
     async fn pause(&mut self) {
         tokio::time::sleep(Duration::from_millis(self.pause_ms)).await;
         self.pause_ms = (self.pause_ms * 2).min(LINK_REOPEN_MS_MAX);
@@ -141,6 +146,8 @@ struct Carrier<'p> {
     session: Session,
     was_up: bool,
     output: Outgoing,
+    /// What is to be reported.
+    reports: VecDeque<Event>,
     /// Another connection that claims to be the device, and until when this one may show that it is.
     claimant: Option<(LinkConnection, tokio::time::Instant)>,
     urgent_window: u16,
@@ -158,6 +165,7 @@ impl<'p> Carrier<'p> {
             session: Session::Closed,
             was_up: false,
             output: Outgoing::new(),
+            reports: VecDeque::new(),
             claimant: None,
             urgent_window: 0,
         }
@@ -170,25 +178,29 @@ impl<'p> Carrier<'p> {
             End::Replaced(_) => DownReason::Replaced,
             End::Detached => DownReason::Closed,
         };
-        self.end_session(reason).await;
+        self.end_session(reason);
+        while !self.reports.is_empty() && tell_next(&mut self.reports, &self.pump.report).await {}
         tracing::debug!(device = %self.pump.device, counts = ?self.link.counts(), %reason, "link connection ended");
         end
     }
 
     async fn pump_octets(&mut self, retry: &mut Retry) -> End {
-        let mut input = [0; READ_BYTES];
+        let input = Rc::clone(&self.pump.input);
         let mut is_listening = self.pump.listener.yields_more();
         loop {
+            self.take_queued();
             self.refill();
-            let deadline = self.link.poll_timeout().map(|at| self.pump.start + Duration::from_millis(at.as_millis()));
-            let is_up = self.session.number().is_some();
-            let takes = !is_up || self.link.room() >= LINK_MESSAGE_BYTES_MAX;
-            let takes_urgent = !is_up || self.link.urgent_room() >= LINK_MESSAGE_BYTES_MAX;
-            let claim = self.claimant.as_ref().map(|(_, until)| *until);
+            let deadline = self.deadline();
+            let has_reports = !self.reports.is_empty();
             tokio::select! {
-                ready = ready(&mut self.connection, &mut input, self.output.rest()) => match ready {
+                is_told = tell_next(&mut self.reports, &self.pump.report), if has_reports => {
+                    if !is_told {
+                        return End::Detached;
+                    }
+                }
+                ready = ready_in(&mut self.connection, &*input, self.output.rest()), if !has_reports => match ready {
                     Ready::Read(Ok(0)) => return End::Lost(DownReason::Closed),
-                    Ready::Read(Ok(bytes)) => self.feed(&input[..bytes], retry).await,
+                    Ready::Read(Ok(bytes)) => self.feed(&input.borrow()[..bytes], retry),
                     Ready::Wrote(Ok(bytes)) if bytes > 0 => self.output.wrote(bytes),
                     Ready::Wrote(Ok(_)) => return End::Lost(DownReason::Closed),
                     Ready::Read(Err(error)) | Ready::Wrote(Err(error)) => {
@@ -196,30 +208,42 @@ impl<'p> Carrier<'p> {
                     }
                 },
                 () = sleep_until(deadline.unwrap_or(self.pump.start)), if deadline.is_some() => {
-                    let event = self.link.handle_timeout(self.pump.now());
-                    self.take(event, retry).await;
-                }
-                queued = self.pump.urgent.recv(), if takes_urgent => match queued {
-                    Some(queued) => self.send_urgent(&queued),
-                    None => return End::Detached,
-                },
-                queued = self.pump.queued.recv(), if takes => match queued {
-                    Some(queued) => self.send(&queued),
-                    None => return End::Detached,
-                },
-                () = sleep_until(claim.unwrap_or(self.pump.start)), if claim.is_some() => {
-                    if let Some((connection, _)) = self.claimant.take() {
+                    if let Some((connection, _)) = self.claimant.take_if(|(_, until)| *until <= tokio::time::Instant::now()) {
                         return End::Replaced(connection);
                     }
+                    let event = self.link.handle_timeout(self.pump.now());
+                    self.take(event, retry);
                 }
-                newer = self.pump.listener.accept(), if is_listening && claim.is_none() => match newer {
+                () = self.pump.queue.arrived() => {}
+                newer = accept(&mut self.pump.listener), if is_listening && self.claimant.is_none() => match newer {
                     // A device that is there and hears may show that it still is.
-                    Ok(connection) if is_up && !self.link.is_asleep() => self.claimed(connection),
+                    Ok(connection) if self.session.number().is_some() && !self.link.is_asleep() => self.claimed(connection),
                     Ok(connection) => return End::Replaced(connection),
                     // Asked again once this connection has ended, so that a listener that fails is no spin.
                     Err(_) => is_listening = false,
                 },
             }
+        }
+    }
+
+    /// When the link has something to do, or whoever claims to be the device takes over.
+    fn deadline(&self) -> Option<tokio::time::Instant> {
+        let link = self.link.poll_timeout().map(|at| self.pump.start + Duration::from_millis(at.as_millis()));
+        link.into_iter().chain(self.claimant.as_ref().map(|(_, until)| *until)).min()
+    }
+
+    /// Hands messages to the link while it has room for the largest one. Without a session there is no need of any.
+    fn take_queued(&mut self) {
+        let is_up = self.session.number().is_some();
+        while (!is_up || self.link.urgent_room() >= LINK_MESSAGE_BYTES_MAX)
+            && let Some(queued) = self.pump.queue.pop(Stream::Urgent)
+        {
+            self.send_urgent(&queued);
+        }
+        while (!is_up || self.link.room() >= LINK_MESSAGE_BYTES_MAX)
+            && let Some(queued) = self.pump.queue.pop(Stream::Ordered)
+        {
+            self.send(&queued);
         }
     }
 
@@ -231,12 +255,12 @@ impl<'p> Carrier<'p> {
         }
     }
 
-    async fn feed(&mut self, mut octets: &[u8], retry: &mut Retry) {
+    fn feed(&mut self, mut octets: &[u8], retry: &mut Retry) {
         let now = self.pump.now();
         while !octets.is_empty() {
             let (taken, event) = self.link.feed(octets, now);
             octets = &octets[taken..];
-            self.take(event, retry).await;
+            self.take(event, retry);
         }
     }
 
@@ -277,57 +301,59 @@ impl<'p> Carrier<'p> {
         }
     }
 
-    async fn take(&mut self, event: Option<link::Event>, retry: &mut Retry) {
+    fn take(&mut self, event: Option<link::Event>, retry: &mut Retry) {
         match event {
             None => {}
             Some(link::Event::Opened { boot_id, .. }) => {
-                self.end_session(DownReason::Restarted).await;
+                self.end_session(DownReason::Restarted);
                 self.session = Session::Unnamed { boot_id };
             }
-            Some(link::Event::Message) => self.hear_all(retry).await,
-            Some(link::Event::Restarted) => self.end_session(DownReason::Restarted).await,
-            Some(link::Event::Broken) => self.end_session(DownReason::Broken).await,
+            Some(link::Event::Message) => self.hear_all(retry),
+            Some(link::Event::Restarted) => self.end_session(DownReason::Restarted),
+            Some(link::Event::Broken) => self.end_session(DownReason::Broken),
             Some(link::Event::ProbeAnswered(_)) => self.claim_refused(),
-            Some(link::Event::Silent) => self.silent().await,
+            Some(link::Event::Silent) => self.silent(),
             Some(link::Event::VersionRefused(version)) => {
                 let reason =
                     format!("{}: the device speaks version {version} of the link protocol", self.pump.listener);
-                self.pump.retrying(retry, reason).await;
+                if let Some(reason) = retry.news(reason) {
+                    self.reports.push_back(Event::Retrying { device: self.pump.device.clone(), reason });
+                }
             }
         }
     }
 
     /// Takes every message that is there.
-    async fn hear_all(&mut self, retry: &mut Retry) {
+    fn hear_all(&mut self, retry: &mut Retry) {
         while let Some((stream, octets)) = self.link.message() {
             let heard = self.session.hear(octets, &self.pump.device);
             self.link.release(stream);
-            self.hear(heard, retry).await;
+            self.hear(heard, retry);
         }
     }
 
-    async fn hear(&mut self, heard: Heard, retry: &mut Retry) {
+    fn hear(&mut self, heard: Heard, retry: &mut Retry) {
         let device = self.pump.device.clone();
         match heard {
             Heard::Attached { boot_id, profile } => {
                 *retry = Retry::new();
-                self.up(boot_id, profile).await;
+                self.up(boot_id, profile);
             }
             Heard::Stranger(claimed) => {
                 self.refuse();
-                self.pump.tell(Event::AttachRefused { device, claimed }).await;
+                self.reports.push_back(Event::AttachRefused { device, claimed });
             }
             Heard::Message { session, message } => {
                 if let ToGateway::Sleep { .. } = message {
                     self.link.sleep();
                 }
-                self.pump.tell(Event::Message { device, session, message }).await;
+                self.reports.push_back(Event::Message { device, session, message });
             }
             Heard::Nothing => {}
         }
     }
 
-    async fn up(&mut self, boot_id: u32, profile: Profile) {
+    fn up(&mut self, boot_id: u32, profile: Profile) {
         let message_bytes_max =
             self.link.message_bytes_max().map_or(0, |fits| fits.min(profile.message_bytes_max.into()));
         self.urgent_window = profile.urgent_window.min(LINK_WINDOW_BYTES_MAX as u16);
@@ -341,7 +367,7 @@ impl<'p> Carrier<'p> {
         // A device that may get a message twice must still know both that are on their way.
         let in_flight_max = usize::from(profile.memory / 2).clamp(1, DELIVERY_PER_DEVICE_MAX);
         let device = self.pump.device.clone();
-        self.pump.tell(Event::Up { device, session, boot_id, message_bytes_max, in_flight_max }).await;
+        self.reports.push_back(Event::Up { device, session, boot_id, message_bytes_max, in_flight_max });
     }
 
     fn refuse(&mut self) {
@@ -354,15 +380,15 @@ impl<'p> Carrier<'p> {
         }
     }
 
-    async fn silent(&mut self) {
+    fn silent(&mut self) {
         if let Some(session) = self.leave() {
-            self.pump.tell(Event::Silent { device: self.pump.device.clone(), session }).await;
+            self.reports.push_back(Event::Silent { device: self.pump.device.clone(), session });
         }
     }
 
-    async fn end_session(&mut self, reason: DownReason) {
+    fn end_session(&mut self, reason: DownReason) {
         if let Some(session) = self.leave() {
-            self.pump.tell(Event::Down { device: self.pump.device.clone(), session, reason }).await;
+            self.reports.push_back(Event::Down { device: self.pump.device.clone(), session, reason });
         }
     }
 
@@ -373,4 +399,21 @@ impl<'p> Carrier<'p> {
         self.pump.session.set(None);
         session
     }
+}
+
+/// Its memory is there only while a connection can come: a serial port has one.
+async fn accept(listener: &mut Listener) -> Result<LinkConnection, EstablishmentError> {
+    Box::pin(listener.accept()).await
+}
+
+/// Reports the oldest event once there is room. False when nobody listens any more. Cancel safe.
+async fn tell_next(events: &mut VecDeque<Event>, report: &mpsc::Sender<Event>) -> bool {
+    let Ok(place) = report.reserve().await else { return false };
+    if let Some(event) = events.pop_front() {
+        place.send(event);
+    }
+    if events.is_empty() {
+        *events = VecDeque::new();
+    }
+    true
 }

@@ -75,7 +75,8 @@ impl Listener {
 async fn accept_unix(path: &std::path::Path, bound: &mut Option<BoundUnix>) -> io::Result<LinkConnection> {
     let bound = match bound {
         Some(bound) => bound,
-        None => bound.insert(BoundUnix::bind(path).await?),
+        // Boxed, so that the memory it needs is there only while it is being made.
+        None => bound.insert(Box::pin(BoundUnix::bind(path)).await?),
     };
     bound.accept().await.map(|stream| Box::new(stream) as LinkConnection)
 }
@@ -83,7 +84,7 @@ async fn accept_unix(path: &std::path::Path, bound: &mut Option<BoundUnix>) -> i
 async fn accept_tcp(address: SocketAddr, bound: &mut Option<BoundTcp>) -> io::Result<LinkConnection> {
     let bound = match bound {
         Some(bound) => bound,
-        None => bound.insert(BoundTcp::bind(address).await?),
+        None => bound.insert(Box::pin(BoundTcp::bind(address)).await?),
     };
     bound.accept().await.map(|stream| Box::new(stream) as LinkConnection)
 }

@@ -5,6 +5,7 @@ pub mod serial;
 pub mod socket;
 pub mod tcp_tls;
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -37,6 +38,15 @@ pub enum Ready {
 pub async fn ready<S: ByteStream + ?Sized>(connection: &mut S, input: &mut [u8], output: &[u8]) -> Ready {
     let mut connection = Pin::new(connection);
     poll_fn(|context| poll_ready(connection.as_mut(), input, output, context)).await
+}
+
+/// As [`ready`], into a buffer that others use while this waits: what was read is there until the next wait.
+pub async fn ready_in<S, const N: usize>(connection: &mut S, input: &RefCell<[u8; N]>, output: &[u8]) -> Ready
+where
+    S: ByteStream + ?Sized,
+{
+    let mut connection = Pin::new(connection);
+    poll_fn(|context| poll_ready(connection.as_mut(), &mut *input.borrow_mut(), output, context)).await
 }
 
 fn poll_ready<S>(mut connection: Pin<&mut S>, input: &mut [u8], output: &[u8], context: &mut Context<'_>) -> Poll<Ready>
