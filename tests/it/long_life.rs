@@ -2,6 +2,7 @@
 //!
 //! `FIELDGATE_LONG_PUSHES=200000 cargo test --release --test it long_life` takes its time.
 
+use std::process::Command;
 use std::time::Duration;
 
 use fieldgate::limits::{CONNECTION_REFUSALS_MAX, REPLACE_PAUSE_MS};
@@ -14,6 +15,8 @@ use crate::raw_user_agent::{DATA, RST_STREAM, frame};
 
 const REPLACE_PAUSE: Duration = Duration::from_millis(REPLACE_PAUSE_MS + 1_000);
 const CANCEL: u32 = 8;
+/// Set in the process that does one test.
+const ALONE: &str = "FIELDGATE_LONG_ALONE";
 const PUSHES: usize = 6_000;
 /// Promises that are answered together; the gateway allows twice as many at once.
 const BATCH: usize = 8;
@@ -27,6 +30,9 @@ const PIECE: [u8; 1_000] = [7; 1_000];
 /// order; what is wanted arrives throughout, and the credit of what was refused comes back.
 #[tokio::test(flavor = "local")]
 async fn no_connection_ends_by_a_counter() {
+    if !is_alone("long_life::no_connection_ends_by_a_counter") {
+        return;
+    }
     let pushes = std::env::var("FIELDGATE_LONG_PUSHES").ok().and_then(|count| count.parse().ok()).unwrap_or(PUSHES);
     let mut stage = Stage::set().await;
     let origin = stage.service.url.trim_end_matches("/subscribe").to_owned();
@@ -82,6 +88,9 @@ async fn no_connection_ends_by_a_counter() {
 /// a message that is in flight, and the rest are delivered: nothing of that adds up to an end of the connection.
 #[tokio::test(flavor = "local")]
 async fn no_connection_ends_by_what_the_service_takes_back() {
+    if !is_alone("long_life::no_connection_ends_by_what_the_service_takes_back") {
+        return;
+    }
     let pushes = std::env::var("FIELDGATE_LONG_PUSHES").ok().and_then(|count| count.parse().ok()).unwrap_or(PUSHES / 2);
     let mut stage = Stage::set().await;
     let to = stage.subscription.endpoint.clone();
@@ -121,6 +130,17 @@ fn resets(connection: &Connection) -> usize {
     let is_error = |seen: &Seen| matches!(seen, Seen::GoAway { code } if *code != 0);
     assert!(!connection.seen.iter().any(is_error), "the connection ended by an error");
     connection.seen.iter().filter(|seen| matches!(seen, Seen::Reset { code: CANCEL, .. })).count()
+}
+
+/// Other tests would use memory as well, so this one is done by a process of its own. True in that one.
+fn is_alone(test: &str) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let mut own = Command::new(std::env::current_exe().expect("this is a program"));
+    let status = own.args(["--exact", test, "--nocapture"]).env(ALONE, "1").status();
+    assert!(status.expect("it starts").success(), "see above");
+    false
 }
 
 /// Pages of memory that this process holds.

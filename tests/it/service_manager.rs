@@ -138,8 +138,9 @@ impl Notified {
                 true
             }
             Err(error) => {
-                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-                false
+                use std::io::ErrorKind::{Interrupted, WouldBlock};
+                assert!(matches!(error.kind(), WouldBlock | Interrupted), "{error}");
+                error.kind() == Interrupted
             }
         }
     }
