@@ -348,6 +348,9 @@ pub const GATEWAY_LINK_RX_BYTES: usize = 256;
 pub const GATEWAY_LINK_MTU_BYTES: usize = 128;
 /// How long a link that is there may take to show it when a second one claims its device, in milliseconds.
 pub const LINK_CLAIM_MS: u64 = 2_000;
+/// How long the line of a device may be busy with what was written when the next frame follows, in milliseconds: so long
+/// what is urgent waits at most behind others, and so late a timer may be without a gap on the line.
+pub const LINE_AHEAD_MS: u64 = 8;
 /// Messages that wait for room in one link.
 pub const LINK_QUEUE_COUNT: usize = 2 * DELIVERY_PER_DEVICE_MAX;
 /// Events of all links that wait for the gateway.

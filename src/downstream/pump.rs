@@ -18,8 +18,8 @@ use super::queue::{Queue, Queued};
 use super::session::{Heard, Session};
 use super::{DownReason, Event, Open};
 use crate::limits::{
-    DELIVERY_PER_DEVICE_MAX, LINK_CLAIM_MS, LINK_MESSAGE_BYTES_MAX, LINK_REOPEN_MS_MAX, LINK_REOPEN_MS_MIN,
-    LINK_WINDOW_BYTES_MAX,
+    DELIVERY_PER_DEVICE_MAX, LINE_AHEAD_MS, LINK_CLAIM_MS, LINK_MESSAGE_BYTES_MAX, LINK_REOPEN_MS_MAX,
+    LINK_REOPEN_MS_MIN, LINK_WINDOW_BYTES_MAX,
 };
 use crate::link::elastic::GatewayMemory;
 use crate::link::{self, Config, Link, Role};
@@ -146,6 +146,8 @@ struct Carrier<'p> {
     session: Session,
     was_up: bool,
     output: Outgoing,
+    /// When the line, which is busy, may be free for the next frame.
+    free_at: Option<tokio::time::Instant>,
     /// What is to be reported.
     reports: VecDeque<Event>,
     /// Another connection that claims to be the device, and until when this one may show that it is.
@@ -165,6 +167,7 @@ impl<'p> Carrier<'p> {
             session: Session::Closed,
             was_up: false,
             output: Outgoing::new(),
+            free_at: None,
             reports: VecDeque::new(),
             claimant: None,
             urgent_window: 0,
@@ -198,7 +201,7 @@ impl<'p> Carrier<'p> {
                         return End::Detached;
                     }
                 }
-                ready = ready_in(&mut self.connection, &*input, self.output.rest()), if !has_reports => match ready {
+                ready = ready_in(&mut *self.connection, &input, self.output.rest()), if !has_reports => match ready {
                     Ready::Read(Ok(0)) => return End::Lost(DownReason::Closed),
                     Ready::Read(Ok(bytes)) => self.feed(&input.borrow()[..bytes], retry),
                     Ready::Wrote(Ok(bytes)) if bytes > 0 => self.output.wrote(bytes),
@@ -226,10 +229,11 @@ impl<'p> Carrier<'p> {
         }
     }
 
-    /// When the link has something to do, or whoever claims to be the device takes over.
+    /// When the link has something to do, the line is free, or whoever claims to be the device takes over.
     fn deadline(&self) -> Option<tokio::time::Instant> {
         let link = self.link.poll_timeout().map(|at| self.pump.start + Duration::from_millis(at.as_millis()));
-        link.into_iter().chain(self.claimant.as_ref().map(|(_, until)| *until)).min()
+        let claim = self.claimant.as_ref().map(|(_, until)| *until);
+        link.into_iter().chain(claim).chain(self.free_at).min()
     }
 
     /// Hands messages to the link while it has room for the largest one. Without a session there is no need of any.
@@ -247,12 +251,21 @@ impl<'p> Carrier<'p> {
         }
     }
 
-    /// Fetches the next frame once the last one is written.
+    /// Fetches the next frame once the last one is written and has nearly left: what the driver holds is not overtaken.
     fn refill(&mut self) {
-        if self.output.rest().is_empty() {
-            let now = self.pump.now();
-            self.output.fill(|octets| self.link.poll_transmit(now, octets));
+        let at = tokio::time::Instant::now();
+        if !self.output.rest().is_empty() || self.free_at.is_some_and(|free_at| free_at > at) {
+            return;
         }
+        let ahead = Duration::from_millis(LINE_AHEAD_MS);
+        // A port that stands still is not asked all the time.
+        let busy_for = self.connection.busy_for();
+        self.free_at = (busy_for > ahead).then(|| at + (busy_for - ahead).max(ahead / 2));
+        if self.free_at.is_some() {
+            return;
+        }
+        let now = self.pump.now();
+        self.output.fill(|octets| self.link.poll_transmit(now, octets));
     }
 
     fn feed(&mut self, mut octets: &[u8], retry: &mut Retry) {
@@ -416,4 +429,155 @@ async fn tell_next(events: &mut VecDeque<Event>, report: &mpsc::Sender<Event>) -
         *events = VecDeque::new();
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
+
+    use super::*;
+    use crate::link::device::{Device, Received};
+    use crate::link::memory::DeviceMemory;
+    use crate::transport::stack::{ByteStream, memory};
+    use crate::wire::MessageId;
+    use crate::wire::message::Age;
+
+    const OCTETS_PER_MS: u64 = 11;
+
+    /// A port with a large buffer and a slow line behind it.
+    struct Port {
+        stream: DuplexStream,
+        busy_until: tokio::time::Instant,
+    }
+
+    impl ByteStream for Port {
+        fn busy_for(&self) -> Duration {
+            self.busy_until.saturating_duration_since(tokio::time::Instant::now())
+        }
+    }
+
+    impl AsyncRead for Port {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            out: &mut ReadBuf<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.stream).poll_read(context, out)
+        }
+    }
+
+    impl AsyncWrite for Port {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            octets: &[u8],
+        ) -> Poll<std::io::Result<usize>> {
+            let wrote = Pin::new(&mut self.stream).poll_write(context, octets);
+            if let Poll::Ready(Ok(bytes)) = &wrote {
+                let from = self.busy_until.max(tokio::time::Instant::now());
+                self.busy_until = from + Duration::from_micros(*bytes as u64 * 1_000 / OCTETS_PER_MS);
+            }
+            wrote
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    type Meter = Device<DeviceMemory<256, 4_098, 4_098, 512>, 16>;
+
+    /// The device at the far end of the line, and how many octets came.
+    struct Far {
+        device: Meter,
+        stream: DuplexStream,
+        bytes: u64,
+        start: tokio::time::Instant,
+    }
+
+    impl Far {
+        /// A millisecond passes; returns the lengths of the messages that came.
+        async fn pass(&mut self) -> Vec<usize> {
+            let (mut octets, mut came) = ([0; 256], Vec::new());
+            let until = tokio::time::Instant::now() + Duration::from_millis(1);
+            loop {
+                let now = Instant::ZERO + self.start.elapsed();
+                while let Some(bytes) = self.device.poll_transmit(now, &mut octets) {
+                    self.stream.write_all(&octets[..bytes]).await.expect("it is open");
+                }
+                let Ok(read) = tokio::time::timeout_at(until, self.stream.read(&mut octets)).await else { return came };
+                let bytes = read.expect("it is open");
+                self.bytes += bytes as u64;
+                let mut rest = &octets[..bytes];
+                while !rest.is_empty() {
+                    let (fed, _) = self.device.feed(rest, now);
+                    rest = &rest[fed..];
+                    while let Some(Received::New(message)) = self.device.poll_message() {
+                        let ToDevice::Push { body, .. } = message else { continue };
+                        came.push(body.len());
+                    }
+                }
+            }
+        }
+    }
+
+    fn push(queue: &Queue, stream: Stream, session: u32, bytes: usize) {
+        let (message, body) = (MessageId([bytes as u8; 8]), &vec![7; bytes][..]);
+        let push = ToDevice::Push { message, channel: ChannelId(1), age: Age::UNKNOWN, body };
+        let mut octets = [0; LINK_MESSAGE_BYTES_MAX];
+        let bytes = push.emit(&mut octets).expect("it fits");
+        queue.push(stream, Queued { session, octets: octets[..bytes].into(), until: None }).expect("room");
+    }
+
+    /// C-33: what the driver holds cannot be overtaken, so it never holds more than what keeps the line busy.
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn c_33_an_urgent_message_waits_for_milliseconds_of_others() {
+        let start = tokio::time::Instant::now();
+        let (near, stream) = tokio::io::duplex(65_536);
+        let (report, mut events) = mpsc::channel(8);
+        let (queue, id) = (Rc::<Queue>::default(), "meter".parse::<DeviceId>().expect("an id"));
+        let (_plug, socket) = memory::pair();
+        let mut pump = Pump {
+            device: id.clone(),
+            mtu: 256,
+            listener: Listener::memory(socket),
+            queue: Rc::clone(&queue),
+            input: Rc::new(RefCell::new([0; READ_BYTES])),
+            report,
+            session: Rc::default(),
+            session_count: Rc::default(),
+            start,
+        };
+        tokio::task::spawn_local(async move {
+            let port = Box::new(Port { stream: near, busy_until: start });
+            Carrier::new(&mut pump, port).carry(&mut Retry::new()).await;
+        });
+        let config = Config { role: Role::Device, boot_id: 7, mtu: 256 };
+        let mut far = Far { device: Meter::new(id, config, Instant::ZERO), stream, bytes: 0, start };
+        let session = loop {
+            far.pass().await;
+            if let Ok(Event::Up { session, .. }) = events.try_recv() {
+                break session;
+            }
+        };
+        push(&queue, Stream::Ordered, session, 3_900);
+        let before = far.bytes;
+        for _ in 0..100 {
+            assert_eq!(far.pass().await, [0; 0]);
+        }
+        let sent = far.bytes - before;
+        assert!(sent <= (100 + LINE_AHEAD_MS) * OCTETS_PER_MS + 2 * 256, "{sent} octets in 100 ms");
+        assert!(sent >= 95 * OCTETS_PER_MS, "the line is busy throughout: {sent} octets in 100 ms");
+        push(&queue, Stream::Urgent, session, 20);
+        let mut waited_ms = 0;
+        while far.pass().await != [20] {
+            waited_ms += 1;
+            assert!(waited_ms <= LINE_AHEAD_MS + 2 * 256 / OCTETS_PER_MS, "it waits for {waited_ms} ms");
+        }
+    }
 }

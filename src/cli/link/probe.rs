@@ -141,7 +141,7 @@ impl Line {
     fn stream(&mut self) -> &mut dyn ByteStream {
         match self {
             Self::Serial(port) => port,
-            Self::Socket(connection) => connection,
+            Self::Socket(connection) => &mut **connection,
         }
     }
 }

@@ -11,14 +11,31 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::limits::LINK_MTU_BYTES_MAX;
+use crate::time::Duration;
 
 /// What a stack below a device link offers: octets in both directions.
-pub trait ByteStream: AsyncRead + AsyncWrite + Unpin {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin {
+    /// How long the line is busy with what was written before, as far as the operating system tells.
+    ///
+    /// What is written meanwhile waits behind that, whatever its urgency.
+    fn busy_for(&self) -> Duration {
+        Duration::ZERO
+    }
+}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> ByteStream for S {}
+impl ByteStream for DuplexStream {}
+impl ByteStream for TcpStream {}
+impl ByteStream for UnixStream {}
+
+impl<S: ByteStream + ?Sized> ByteStream for &mut S {
+    fn busy_for(&self) -> Duration {
+        (**self).busy_for()
+    }
+}
 
 /// An established connection of any such stack.
 pub type LinkConnection = Box<dyn ByteStream>;

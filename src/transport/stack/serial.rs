@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use super::ByteStream;
+use crate::time::Duration;
 use tokio_serial::{SerialPort, SerialPortBuilderExt, SerialStream};
 
 /// Opens a port for this process alone.
@@ -18,6 +20,14 @@ pub fn open(path: &Path, baud: u32) -> io::Result<SerialStream> {
     // pseudo-terminal would leave it exclusive for ever; the lock alone keeps others out and ends with the process.
     port.set_exclusive(false)?;
     Ok(port)
+}
+
+impl ByteStream for SerialStream {
+    /// Ten bits an octet, of those that the driver still holds. A pseudo-terminal holds none.
+    fn busy_for(&self) -> Duration {
+        let (held, baud) = (self.bytes_to_write().unwrap_or(0), self.baud_rate().unwrap_or(0));
+        Duration::from_micros((u64::from(held) * 10_000_000).checked_div(baud.into()).unwrap_or(0))
+    }
 }
 
 /// A pseudo-terminal: the near end is used like a port, the far end has a path that others open.
