@@ -1,21 +1,18 @@
 //! The tools for firmware writers as processes: bad lines and habits of `fieldgate simulate`, `fieldgate link probe`, and
 //! `fieldgate link monitor`. Real time, short waits.
-#![cfg(feature = "gateway")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
-use fieldgate::downstream::{Downstream, Entry, Event};
 use fieldgate::transport::stack::serial::Pty;
-use fieldgate::wire::message::{Age, Uplink};
-use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, ToDevice, ToGateway};
+use fieldgate::wire::message::Uplink;
+use fieldgate::wire::{ChannelId, Refusal, ToDevice, ToGateway};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(15);
+use crate::device_process::{PATIENCE, Process, command, id, links, links_at, push, run, said, send, up};
 
 #[tokio::test(flavor = "local")]
 async fn messages_pass_a_line_that_loses_damages_delays_and_is_slow() {
@@ -242,7 +239,7 @@ async fn a_monitor_between_both_shows_what_each_says_and_keeps_secrets() {
         {
             assert_eq!(line.contains(secret), !payloads.is_empty(), "{line}");
         }
-        monitor.interrupt().await;
+        monitor.signal("INT").await;
         let total = monitor.line_with("frames,").await;
         assert!(total.ends_with("0 wrong checksums, 0 foreign octets"), "{total}");
         assert_eq!(monitor.exit_code().await, Some(0));
@@ -280,120 +277,6 @@ impl Folder {
     fn link(&self) -> PathBuf {
         self.path("meter")
     }
-}
-
-/// The program, its standard output line by line.
-struct Process {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Process {
-    /// A device at a pseudo-terminal that is there.
-    async fn device(link: &Path, arguments: &str) -> Self {
-        let mut process = Self::start(&format!("simulate pty:{} {arguments}", link.display())).await;
-        process.line("link").await;
-        process
-    }
-
-    async fn start(arguments: &str) -> Self {
-        let mut child = command(arguments).spawn().expect("it starts");
-        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        Self { child, lines }
-    }
-
-    async fn next_line(&mut self) -> String {
-        let line = timeout(PATIENCE, self.lines.next_line()).await.expect("a line in time");
-        line.expect("readable").expect("it has not ended")
-    }
-
-    /// The next line with this beginning.
-    async fn line(&mut self, start: &str) -> String {
-        loop {
-            let line = self.next_line().await;
-            if line.starts_with(start) {
-                return line;
-            }
-            assert!(!line.starts_with("received"), "{line:?} instead of {start:?}");
-        }
-    }
-
-    /// The next line with this word.
-    async fn line_with(&mut self, word: &str) -> String {
-        loop {
-            let line = self.next_line().await;
-            if line.split_whitespace().any(|other| other == word) {
-                return line;
-            }
-        }
-    }
-
-    async fn interrupt(&mut self) {
-        let number = self.child.id().expect("it runs").to_string();
-        assert!(Command::new("kill").args(["-s", "INT", &number]).status().await.expect("kill runs").success());
-    }
-
-    async fn exit_code(&mut self) -> Option<i32> {
-        timeout(PATIENCE, self.child.wait()).await.expect("it ends in time").expect("it is waited for").code()
-    }
-}
-
-fn command(arguments: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fieldgate"));
-    command.args(arguments.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.kill_on_drop(true);
-    command
-}
-
-async fn run(arguments: &str) -> Output {
-    command(arguments).output().await.expect("it runs")
-}
-
-fn device_id() -> DeviceId {
-    "device-1".parse().expect("an id")
-}
-
-fn id(number: u8) -> MessageId {
-    MessageId([number; 8])
-}
-
-fn links(link: &Path) -> Downstream {
-    links_at(&format!("serial:{}", link.display()))
-}
-
-fn links_at(place: &str) -> Downstream {
-    let mut links = Downstream::new(Instant::now());
-    let endpoint = place.parse().expect("an endpoint");
-    links.attach(Entry { device: device_id(), endpoint, mtu: 256 }).expect("room");
-    links
-}
-
-async fn next(links: &mut Downstream) -> Event {
-    timeout(PATIENCE, links.next()).await.expect("an event in time")
-}
-
-async fn up(links: &mut Downstream) -> u32 {
-    loop {
-        if let Event::Up { session, .. } = next(links).await {
-            return session;
-        }
-    }
-}
-
-/// The next thing that the device says.
-async fn said(links: &mut Downstream) -> ToGateway {
-    match next(links).await {
-        Event::Message { message, .. } => message,
-        other => panic!("{other:?} instead of a message"),
-    }
-}
-
-fn send(links: &Downstream, session: u32, message: &ToDevice<'_>) {
-    links.send(&device_id(), session, message).expect("room");
-}
-
-fn push(links: &Downstream, session: u32, number: u8, body: &[u8]) {
-    send(links, session, &ToDevice::Push { message: id(number), channel: ChannelId(1), age: Age::UNKNOWN, body });
 }
 
 fn subscribed(channel: u16, push: &str) -> ToDevice<'_> {

@@ -20,6 +20,7 @@ mod board_files;
 mod command_line;
 mod config_commands;
 mod config_text;
+mod device_process;
 
 mod disk_faults;
 mod end_to_end_content;
