@@ -177,6 +177,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScriptedDevice<S> {
     }
 }
 
+impl<S> ScriptedDevice<S> {
+    /// The device with what it knows, on another connection; it has to attach there.
+    pub fn moved_to<T>(self, stream: T) -> ScriptedDevice<T> {
+        let Self { link, profile, start, heard, statuses, .. } = self;
+        ScriptedDevice { stream, link, profile, start, heard, statuses, is_open: false }
+    }
+}
+
 /// A message as it came.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Heard(pub Vec<u8>);

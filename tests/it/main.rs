@@ -1,5 +1,7 @@
 //! Integration tests: one module a scenario, one binary, so that the crate is linked once.
 
+#[path = "../common/clock.rs"]
+mod clock;
 #[path = "../common/device.rs"]
 mod device;
 #[path = "../common/flash.rs"]
@@ -27,6 +29,7 @@ mod flood;
 mod foreign_service;
 mod fuzz_corpus;
 mod hostile_link;
+mod hotplug;
 mod http2_messages;
 mod http_faults;
 mod kill;
