@@ -141,9 +141,17 @@ struct Carrier<'p> {
     session: Session,
     was_up: bool,
     output: Outgoing,
-    /// Another connection that claims to be the device, and until when this one may show that it is.
-    claimant: Option<(LinkConnection, tokio::time::Instant)>,
+    claimant: Option<Claimant>,
     urgent_window: u16,
+}
+
+/// Another connection that claims to be the device.
+struct Claimant {
+    connection: LinkConnection,
+    /// Until when the one that is there may show that it still is.
+    until: tokio::time::Instant,
+    /// Frames that had come of that one before.
+    frames_before: u32,
 }
 
 impl<'p> Carrier<'p> {
@@ -172,7 +180,11 @@ impl<'p> Carrier<'p> {
         };
         self.end_session(reason).await;
         tracing::debug!(device = %self.pump.device, counts = ?self.link.counts(), %reason, "link connection ended");
-        end
+        match (end, self.claimant.take()) {
+            // The device was cut off and is back before that was noticed.
+            (End::Lost(_), Some(claimant)) => End::Replaced(claimant.connection),
+            (end, _) => end,
+        }
     }
 
     async fn pump_octets(&mut self, retry: &mut Retry) -> End {
@@ -184,7 +196,7 @@ impl<'p> Carrier<'p> {
             let is_up = self.session.number().is_some();
             let takes = !is_up || self.link.room() >= LINK_MESSAGE_BYTES_MAX;
             let takes_urgent = !is_up || self.link.urgent_room() >= LINK_MESSAGE_BYTES_MAX;
-            let claim = self.claimant.as_ref().map(|(_, until)| *until);
+            let claim = self.claimant.as_ref().map(|claimant| claimant.until);
             tokio::select! {
                 ready = ready(&mut self.connection, &mut input, self.output.rest()) => match ready {
                     Ready::Read(Ok(0)) => return End::Lost(DownReason::Closed),
@@ -208,7 +220,7 @@ impl<'p> Carrier<'p> {
                     None => return End::Detached,
                 },
                 () = sleep_until(claim.unwrap_or(self.pump.start)), if claim.is_some() => {
-                    if let Some((connection, _)) = self.claimant.take() {
+                    if let Some(connection) = self.claim_over() {
                         return End::Replaced(connection);
                     }
                 }
@@ -267,8 +279,17 @@ impl<'p> Carrier<'p> {
     /// Another connection came: the one that is there stays while it answers.
     fn claimed(&mut self, connection: LinkConnection) {
         let until = tokio::time::Instant::now() + Duration::from_millis(LINK_CLAIM_MS);
-        self.claimant = Some((connection, until));
+        self.claimant = Some(Claimant { connection, until, frames_before: self.link.counts().received });
         self.link.probe(0);
+    }
+
+    /// The time to answer is over; the connection that takes over, unless this one was heard. The question goes unanswered
+    /// when other frames follow it, but then those are.
+    fn claim_over(&mut self) -> Option<LinkConnection> {
+        let received = self.link.counts().received;
+        let silent = self.claimant.take_if(|claimant| claimant.frames_before == received);
+        self.claim_refused();
+        silent.map(|claimant| claimant.connection)
     }
 
     fn claim_refused(&mut self) {
