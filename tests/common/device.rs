@@ -178,6 +178,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScriptedDevice<S> {
 }
 
 impl<S> ScriptedDevice<S> {
+    /// Its connection, for octets that are none of its link's.
+    pub fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// The device with what it knows, on another connection; it has to attach there.
     pub fn moved_to<T>(self, stream: T) -> ScriptedDevice<T> {
         let Self { link, profile, start, heard, statuses, .. } = self;

@@ -32,6 +32,7 @@ mod hostile_link;
 mod hotplug;
 mod http2_messages;
 mod http_faults;
+mod identity;
 mod kill;
 mod kill_matrix;
 mod link_faults;
