@@ -2,20 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::future::pending;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fieldgate::cli::simulate::{self, Options};
 use fieldgate::downstream::{DownReason, Downstream, Entry, Event};
 use fieldgate::limits::{LINK_REOPEN_MS_MAX, LINK_REOPEN_MS_MIN};
 use fieldgate::transport::stack::serial::Pty;
 use fieldgate::wire::message::Age;
 use fieldgate::wire::{ChannelId, DeviceId, MessageId, ToDevice, ToGateway};
-use tokio::time::timeout;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 use tokio_serial::SerialStream;
 
 use crate::clock::StoppedClock;
 use crate::device::ScriptedDevice;
+use crate::rig::Rig;
 
 const CYCLE_COUNT: u32 = 1_000;
 /// A message is sent in one of so many cycles.
@@ -158,6 +162,40 @@ async fn a_reset_is_noticed_by_the_boot_id_alone() {
     assert!(stage.clock.stood_still(), "it was not opened again");
 }
 
+/// C-20, A-UA-25, A-UA-26: the same through service, gateway and a device that keeps its journal, each cut off anywhere: the
+/// journal has each message once, and the service has none in the end.
+#[tokio::test(flavor = "local")]
+async fn a_device_that_is_unplugged_again_and_again_journals_each_message_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, journal) = (folder.path().join("usb-meter"), folder.path().join("journal"));
+    let mut rig = Rig::with_authority(None).await;
+    rig.config.devices[0].link = format!("serial:{}", path.display()).parse().expect("an endpoint");
+    rig.start_gateway();
+    let subscription = rig.subscription(1).await;
+    let mut messages = Vec::new();
+    for cycle in 0..30 {
+        let device = spawn_simulated(&path, &journal);
+        // The gateway opens the port when its pause is over; then the message comes earlier or later.
+        sleep(Duration::from_millis(cycle * 37 % 170)).await;
+        messages.push(rig.send(&subscription, &format!("message {cycle}")).await);
+        sleep(Duration::from_millis(cycle * 11 % 14)).await;
+        device.abort();
+        assert!(device.await.is_err_and(|ended| ended.is_cancelled()));
+    }
+    let cut_off = journal_of(&journal).len();
+    let device = spawn_simulated(&path, &journal);
+    for message in &messages {
+        rig.await_gone(message).await;
+    }
+    device.abort();
+    let all = journal_of(&journal);
+    let mut once = all.clone();
+    once.sort();
+    once.dedup();
+    assert_eq!((all.len(), once.len()), (messages.len(), messages.len()), "{all:?}");
+    assert!(0 < cut_off && cut_off < messages.len(), "some while it came and went, some later: {cut_off}");
+}
+
 /// A gateway whose device `a` has a port of a stable name.
 struct Stage {
     links: Downstream,
@@ -286,6 +324,22 @@ impl Application {
         }
         all
     }
+}
+
+/// A simulated device at a terminal of its own, for the time it is plugged in.
+fn spawn_simulated(path: &Path, journal: &Path) -> JoinHandle<()> {
+    let place = format!("pty:{}", path.display()).parse().expect("a place");
+    let options = Options { state: Some(journal.to_owned()), ..Options::new(place, "d1".parse().expect("an id")) };
+    tokio::task::spawn_local(async {
+        simulate::device(options, |_| Ok(()), pending()).await.expect("it runs until it is aborted");
+    })
+}
+
+/// The texts in a journal.
+fn journal_of(path: &Path) -> Vec<String> {
+    let lines = fs::read_to_string(path).expect("a journal");
+    let text = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["text"].to_string();
+    lines.lines().map(text).collect()
 }
 
 fn id() -> DeviceId {

@@ -39,6 +39,7 @@ mod link_faults;
 mod link_ports;
 mod link_pump;
 mod link_tools;
+mod link_walks;
 mod long_life;
 mod membership;
 mod message_lengths;
