@@ -150,9 +150,17 @@ struct Carrier<'p> {
     free_at: Option<tokio::time::Instant>,
     /// What is to be reported.
     reports: VecDeque<Event>,
-    /// Another connection that claims to be the device, and until when this one may show that it is.
-    claimant: Option<(LinkConnection, tokio::time::Instant)>,
+    claimant: Option<Claimant>,
     urgent_window: u16,
+}
+
+/// Another connection that claims to be the device.
+struct Claimant {
+    connection: LinkConnection,
+    /// Until when the one that is there may show that it still is.
+    until: tokio::time::Instant,
+    /// Frames that had come of that one before.
+    frames_before: u32,
 }
 
 impl<'p> Carrier<'p> {
@@ -184,7 +192,11 @@ impl<'p> Carrier<'p> {
         self.end_session(reason);
         while !self.reports.is_empty() && tell_next(&mut self.reports, &self.pump.report).await {}
         tracing::debug!(device = %self.pump.device, counts = ?self.link.counts(), %reason, "link connection ended");
-        end
+        match (end, self.claimant.take()) {
+            // The device was cut off and is back before that was noticed.
+            (End::Lost(_), Some(claimant)) => End::Replaced(claimant.connection),
+            (end, _) => end,
+        }
     }
 
     async fn pump_octets(&mut self, retry: &mut Retry) -> End {
@@ -211,7 +223,7 @@ impl<'p> Carrier<'p> {
                     }
                 },
                 () = sleep_until(deadline.unwrap_or(self.pump.start)), if deadline.is_some() => {
-                    if let Some((connection, _)) = self.claimant.take_if(|(_, until)| *until <= tokio::time::Instant::now()) {
+                    if let Some(connection) = self.claim_over() {
                         return End::Replaced(connection);
                     }
                     let event = self.link.handle_timeout(self.pump.now());
@@ -232,7 +244,7 @@ impl<'p> Carrier<'p> {
     /// When the link has something to do, the line is free, or whoever claims to be the device takes over.
     fn deadline(&self) -> Option<tokio::time::Instant> {
         let link = self.link.poll_timeout().map(|at| self.pump.start + Duration::from_millis(at.as_millis()));
-        let claim = self.claimant.as_ref().map(|(_, until)| *until);
+        let claim = self.claimant.as_ref().map(|claimant| claimant.until);
         link.into_iter().chain(claim).chain(self.free_at).min()
     }
 
@@ -304,8 +316,19 @@ impl<'p> Carrier<'p> {
     /// Another connection came: the one that is there stays while it answers.
     fn claimed(&mut self, connection: LinkConnection) {
         let until = tokio::time::Instant::now() + Duration::from_millis(LINK_CLAIM_MS);
-        self.claimant = Some((connection, until));
+        self.claimant = Some(Claimant { connection, until, frames_before: self.link.counts().received });
         self.link.probe(0);
+    }
+
+    /// Once the time to answer is over: the connection that takes over, unless this one was heard. The question goes unanswered
+    /// when other frames follow it, but then those are.
+    fn claim_over(&mut self) -> Option<LinkConnection> {
+        let now = tokio::time::Instant::now();
+        self.claimant.as_ref().filter(|claimant| claimant.until <= now)?;
+        let received = self.link.counts().received;
+        let silent = self.claimant.take_if(|claimant| claimant.frames_before == received);
+        self.claim_refused();
+        silent.map(|claimant| claimant.connection)
     }
 
     fn claim_refused(&mut self) {

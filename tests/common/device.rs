@@ -24,6 +24,8 @@ pub struct ScriptedDevice<S> {
     heard: VecDeque<Vec<u8>>,
     /// Uplink, waiting and time of each Status so far.
     pub statuses: Vec<(Uplink, u8, u64)>,
+    /// The first message of all.
+    pub first: Option<Heard>,
     is_open: bool,
 }
 
@@ -32,7 +34,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScriptedDevice<S> {
         let link = Box::new(Link::new(Config { role: Role::Device, boot_id, mtu }, Instant::ZERO));
         let start = tokio::time::Instant::now();
         let profile = Profile { message_bytes_max: 4096, urgent_window: 4098, memory: 16, traits: 0 };
-        Self { stream, link, profile, start, heard: VecDeque::new(), statuses: Vec::new(), is_open: false }
+        Self { stream, link, profile, start, heard: VecDeque::new(), statuses: Vec::new(), first: None, is_open: false }
     }
 
     /// A device that has attached under `id`.
@@ -66,6 +68,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScriptedDevice<S> {
     pub async fn hear(&mut self) -> Heard {
         self.run_until(|device| !device.heard.is_empty()).await;
         Heard(self.heard.pop_front().expect("one is there"))
+    }
+
+    /// Waits until word of how the gateway is has come so often; gives the last one.
+    pub async fn hear_status(&mut self, count: usize) -> (Uplink, u8, u64) {
+        self.run_until(|device| device.statuses.len() >= count).await;
+        *self.statuses.last().expect("one came")
     }
 
     /// Keeps the link for a while; returns what was heard.
@@ -158,6 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScriptedDevice<S> {
         while let Some((stream, message)) = self.link.message() {
             let heard = Heard(message.to_vec());
             self.link.release(stream);
+            self.first.get_or_insert_with(|| Heard(heard.0.clone()));
             match heard.message() {
                 ToDevice::Status { uplink, waiting, time } => self.statuses.push((uplink, waiting, time)),
                 _ => self.heard.push_back(heard.0),
@@ -174,6 +183,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ScriptedDevice<S> {
 
     fn now(&self) -> Instant {
         Instant::ZERO + self.start.elapsed()
+    }
+}
+
+impl<S> ScriptedDevice<S> {
+    /// Its connection, for octets that are none of its link's.
+    pub fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// The device with what it knows, on another connection; it has to attach there.
+    pub fn moved_to<T>(self, stream: T) -> ScriptedDevice<T> {
+        let Self { link, profile, start, heard, statuses, first, .. } = self;
+        ScriptedDevice { stream, link, profile, start, heard, statuses, first, is_open: false }
     }
 }
 

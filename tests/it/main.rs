@@ -1,5 +1,7 @@
 //! Integration tests: one module a scenario, one binary, so that the crate is linked once.
 
+#[path = "../common/clock.rs"]
+mod clock;
 #[path = "../common/device.rs"]
 mod device;
 #[path = "../common/flash.rs"]
@@ -28,14 +30,17 @@ mod flood;
 mod foreign_service;
 mod fuzz_corpus;
 mod hostile_link;
+mod hotplug;
 mod http2_messages;
 mod http_faults;
+mod identity;
 mod kill;
 mod kill_matrix;
 mod link_faults;
 mod link_ports;
 mod link_pump;
 mod link_tools;
+mod link_walks;
 mod long_life;
 mod membership;
 mod message_lengths;
