@@ -12,6 +12,7 @@ use crate::wire::ChannelId;
 mod alternatives;
 mod announced;
 mod apart;
+mod asleep;
 mod long_life;
 mod moving;
 mod owed;
