@@ -142,7 +142,7 @@ impl Gateway {
     fn is_asked_for(&self, index: DeviceIndex) -> bool {
         self.subscriptions.iter().filter(|entry| entry.device == Some(index)).any(|entry| {
             let reaches = self.upstreams.get(entry.upstream).is_some_and(|it| it.uplink.requests_on().is_some());
-            reaches && (entry.fetch.due || entry.fetch.open_count > 0)
+            reaches && entry.active().is_some() && (entry.fetch.due || entry.fetch.open_count > 0)
         })
     }
 

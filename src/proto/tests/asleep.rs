@@ -455,6 +455,19 @@ fn subscriptions_and_announcements_do_not_wait_for_a_sleeping_device() {
     assert_eq!((told.len(), rig.delivered().len()), (1, 1));
 }
 
+/// What waits at a subscription that is yet to be made cannot be asked for, and is not waited for.
+#[test]
+fn a_subscription_that_is_not_there_has_nothing_that_waits() {
+    let mut rig = keeping(2);
+    rig.feed(Input::Subscribe { device: id("a"), channel: ChannelId(2) });
+    rig.outputs.clear();
+    sleeps(&mut rig, SLEEP_S);
+    wakes(&mut rig);
+    assert_eq!((waiting(&mut rig), fetches(&mut rig)), (vec![1], 1));
+    fetch_ends(&mut rig);
+    assert_eq!(waiting(&mut rig), [0]);
+}
+
 /// A-GAP-08: sleepers hold what they may hold, and no more; each device has at least its own slot.
 #[test]
 fn a_gap_08_sleepers_leave_the_slots_of_others() {
