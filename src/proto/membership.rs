@@ -510,6 +510,10 @@ impl Gateway {
         }
         let was_asleep = matches!(device.presence, Presence::Asleep { .. });
         device.presence = presence;
+        device.ended.clear();
+        if was_asleep {
+            self.hold_kept(index);
+        }
         if presence == Presence::Silent {
             let waits = |stage: &Stage| matches!(stage, Stage::Ready(_) | Stage::Sent(_));
             self.give_up_where(|slot| slot.device() == Some(index) && waits(&slot.stage));

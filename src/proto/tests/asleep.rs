@@ -455,6 +455,35 @@ fn subscriptions_and_announcements_do_not_wait_for_a_sleeping_device() {
     assert_eq!((told.len(), rig.delivered().len()), (1, 1));
 }
 
+/// The end of a subscription is told to who slept meanwhile.
+#[test]
+fn a_device_that_wakes_is_told_of_what_ended() {
+    for wake in [wakes, |rig: &mut Rig| rig.feed(Input::StatusAsked { device: id("a") })] {
+        let mut rig = keeping(2);
+        rig.feed(Input::Unsubscribe { device: id("a"), channel: ChannelId(1) });
+        sleeps(&mut rig, SLEEP_S);
+        rig.persist(true);
+        let removals = rig.take(|output| matches!(output, Output::Unsubscribe { .. }));
+        let [Output::Unsubscribe { subscription, .. }] = removals[..] else { panic!("{removals:?}") };
+        rig.feed(Input::Unsubscribed { connection: rig.on, subscription, outcome: Deletion::Done });
+        rig.persist(true);
+        assert!(rig.take(|output| matches!(output, Output::Reply { .. })).is_empty());
+        rig.wait(100_000);
+        wake(&mut rig);
+        let told = rig.take(|output| matches!(output, Output::Reply { reply: Reply::Unsubscribed { .. }, .. }));
+        assert!(
+            matches!(&told[..], [Output::Reply { reply: Reply::Unsubscribed { channel: ChannelId(1) }, .. }]),
+            "{told:?}"
+        );
+        assert_eq!(waiting(&mut rig), [0], "nothing can wait for it");
+        sleeps(&mut rig, SLEEP_S);
+        wakes(&mut rig);
+        assert!(
+            rig.take(|output| matches!(output, Output::Reply { reply: Reply::Unsubscribed { .. }, .. })).is_empty()
+        );
+    }
+}
+
 /// What waits at a subscription that is yet to be made cannot be asked for, and is not waited for.
 #[test]
 fn a_subscription_that_is_not_there_has_nothing_that_waits() {
