@@ -123,7 +123,9 @@ impl Gateway {
         }
         for entry in self.subscriptions.iter_mut() {
             match refusal {
-                Refusal::NoRoom(route) if entry.id == route.subscription => entry.fetch.missed(message.clone()),
+                Refusal::NoRoom(route) if entry.id == route.subscription => {
+                    entry.fetch.missed(message.clone(), self.now)
+                }
                 Refusal::NoRoomFor(target) => {
                     let granted = entry.active();
                     entry.fetch.due |=
@@ -193,11 +195,11 @@ impl Gateway {
         slot.id = Some(message_id(&slot.message, &body));
         slot.age = age;
         slot.stage = Stage::Received(body);
-    }
-
         if let Some(device) = slot.device() {
             self.came_asleep(device);
         }
+    }
+
     /// A message did not come, or what came is nothing to deliver.
     pub(super) fn push_failed(&mut self, slot: SlotId, content: Option<ContentError>) {
         match content {

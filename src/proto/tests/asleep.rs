@@ -497,6 +497,22 @@ fn a_subscription_that_is_not_there_has_nothing_that_waits() {
     assert_eq!(waiting(&mut rig), [0]);
 }
 
+/// What was refused long ago and has not come when it was asked for has expired or was replaced: a device that woke does
+/// not wait for it.
+#[test]
+fn what_is_gone_at_the_service_is_not_waited_for() {
+    let mut rig = keeping(0);
+    sleeps(&mut rig, SLEEP_S);
+    assert!(!pushed(&mut rig, "gone"));
+    rig.wait(1_000 * u64::from(SLEEP_S));
+    wakes(&mut rig);
+    assert_eq!((waiting(&mut rig), fetches(&mut rig)), (vec![2], 1));
+    fetch_ends(&mut rig);
+    assert_eq!(waiting(&mut rig), [0]);
+    rig.wait(3_600_000);
+    assert_eq!(fetches(&mut rig), 0);
+}
+
 /// A-GAP-08: sleepers hold what they may hold, and no more; each device has at least its own slot.
 #[test]
 fn a_gap_08_sleepers_leave_the_slots_of_others() {
