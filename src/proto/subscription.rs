@@ -250,8 +250,9 @@ impl Fetch {
     }
 
     /// Nothing is asked any more on the connection that was there. The next one may reach a service that knows nothing of
-    /// what was in vain.
+    /// what was in vain. What has not come is asked for there: only an answer tells that it is gone.
     pub fn connection_closed(&mut self) {
+        self.due |= !self.missed.is_empty();
         self.open_count = 0;
         self.again_backoff.reset();
     }

@@ -513,6 +513,24 @@ fn what_is_gone_at_the_service_is_not_waited_for() {
     assert_eq!(fetches(&mut rig), 0);
 }
 
+/// A connection that ends while it is asked what waits: it is asked again on the next one, so that a device is told when
+/// nothing does.
+#[test]
+fn a_connection_that_ends_does_not_leave_a_device_waiting() {
+    let mut rig = keeping(0);
+    sleeps(&mut rig, SLEEP_S);
+    assert!(!pushed(&mut rig, "gone"));
+    rig.wait(1_000 * u64::from(SLEEP_S));
+    wakes(&mut rig);
+    assert_eq!((waiting(&mut rig), fetches(&mut rig)), (vec![2], 1));
+    rig.feed(rig.closed());
+    rig.reconnect();
+    rig.wait(FETCH_PAUSE_MS);
+    assert_eq!((waiting(&mut rig), fetches(&mut rig)), (vec![], 1));
+    fetch_ends(&mut rig);
+    assert_eq!(waiting(&mut rig), [0]);
+}
+
 /// A-GAP-08: sleepers hold what they may hold, and no more; each device has at least its own slot.
 #[test]
 fn a_gap_08_sleepers_leave_the_slots_of_others() {
