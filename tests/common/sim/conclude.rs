@@ -50,6 +50,12 @@ impl Check {
         self.expect(!is_wasteful, Invariant::Promises, || format!("{promises} promises for {over} messages"));
     }
 
+    /// What a device was told last of what waits for it.
+    pub fn conclude_status(&mut self, device: &str, waiting: Option<u8>) {
+        let is_told = waiting.is_none_or(|waiting| waiting == 0);
+        self.expect(is_told, Invariant::Status, || format!("{device} was told last that {waiting:?} wait"));
+    }
+
     /// Forgets the messages that were over at that time.
     pub fn forget_over(&mut self, then: u64) {
         self.conclude_order();
@@ -78,7 +84,8 @@ impl Check {
         let bytes_max = self.devices[subscription.device].traits.message_bytes_max;
         let is_deliverable = message.is_decodable && message.plaintext.len() + PUSH_OVERHEAD_BYTES <= bytes_max;
         // When nothing goes wrong, a lifetime of minutes is enough.
-        let is_due = message.expires() > now || (climate == Climate::Calm && message.ttl_s >= 100);
+        let has_slept = self.devices[subscription.device].slept(message.sent_at, message.expires().min(now));
+        let is_due = message.expires() > now || (climate == Climate::Calm && message.ttl_s >= 100 && !has_slept);
         if !message.is_accepted || !subscription.is_wanted || !is_deliverable || !is_due {
             return;
         }
