@@ -69,7 +69,7 @@ impl Gateway {
         let (message, Stage::Ready(body)) = (slot.id?, &slot.stage) else { return None };
         let (body, until) = (Rc::clone(body), slot.deadline);
         let age = slot.age.map(|age| age + self.now.since(slot.promised_at));
-        slot.stage = Stage::Sent(Rc::clone(&body));
+        (slot.stage, slot.until) = (Stage::Sent(Rc::clone(&body)), until);
         self.counters.relayed += 1;
         Some(Output::Deliver { device: device.id.clone(), session, message, channel, body, until, age, is_urgent })
     }

@@ -3,6 +3,8 @@
 //! A sleeping device hears nothing: a few messages are kept for it, as long as they live; the rest stays with the
 //! service. When it wakes, it is handed what was kept and what waits, and then told that there is no more.
 
+use std::rc::Rc;
+
 use super::connection::Trouble;
 use super::device::{Presence, StatusDue};
 use super::{DeviceIndex, Gateway, Output, Reply, Stage};
@@ -39,6 +41,14 @@ impl Gateway {
         device.presence = Presence::Ready { session, terms };
         device.status_due = StatusDue::Now;
         self.hold_kept(index);
+        // What its link had not begun with is too late for that now. What it had begun with is a copy, which costs less than
+        // to wait for an answer in vain.
+        for (_, slot) in self.delivery.iter_mut().filter(|(_, slot)| slot.device() == Some(index) && slot.until <= now)
+        {
+            if let Stage::Sent(body) = &slot.stage {
+                slot.stage = Stage::Ready(Rc::clone(body));
+            }
+        }
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.device == Some(index)) {
             entry.fetch.device_up(now);
         }

@@ -230,6 +230,28 @@ fn a_gap_21_what_was_kept_is_held_no_longer_once_its_device_is_awake() {
     }
 }
 
+/// A link drops what it had not begun with when its time was over, also when its device slept all the time: that is sent
+/// again.
+#[test]
+fn what_was_sent_before_is_sent_again_to_who_slept_long() {
+    for (slept_ms, copies) in [(HOLD_MS - 1, 0), (HOLD_MS, 1)] {
+        let mut rig = keeping(2);
+        assert!(pushed(&mut rig, "m1"));
+        let sent = rig.delivered();
+        sleeps(&mut rig, SLEEP_S);
+        rig.wait(slept_ms);
+        wakes(&mut rig);
+        assert_eq!(rig.delivered(), sent[..copies]);
+        // Once more, after a short nap.
+        sleeps(&mut rig, SLEEP_S);
+        rig.wait(HOLD_MS - slept_ms + 1);
+        wakes(&mut rig);
+        assert_eq!(rig.delivered(), sent[copies..]);
+        acks(&mut rig, &sent);
+        assert_eq!((held(&rig), rig.gateway.status().counters.acknowledged), (0, 1));
+    }
+}
+
 /// A device that has not said more than that it is awake is told so when nothing waits, too.
 #[test]
 fn a_device_for_which_nothing_waits_is_told_so() {
