@@ -198,7 +198,7 @@ mod a_faulty_shell_is_noticed {
 
     #[test]
     fn that_hands_over_what_is_too_late() {
-        expect(Fault::IgnoresDeadline, Climate::Devices, &[Invariant::InTime]);
+        expect(Fault::IgnoresDeadline, Climate::Network, &[Invariant::InTime]);
     }
 
     #[test]

@@ -527,18 +527,18 @@ impl Device {
         }
     }
 
-    /// A sleeping device hears again, and says so unless it has lost its session.
+    /// A sleeping device hears again, and says so unless it has lost its session; one that was about to sleep does not.
     pub fn wake_up(&mut self, context: &mut Context) {
-        let Sleep::Off { loses_session } = self.sleep else {
-            self.sleep = Sleep::No;
-            return;
-        };
-        if loses_session {
-            self.stop(context);
-            return self.start(context);
+        match std::mem::replace(&mut self.sleep, Sleep::No) {
+            Sleep::No | Sleep::Wanted { is_said: false, .. } => return,
+            Sleep::Wanted { is_said: true, .. } => {}
+            sleep @ Sleep::Off { loses_session: true } => {
+                self.sleep = sleep;
+                self.stop(context);
+                return self.start(context);
+            }
+            Sleep::Off { loses_session: false } => context.check.nap_ended(self.index, context.now),
         }
-        context.check.nap_ended(self.index, context.now);
-        self.sleep = Sleep::No;
         self.say(&ToGateway::Awake, context);
         self.ask(false, context);
     }
