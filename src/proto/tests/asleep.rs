@@ -306,6 +306,7 @@ fn a_device_that_overslept_counts_as_absent() {
     assert_eq!(held(&rig), 1);
     let late = promised(&mut rig, "a", "m2").expect("still kept for");
     rig.wait(1);
+    assert_eq!(held(&rig), 1, "only what is on its way");
     comes(&mut rig, late, LIFE_S);
     rig.feed(Input::StatusAsked { device: id("b") });
     assert_eq!((held(&rig), pushed(&mut rig, "m3")), (0, false));
