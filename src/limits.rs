@@ -570,6 +570,9 @@ pub const LINK_PATH_BYTES_MAX: usize = 255;
 pub const SERVICE_DRAIN_BYTES_MAX: usize = 256 * 1024;
 /// How often a refused message is asked for that its service does not offer again.
 pub const MISSED_ASK_COUNT_MAX: u32 = 6;
+/// How long after a message was refused its service may still count it as delivered: once it was asked for after that and
+/// did not come, it is gone. In milliseconds.
+pub const MISSED_MS_MAX: u64 = 300_000;
 
 /// How often the service looks whether its certificate is to be renewed, in seconds.
 pub const SERVICE_CERTIFICATE_LOOK_S: u64 = 3_600;

@@ -116,11 +116,20 @@ impl<M: Memory, const SEEN: usize> Device<M, SEEN> {
         self.keep(Seen { message, ack_due: true });
     }
 
-    /// Says something to the gateway.
+    /// Says something to the gateway, behind the device acks of all that was accepted before: none of them may follow a
+    /// [`Sleep`](ToGateway::Sleep).
     ///
     /// # Errors
     /// See [`SendError`]. A message comes again if nothing was said about it.
     pub fn send(&mut self, message: &ToGateway) -> Result<(), SendError> {
+        self.send_acks();
+        if self.link.message_bytes_max().is_some() && self.seen.iter().any(|seen| seen.ack_due) {
+            return Err(SendError::Full);
+        }
+        self.send_now(message)
+    }
+
+    fn send_now(&mut self, message: &ToGateway) -> Result<(), SendError> {
         let mut out = [0; TO_GATEWAY_BYTES_MAX];
         let bytes = message.emit(&mut out).expect("the buffer holds the largest message to a gateway");
         self.link.send(&out[..bytes])
@@ -181,7 +190,7 @@ impl<M: Memory, const SEEN: usize> Device<M, SEEN> {
             super::Event::Opened { mtu, .. } => {
                 self.handed_out = None;
                 let attach = ToGateway::Attach { device: self.id.clone(), profile: self.profile() };
-                self.send(&attach).expect("a session begins with room, and every gateway takes an Attach");
+                self.send_now(&attach).expect("a session begins with room, and every gateway takes an Attach");
                 Some(Event::Up { mtu })
             }
             super::Event::Restarted | super::Event::Silent | super::Event::Broken => {
@@ -318,6 +327,23 @@ mod tests {
         device.accept(id(7));
         let (_, heard) = run(&mut device, &mut gateway);
         assert_eq!(heard.last(), Some(&ack(7)));
+    }
+
+    /// What is accepted before the device falls asleep does not wake it at the gateway.
+    #[test]
+    fn device_acks_go_before_what_is_said_behind_them() {
+        let (mut device, mut gateway) = pair();
+        device.accept(id(1));
+        let (_, heard) = run(&mut device, &mut gateway);
+        assert_eq!(heard, [attach(), ack(1)], "nothing goes before Attach");
+        let sleep = ToGateway::Sleep { seconds: 600 };
+        device.accept(id(2));
+        device.send(&sleep).expect("room");
+        assert_eq!(run(&mut device, &mut gateway).1, [ack(2), sleep.clone()]);
+        while device.unsubscribe(CHANNEL).is_ok() {}
+        device.accept(id(3));
+        assert_eq!(device.send(&sleep), Err(SendError::Full), "no room for both");
+        assert_eq!(run(&mut device, &mut gateway).1.last(), Some(&ack(3)));
     }
 
     #[test]

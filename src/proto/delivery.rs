@@ -93,6 +93,8 @@ pub struct Slot {
     pub promised_at: Instant,
     /// Until when it may be handed to its device.
     pub deadline: Instant,
+    /// Until when its link may begin with it, since it was handed to that.
+    pub until: Instant,
     /// When it is of no use to anybody any more, if the service says so.
     pub expires_at: Option<Instant>,
     /// How long it had been with the service when it was promised, if that says so.
@@ -202,6 +204,7 @@ impl DeliveryTable {
             is_live: false,
             expires_at: None,
             deadline,
+            until: deadline,
             order,
             stage,
         });
@@ -314,6 +317,7 @@ impl DeliveryTable {
             expires_at: None,
             promised_at,
             deadline,
+            until: deadline,
             order: 0,
             stage: Stage::Acked(acknowledgement),
         });

@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{DELIVERY_PER_DEVICE_MAX, DEVICE_COUNT_MAX, HOLD_FOR_SLEEP_DEFAULT};
+use crate::limits::{CHANNELS_PER_DEVICE_MAX, DELIVERY_PER_DEVICE_MAX, DEVICE_COUNT_MAX, HOLD_FOR_SLEEP_DEFAULT};
 use crate::time::Instant;
 use crate::webpush::vapid::ApplicationServerKey;
 use crate::wire::{ChannelId, DeviceId};
@@ -143,6 +143,9 @@ pub struct Device {
     pub presence: Presence,
     /// Whether it is to be told how the gateway is.
     pub status_due: StatusDue,
+    /// Channels whose subscriptions ended while it slept, of which it is to be told: at most
+    /// [`CHANNELS_PER_DEVICE_MAX`].
+    pub ended: Vec<ChannelId>,
 }
 
 /// Nothing more fits; the table is unchanged.
@@ -172,6 +175,14 @@ impl Device {
         }
     }
 
+    /// A subscription ended: if it sleeps, it is told when it hears again.
+    pub fn note_ended(&mut self, channel: ChannelId) {
+        let is_asleep = matches!(self.presence, Presence::Asleep { .. });
+        if is_asleep && self.ended.len() < CHANNELS_PER_DEVICE_MAX && !self.ended.contains(&channel) {
+            self.ended.push(channel);
+        }
+    }
+
     /// How many messages may be kept for it, of which it has none yet.
     pub fn takes(&self, now: Instant) -> usize {
         match self.presence {
@@ -193,8 +204,8 @@ impl DeviceTable {
         if let Some(index) = self.find(&id) {
             return Ok(index);
         }
-        let device =
-            Some(Device { id, options: Options::default(), presence: Presence::Absent, status_due: StatusDue::No });
+        let (options, presence, status_due) = (Options::default(), Presence::Absent, StatusDue::No);
+        let device = Some(Device { id, options, presence, status_due, ended: Vec::new() });
         if let Some(free) = self.devices.iter().position(Option::is_none) {
             self.devices[free] = device;
             return Ok(DeviceIndex(free));
@@ -226,6 +237,11 @@ impl DeviceTable {
     /// The device at an index.
     pub fn get_mut(&mut self, index: DeviceIndex) -> Option<&mut Device> {
         self.devices.get_mut(index.0)?.as_mut()
+    }
+
+    /// All devices.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Device> {
+        self.devices.iter_mut().flatten()
     }
 
     /// All devices.

@@ -123,7 +123,9 @@ impl Gateway {
         }
         for entry in self.subscriptions.iter_mut() {
             match refusal {
-                Refusal::NoRoom(route) if entry.id == route.subscription => entry.fetch.missed(message.clone()),
+                Refusal::NoRoom(route) if entry.id == route.subscription => {
+                    entry.fetch.missed(message.clone(), self.now)
+                }
                 Refusal::NoRoomFor(target) => {
                     let granted = entry.active();
                     entry.fetch.due |=
@@ -189,14 +191,13 @@ impl Gateway {
         let hold_min = Duration::from_millis(HOLD_MS_MIN);
         slot.expires_at = max_age.map(|age| slot.promised_at + age.max(hold_min));
         slot.deadline = slot.promised_at + Duration::from_millis(HOLD_MS);
-        let is_asleep =
-            slot.route.and_then(|route| self.devices.get(route.device)).is_some_and(|it| it.ready().is_none());
-        if let Some(expires_at) = slot.expires_at {
-            slot.deadline = if is_asleep { expires_at } else { slot.deadline.min(expires_at) };
-        }
+        slot.deadline = slot.deadline.min(slot.expires_at.unwrap_or(slot.deadline));
         slot.id = Some(message_id(&slot.message, &body));
         slot.age = age;
         slot.stage = Stage::Received(body);
+        if let Some(device) = slot.device() {
+            self.came_asleep(device);
+        }
     }
 
     /// A message did not come, or what came is nothing to deliver.

@@ -482,8 +482,12 @@ impl Gateway {
     pub(super) fn device_up(&mut self, id: &DeviceId, session: u32, terms: Terms) {
         let Some(index) = self.devices.find(id) else { return };
         if let Some(device) = self.devices.get_mut(index) {
+            let was_asleep = matches!(device.presence, Presence::Asleep { .. });
             device.presence = Presence::Ready { session, terms };
             device.status_due = StatusDue::Now;
+            if was_asleep {
+                self.hold_kept(index);
+            }
         }
         for (_, slot) in self.delivery.iter_mut().filter(|(_, slot)| slot.device() == Some(index)) {
             if let Stage::Sent(body) = &slot.stage {
@@ -504,7 +508,12 @@ impl Gateway {
         if device.session().map(|(current, _)| current) != Some(session) {
             return;
         }
+        let was_asleep = matches!(device.presence, Presence::Asleep { .. });
         device.presence = presence;
+        device.ended.clear();
+        if was_asleep {
+            self.hold_kept(index);
+        }
         if presence == Presence::Silent {
             let waits = |stage: &Stage| matches!(stage, Stage::Ready(_) | Stage::Sent(_));
             self.give_up_where(|slot| slot.device() == Some(index) && waits(&slot.stage));

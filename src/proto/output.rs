@@ -69,7 +69,7 @@ impl Gateway {
         let (message, Stage::Ready(body)) = (slot.id?, &slot.stage) else { return None };
         let (body, until) = (Rc::clone(body), slot.deadline);
         let age = slot.age.map(|age| age + self.now.since(slot.promised_at));
-        slot.stage = Stage::Sent(Rc::clone(&body));
+        (slot.stage, slot.until) = (Stage::Sent(Rc::clone(&body)), until);
         self.counters.relayed += 1;
         Some(Output::Deliver { device: device.id.clone(), session, message, channel, body, until, age, is_urgent })
     }
@@ -217,10 +217,23 @@ impl Gateway {
 
     fn reply_output(&mut self) -> Option<Output> {
         if let Some((index, reply)) = self.reply.take()
-            && let Some(device) = self.devices.get(index)
-            && let Some((session, _)) = device.ready()
+            && let Some(device) = self.devices.get_mut(index)
         {
-            return Some(Output::Reply { device: device.id.clone(), session, reply });
+            match (device.ready(), reply) {
+                (Some((session, _)), reply) => {
+                    return Some(Output::Reply { device: device.id.clone(), session, reply });
+                }
+                (None, Reply::Unsubscribed { channel }) => device.note_ended(channel),
+                // The others answer a word, and who speaks hears.
+                (None, _) => {}
+            }
+        }
+        if let Some(reply) = self.devices.iter_mut().find_map(|device| {
+            let (session, _) = device.ready()?;
+            let channel = device.ended.pop()?;
+            Some(Output::Reply { device: device.id.clone(), session, reply: Reply::Unsubscribed { channel } })
+        }) {
+            return Some(reply);
         }
         let (persisting, behind) = (&self.persisting, &self.behind.devices);
         let is_stored = |id: &DeviceId| {

@@ -3,6 +3,8 @@
 //! A sleeping device hears nothing: a few messages are kept for it, as long as they live; the rest stays with the
 //! service. When it wakes, it is handed what was kept and what waits, and then told that there is no more.
 
+use std::rc::Rc;
+
 use super::connection::Trouble;
 use super::device::{Presence, StatusDue};
 use super::{DeviceIndex, Gateway, Output, Reply, Stage};
@@ -38,12 +40,33 @@ impl Gateway {
         let Presence::Asleep { session, terms, .. } = device.presence else { return };
         device.presence = Presence::Ready { session, terms };
         device.status_due = StatusDue::Now;
-        let hold = Duration::from_millis(HOLD_MS);
-        for (_, slot) in self.delivery.iter_mut().filter(|(_, slot)| slot.device() == Some(index)) {
-            slot.deadline = (now + hold).min(slot.expires_at.unwrap_or(now + hold));
+        self.hold_kept(index);
+        // What its link had not begun with is too late for that now. What it had begun with is a copy, which costs less than
+        // to wait for an answer in vain.
+        for (_, slot) in self.delivery.iter_mut().filter(|(_, slot)| slot.device() == Some(index) && slot.until <= now)
+        {
+            if let Stage::Sent(body) = &slot.stage {
+                slot.stage = Stage::Ready(Rc::clone(body));
+            }
         }
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.device == Some(index)) {
             entry.fetch.device_up(now);
+        }
+    }
+
+    /// What was kept for a device that slept is held for it from now on as for one that hears.
+    pub(super) fn hold_kept(&mut self, index: DeviceIndex) {
+        let until = self.now + Duration::from_millis(HOLD_MS);
+        for (_, slot) in self.delivery.iter_mut().filter(|(_, slot)| slot.device() == Some(index)) {
+            slot.deadline = until.min(slot.expires_at.unwrap_or(until));
+        }
+    }
+
+    /// The content of a message is here: if its device sleeps, it is kept as far as there are not others enough.
+    pub(super) fn came_asleep(&mut self, index: DeviceIndex) {
+        let now = self.now;
+        if let Some(device) = self.devices.get(index).filter(|it| matches!(it.presence, Presence::Asleep { .. })) {
+            self.keep_asleep(index, device.takes(now));
         }
     }
 
@@ -107,7 +130,7 @@ impl Gateway {
             mine.push((slot.order, slot.deadline));
         }
         mine.sort_unstable();
-        let waits = |stage: &Stage| matches!(stage, Stage::Ready(_) | Stage::Sent(_));
+        let waits = |stage: &Stage| matches!(stage, Stage::Received(_) | Stage::Ready(_) | Stage::Sent(_));
         let kept_to = mine.get(keeps.wrapping_sub(1)).map(|(order, _)| *order);
         self.give_up_where(|slot| {
             slot.device() == Some(index)
@@ -129,7 +152,7 @@ impl Gateway {
     fn is_asked_for(&self, index: DeviceIndex) -> bool {
         self.subscriptions.iter().filter(|entry| entry.device == Some(index)).any(|entry| {
             let reaches = self.upstreams.get(entry.upstream).is_some_and(|it| it.uplink.requests_on().is_some());
-            reaches && (entry.fetch.due || entry.fetch.open_count > 0)
+            reaches && entry.active().is_some() && (entry.fetch.due || entry.fetch.open_count > 0)
         })
     }
 

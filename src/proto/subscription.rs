@@ -26,9 +26,9 @@ use super::flood::Arrivals;
 use super::record::{Key, Record, Tag};
 use super::upstream::UpstreamId;
 use crate::limits::{
-    DELIVERY_PER_DEVICE_MAX, MISSED_ASK_COUNT_MAX, REDIRECT_COUNT_MAX, REFUSED_PAUSE_MS_MAX, REFUSED_PAUSE_MS_MIN,
-    ROTATION_COUNT_MAX, SUBSCRIBE_BACKOFF_MS_MAX, SUBSCRIBE_BACKOFF_MS_MIN, SUBSCRIPTION_COUNT_MAX,
-    SUBSCRIPTION_STABLE_MS,
+    DELIVERY_PER_DEVICE_MAX, MISSED_ASK_COUNT_MAX, MISSED_MS_MAX, REDIRECT_COUNT_MAX, REFUSED_PAUSE_MS_MAX,
+    REFUSED_PAUSE_MS_MIN, ROTATION_COUNT_MAX, SUBSCRIBE_BACKOFF_MS_MAX, SUBSCRIBE_BACKOFF_MS_MIN,
+    SUBSCRIPTION_COUNT_MAX, SUBSCRIPTION_STABLE_MS,
 };
 use crate::random::Random;
 use crate::time::{Duration, Instant};
@@ -144,6 +144,17 @@ pub enum Mark {
     WithSet,
 }
 
+/// A message that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// Its resource.
+    pub message: PushMessageUri,
+    /// How often it was asked for.
+    pub asked_count: u32,
+    /// When it was refused last.
+    pub refused_at: Instant,
+}
+
 /// Whether messages wait at the service that were refused here.
 #[derive(Debug)]
 pub struct Fetch {
@@ -155,8 +166,8 @@ pub struct Fetch {
     pub not_before: Instant,
     /// Pauses while messages do not arrive, or their device has no room.
     pub backoff: Backoff,
-    /// Messages that were refused and have not come again, with how often they were asked for.
-    pub missed: Vec<(PushMessageUri, u32)>,
+    /// Messages that were refused and have not come again.
+    pub missed: Vec<Missed>,
     /// When to ask although nothing was refused for want of room: messages that can never be delivered may stand before
     /// others, and the service may hold all of them back.
     again_at: Option<Instant>,
@@ -183,25 +194,29 @@ impl Fetch {
 
     /// Notes that a message was refused; beyond [`DELIVERY_PER_DEVICE_MAX`] of them no more are noted, since asking
     /// brings the others as well.
-    pub fn missed(&mut self, message: PushMessageUri) {
+    pub fn missed(&mut self, message: PushMessageUri, now: Instant) {
         self.due = true;
-        if self.missed.len() < DELIVERY_PER_DEVICE_MAX && !self.missed.iter().any(|(other, _)| *other == message) {
-            self.missed.push((message, 0));
+        if let Some(missed) = self.missed.iter_mut().find(|missed| missed.message == message) {
+            missed.refused_at = now;
+        } else if self.missed.len() < DELIVERY_PER_DEVICE_MAX {
+            self.missed.push(Missed { message, asked_count: 0, refused_at: now });
         }
     }
 
     /// Notes that a message came after all.
     pub fn came(&mut self, message: &PushMessageUri) {
-        self.missed.retain(|(other, _)| other != message);
+        self.missed.retain(|missed| missed.message != *message);
     }
 
     /// A request for what is stored has ended: what did not come is asked for again later, but not for ever, since it
-    /// may have expired. A service may count what it has just pushed as delivered for a while.
+    /// may have expired. A service may count what it has just pushed as delivered for a while, but not what was refused
+    /// long ago.
     pub fn ended(&mut self, now: Instant, random: &mut dyn Random) {
-        for (_, asked) in &mut self.missed {
-            *asked += 1;
+        for missed in &mut self.missed {
+            missed.asked_count += 1;
         }
-        self.missed.retain(|(_, asked)| *asked < MISSED_ASK_COUNT_MAX);
+        let fresh = Duration::from_millis(MISSED_MS_MAX);
+        self.missed.retain(|it| it.asked_count < MISSED_ASK_COUNT_MAX && now < it.refused_at + fresh);
         if !self.missed.is_empty() && !self.due {
             self.later(now, random);
         }
@@ -235,8 +250,9 @@ impl Fetch {
     }
 
     /// Nothing is asked any more on the connection that was there. The next one may reach a service that knows nothing of
-    /// what was in vain.
+    /// what was in vain. What has not come is asked for there: only an answer tells that it is gone.
     pub fn connection_closed(&mut self) {
+        self.due |= !self.missed.is_empty();
         self.open_count = 0;
         self.again_backoff.reset();
     }

@@ -12,6 +12,7 @@ use crate::wire::ChannelId;
 mod alternatives;
 mod announced;
 mod apart;
+mod asleep;
 mod long_life;
 mod moving;
 mod owed;
@@ -351,9 +352,9 @@ fn what_was_refused_is_asked_for_until_it_comes() {
         in_flight_max: DELIVERY_PER_DEVICE_MAX,
     });
     let mut asked = 0;
-    for _ in 0..100 {
+    for _ in 0..MISSED_MS_MAX / 1_000 {
         asked += nothing_stored(&mut rig);
-        rig.wait(REFUSED_PAUSE_MS_MAX);
+        rig.wait(1_000);
     }
     assert_eq!(asked, MISSED_ASK_COUNT_MAX as usize);
 }

@@ -32,6 +32,8 @@ mod plan;
 mod pump;
 #[path = "sim/service.rs"]
 mod service;
+#[path = "sim/sleep.rs"]
+mod sleep;
 #[path = "sim/upstream.rs"]
 mod upstream;
 
@@ -48,6 +50,7 @@ use invariant::{Bounds, Invariant, Report, Violation};
 use line::Line;
 use network::{Down, Network, Up};
 use service::{Service, ServiceEvent};
+use sleep::Sleepers;
 
 pub use plan::Climate;
 
@@ -104,12 +107,18 @@ pub enum Fault {
     NeverAnnounces,
     /// The upstream shell does not say how much a message must matter to be wanted.
     IgnoresUrgency,
+    /// The shell tells devices that nothing waits, whatever the gateway says.
+    HidesWaiting,
+    /// The shell does not tell devices that nothing waits any more.
+    WithholdsStatus,
 }
 
 /// What happens, and to whom.
 enum Event {
     /// The next random operation.
     Operate,
+    /// A device sleeps, asks or rotates.
+    Doze,
     /// From now on everything works.
     Heal,
     /// A frame reaches the service.
@@ -234,6 +243,7 @@ struct World {
     gateway: Gateway,
     devices: Vec<Device>,
     plan: plan::Plan,
+    sleepers: Option<Sleepers>,
 }
 
 /// Runs one seed to its end.
@@ -249,6 +259,9 @@ pub fn run(options: Options) -> Result<Report, Box<Violation>> {
     let posted_at = |device, channel| gateway.posted_at(device, channel);
     let is_kept = |token| service.is_kept(token);
     context.check.conclude(end, plan, &wanted, posted_at, is_kept, gateway.status().as_ref());
+    for device in devices.iter() {
+        context.check.conclude_status(device.id.as_str(), device.waiting);
+    }
     if let Some(known) = gateway.application_knows() {
         context.check.conclude_announced(known, &gateway.all_posted_at());
     }
@@ -277,7 +290,8 @@ impl World {
             trace: options.trace,
             dice,
         };
-        let mut world = Self { context, service, gateway, devices, plan };
+        let sleepers = Sleepers::draw(options.seed, &plan);
+        let mut world = Self { context, service, gateway, devices, plan, sleepers };
         world.begin();
         world
     }
@@ -290,6 +304,9 @@ impl World {
             device.start(&mut self.context);
         }
         self.context.after(self.plan.first_operation_ms, Event::Operate);
+        if self.sleepers.is_some() {
+            self.context.after(self.plan.first_operation_ms, Event::Doze);
+        }
     }
 
     /// Lets time pass until the end, or the first violation; tells when that was.
@@ -349,6 +366,7 @@ impl World {
         let context = &mut self.context;
         match event {
             Event::Operate => self.operate(),
+            Event::Doze => self.doze(),
             Event::Heal => self.heal(),
             Event::ToService { connection, frame } if context.network.carries(connection) => {
                 self.service.hear(connection, frame, context);

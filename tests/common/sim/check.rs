@@ -21,6 +21,8 @@ use super::upstream::{ORIGIN, token};
 
 /// A promise may be on its way that long, and lifetimes of stored messages are whole seconds.
 const LATE_MS_MAX: u64 = 3_000;
+/// How long a message may be with the service of which the gateway does not know yet.
+const STATUS_MS_MAX: u64 = 10_000;
 /// Messages that were relayed, of which one is taken for another.
 const RELAYED_COUNT: usize = 64;
 
@@ -58,6 +60,15 @@ struct DeviceModel {
     may_repeat: BTreeSet<MessageId>,
     /// Subscriptions that were granted when it was last removed: what it is told of them later is of no use.
     granted_before: usize,
+    /// When it slept, and until when.
+    naps: Vec<(u64, u64)>,
+}
+
+impl DeviceModel {
+    /// Whether it slept in a span of time.
+    fn slept(&self, from: u64, to: u64) -> bool {
+        self.naps.iter().any(|(begin, end)| *begin <= to && from <= *end)
+    }
 }
 
 /// The reference model.
@@ -88,8 +99,13 @@ pub(super) struct Check {
 
 impl Check {
     pub fn new(bounds: Bounds, devices: Vec<Traits>) -> Self {
-        let model =
-            |traits| DeviceModel { traits, seen: VecDeque::new(), may_repeat: BTreeSet::new(), granted_before: 0 };
+        let model = |traits| DeviceModel {
+            traits,
+            seen: VecDeque::new(),
+            may_repeat: BTreeSet::new(),
+            granted_before: 0,
+            naps: Vec::new(),
+        };
         Self {
             bounds,
             violation: None,
@@ -368,13 +384,45 @@ impl Check {
         let sent = &self.messages[&number];
         let is_intact = sent.plaintext == body
             && self.subscriptions.get(&sent.push).is_some_and(|it| it.device == device && it.channel == channel);
-        let late = now.saturating_sub(sent.expires());
+        // What was handed to the link when its device fell asleep goes on when that wakes.
+        let has_slept = self.devices[device].slept(sent.sent_at, now);
+        let late = if has_slept { 0 } else { now.saturating_sub(sent.expires()) };
         self.report.late_ms_max = self.report.late_ms_max.max(late);
         self.expect(is_intact, Invariant::Intact, || format!("message {number} is not what was sent, or not there"));
         // The link repeats what it began with until its peer counts as silent.
         self.expect(late <= HOLD_MS + LATE_MS_MAX + 2 * LINK_SILENCE_MS, Invariant::InTime, || {
             format!("message {number} arrives {late} ms after its lifetime")
         });
+    }
+
+    /// A device falls asleep.
+    pub fn nap_began(&mut self, device: usize, now: u64) {
+        self.devices[device].naps.push((now, u64::MAX));
+        self.report.naps += 1;
+    }
+
+    /// It hears again.
+    pub fn nap_ended(&mut self, device: usize, now: u64) {
+        if let Some((_, end)) = self.devices[device].naps.last_mut() {
+            *end = now;
+        }
+    }
+
+    /// A device is told that nothing waits for it, where nothing goes wrong.
+    pub fn nothing_waits(&mut self, device: usize, now: u64) {
+        let waits = |message: &Message| {
+            let is_its = self.subscriptions.get(&message.push).is_some_and(|it| it.device == device && it.is_wanted);
+            let is_old = message.sent_at + STATUS_MS_MAX <= now && now < message.expires();
+            is_its && is_old && message.is_accepted && message.is_decodable && message.kept_order.is_none()
+        };
+        let left = self.messages.iter().find(|(_, message)| waits(message)).map(|(number, _)| *number);
+        if let Some(number) = left {
+            let text = self.describe(number);
+            self.fail(
+                Invariant::Status,
+                format!("device {device} is told that nothing waits, and message {text} does"),
+            );
+        }
     }
 
     pub fn refused_by_device(&mut self) {

@@ -7,13 +7,14 @@ use fieldgate::limits::{DEVICE_SEEN_COUNT, LINK_MESSAGE_BYTES_MAX, LINK_MTU_BYTE
 use fieldgate::link::device::{self, Event as Heard, Received};
 use fieldgate::link::memory::{DeviceMemory, Memory};
 use fieldgate::link::{Config, SendError};
-use fieldgate::proto::device::{Options, PendingAcks};
+use fieldgate::proto::device::{LinkOptions, Options, PendingAcks};
 use fieldgate::proto::record::DeviceRecord;
 use fieldgate::time::Instant;
-use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, Role, ToDevice};
+use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, Role, ToDevice, ToGateway};
 
 use super::line::{Lane, Line};
 use super::plan::{Climate, Plan};
+use super::sleep::Nap;
 use super::{Context, Dice, Event, Fault};
 
 /// Ids that a device remembers which keeps its ids.
@@ -48,6 +49,23 @@ pub(super) enum DeviceEvent {
     Ask { boot: u32 },
     /// The firmware reads its port again.
     Hears,
+    /// It has slept long enough.
+    Wakes { nap: u32 },
+}
+
+/// Whether a device sleeps.
+enum Sleep {
+    No,
+    /// It will, once it has nothing to do.
+    Wanted {
+        nap: Nap,
+        /// The last word is that.
+        is_said: bool,
+    },
+    /// It is switched off but for its memory.
+    Off {
+        loses_session: bool,
+    },
 }
 
 /// The firmware, whatever its capacities.
@@ -57,6 +75,8 @@ trait Firmware {
     fn remember(&mut self, message: MessageId);
     fn accept(&mut self, message: MessageId);
     fn refuse(&mut self, message: MessageId, reason: Refusal) -> Result<(), SendError>;
+    fn send(&mut self, message: &ToGateway) -> Result<(), SendError>;
+    fn is_idle(&self) -> bool;
     fn subscribe(&mut self, channel: ChannelId) -> Result<(), SendError>;
     fn unsubscribe(&mut self, channel: ChannelId) -> Result<(), SendError>;
     fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<usize>;
@@ -79,6 +99,12 @@ impl<M: Memory, const SEEN: usize> Firmware for device::Device<M, SEEN> {
     }
     fn refuse(&mut self, message: MessageId, reason: Refusal) -> Result<(), SendError> {
         self.refuse(message, reason)
+    }
+    fn send(&mut self, message: &ToGateway) -> Result<(), SendError> {
+        self.send(message)
+    }
+    fn is_idle(&self) -> bool {
+        self.is_idle()
     }
     fn subscribe(&mut self, channel: ChannelId) -> Result<(), SendError> {
         self.subscribe(channel)
@@ -122,6 +148,10 @@ pub(super) struct Device {
     boot: u32,
     is_up: bool,
     is_deaf: bool,
+    sleep: Sleep,
+    nap_count: u32,
+    /// What it was told in this session of what waits for it.
+    pub waiting: Option<u8>,
     /// Channels the application wants, and where messages for them are sent.
     wanted: BTreeSet<ChannelId>,
     told: BTreeMap<ChannelId, Told>,
@@ -160,6 +190,9 @@ impl Device {
             boot: 0,
             is_up: false,
             is_deaf: false,
+            sleep: Sleep::No,
+            nap_count: 0,
+            waiting: None,
             wanted: channels,
             told: BTreeMap::new(),
             inbox: VecDeque::new(),
@@ -181,13 +214,19 @@ impl Device {
             link: format!("unix:/run/{}.sock", self.id),
             channels: self.configured_channels.clone(),
             mtu: self.first_line.mtu as u16,
-            options: Options { pending_acks: self.pending_acks(), ..Options::default() },
+            options: Options { pending_acks: self.pending_acks(), link: self.link_options(), ..Options::default() },
         }
     }
 
     /// Every other device acts on what it gets.
     fn pending_acks(&self) -> PendingAcks {
         if self.index.is_multiple_of(2) { PendingAcks::Auto } else { PendingAcks::Flash }
+    }
+
+    /// As many messages are kept as by default for some, and none, one or all for others.
+    fn link_options(&self) -> LinkOptions {
+        let default = LinkOptions::default();
+        LinkOptions { hold_for_sleep: [default.hold_for_sleep, 8, 0, 1][self.index % 4], ..default }
     }
 
     /// The channels that should have a subscription at the end.
@@ -238,7 +277,10 @@ impl Device {
             return;
         }
         self.inbox.clear();
-        (self.is_busy, self.is_up) = (false, false);
+        if self.is_off() {
+            context.check.nap_ended(self.index, context.now);
+        }
+        (self.is_busy, self.is_up, self.sleep, self.waiting) = (false, false, Sleep::No, None);
         if !self.traits.keeps_ids || context.fault == Some(Fault::ForgetsIds) {
             self.kept_ids.clear();
         }
@@ -249,7 +291,8 @@ impl Device {
     }
 
     pub fn wake(&self) -> Option<u64> {
-        Some(self.epoch + self.firmware.as_ref()?.poll_timeout()?.as_millis())
+        let firmware = self.firmware.as_ref().filter(|_| !self.is_off())?;
+        Some(self.epoch + firmware.poll_timeout()?.as_millis())
     }
 
     pub fn handle_timeout(&mut self, context: &mut Context) {
@@ -265,7 +308,8 @@ impl Device {
             DeviceEvent::Kept { boot } if boot == self.boot => self.keep(context),
             DeviceEvent::Ask { boot } if boot == self.boot => self.ask(false, context),
             DeviceEvent::Hears => self.is_deaf = false,
-            DeviceEvent::Kept { .. } | DeviceEvent::Ask { .. } => {}
+            DeviceEvent::Wakes { nap } if nap == self.nap_count => self.wake_up(context),
+            DeviceEvent::Kept { .. } | DeviceEvent::Ask { .. } | DeviceEvent::Wakes { .. } => {}
         }
         self.transmit(context);
     }
@@ -278,7 +322,7 @@ impl Device {
 
     pub fn octets(&mut self, mut octets: &[u8], context: &mut Context) {
         let now = self.now(context);
-        while !octets.is_empty() && !self.is_deaf {
+        while !octets.is_empty() && !self.is_deaf && !self.is_off() {
             let Some(firmware) = &mut self.firmware else { return };
             let (taken, event) = firmware.feed(octets, now);
             octets = &octets[taken..];
@@ -294,6 +338,9 @@ impl Device {
 
     /// The application wants one channel more, or one less; tells which.
     pub fn change_channel(&mut self, channel: ChannelId, context: &mut Context) {
+        if self.is_off() {
+            return;
+        }
         if self.wanted.insert(channel) {
             context.trace(|| format!("{} wants channel {channel}", self.id));
             return self.ask(false, context);
@@ -301,6 +348,7 @@ impl Device {
         let asked = self.firmware.as_mut().map(|firmware| firmware.unsubscribe(channel));
         if asked.is_some_and(|asked| asked.is_ok()) {
             context.trace(|| format!("{} leaves channel {channel}", self.id));
+            self.spoke();
             self.wanted.remove(&channel);
             self.told.remove(&channel);
             context.check.left(self.index, channel);
@@ -310,7 +358,8 @@ impl Device {
 
     /// Asks for the subscriptions that the application does not know of, in a new session for all, and looks again later.
     fn ask(&mut self, is_new: bool, context: &mut Context) {
-        let Some(firmware) = self.firmware.as_mut().filter(|_| self.is_up) else { return };
+        let is_on = self.is_up && !self.is_off();
+        let Some(firmware) = self.firmware.as_mut().filter(|_| is_on) else { return };
         let lacking: Vec<_> = self.wanted.iter().copied().filter(|it| is_new || !self.told.contains_key(it)).collect();
         for channel in &lacking {
             if firmware.subscribe(*channel).is_err() {
@@ -318,6 +367,7 @@ impl Device {
             }
         }
         if !lacking.is_empty() {
+            self.spoke();
             let boot = self.boot;
             context.after(ASK_AGAIN_MS, Event::Device(self.index, DeviceEvent::Ask { boot }));
         }
@@ -331,7 +381,7 @@ impl Device {
                 self.is_up = true;
                 self.ask(true, context);
             }
-            Some(Heard::Down) => self.is_up = false,
+            Some(Heard::Down) => (self.is_up, self.sleep, self.waiting) = (false, Sleep::No, None),
             Some(Heard::Message) => while self.message(context) {},
             Some(Heard::VersionRefused(_)) => {}
         }
@@ -344,6 +394,7 @@ impl Device {
             None => return false,
             Some(Received::Copy(message)) => {
                 context.trace(|| format!("{} hears {message} again", self.id));
+                self.spoke();
                 return true;
             }
             Some(Received::New(message)) => message,
@@ -364,10 +415,8 @@ impl Device {
                 self.told.remove(&channel);
                 self.ask(false, context);
             }
-            ToDevice::Subscribed { .. }
-            | ToDevice::Unsubscribed { .. }
-            | ToDevice::Refused { .. }
-            | ToDevice::Status { .. } => {}
+            ToDevice::Subscribed { .. } | ToDevice::Unsubscribed { .. } | ToDevice::Refused { .. } => {}
+            ToDevice::Status { waiting, .. } => self.waiting = Some(waiting),
         }
         true
     }
@@ -379,6 +428,7 @@ impl Device {
         }
         if self.inbox.len() >= self.capacity {
             context.check.refused_by_device();
+            self.spoke();
             context.trace(|| format!("{} refuses {message}", self.id));
             if let Some(firmware) = &mut self.firmware
                 && firmware.refuse(message, Refusal::Full).is_err()
@@ -413,13 +463,92 @@ impl Device {
         if let Some(firmware) = &mut self.firmware {
             firmware.accept(message);
         }
+        self.spoke();
         self.work(context);
+    }
+
+    // Sleep.
+
+    fn is_off(&self) -> bool {
+        matches!(self.sleep, Sleep::Off { .. })
+    }
+
+    /// The device is to sleep as soon as it can.
+    pub fn sleep(&mut self, nap: Nap, context: &mut Context) {
+        if self.is_up && matches!(self.sleep, Sleep::No) {
+            self.sleep = Sleep::Wanted { nap, is_said: false };
+            self.transmit(context);
+        }
+    }
+
+    /// The application asks how the gateway is.
+    pub fn ask_status(&mut self, context: &mut Context) {
+        self.say(&ToGateway::Ask, context);
+    }
+
+    /// The application asks for another subscription in place of one, which may be none.
+    pub fn rotate(&mut self, dice: &mut Dice, context: &mut Context) {
+        let channel = ChannelId(dice.between(1, 5) as u16);
+        self.say(&ToGateway::Rotate { channel }, context);
+    }
+
+    fn say(&mut self, message: &ToGateway, context: &mut Context) {
+        let is_on = self.is_up && !self.is_off();
+        let said = self.firmware.as_mut().filter(|_| is_on).map(|firmware| firmware.send(message));
+        context.trace(|| format!("{} says {message:?}: {said:?}", self.id));
+        self.spoke();
+        self.transmit(context);
+    }
+
+    /// What it said last is not that it sleeps.
+    fn spoke(&mut self) {
+        if let Sleep::Wanted { is_said, .. } = &mut self.sleep {
+            *is_said = false;
+        }
+    }
+
+    /// Says that it sleeps once it has nothing else to do, and switches off once the gateway's link has that.
+    fn settle_down(&mut self, context: &mut Context) {
+        let Sleep::Wanted { nap, is_said } = &mut self.sleep else { return };
+        let Some(firmware) = self.firmware.as_mut().filter(|_| !self.is_busy && self.inbox.is_empty()) else { return };
+        if !*is_said {
+            *is_said = firmware.send(&ToGateway::Sleep { seconds: nap.seconds }).is_ok();
+            let now = Instant::from_millis(context.now - self.epoch);
+            let line = context.lines[self.index];
+            self.lane.transmit(self.index, Role::Gateway, line, context, |frame| firmware.poll_transmit(now, frame));
+        } else if firmware.is_idle() {
+            context.trace(|| format!("{} sleeps: {nap:?}", self.id));
+            self.nap_count += 1;
+            let (away_ms, loses_session) = (nap.away_ms, nap.loses_session);
+            self.sleep = Sleep::Off { loses_session };
+            self.waiting = None;
+            context.check.nap_began(self.index, context.now);
+            context.after(away_ms, Event::Device(self.index, DeviceEvent::Wakes { nap: self.nap_count }));
+        }
+    }
+
+    /// A sleeping device hears again, and says so unless it has lost its session; one that was about to sleep does not.
+    pub fn wake_up(&mut self, context: &mut Context) {
+        match std::mem::replace(&mut self.sleep, Sleep::No) {
+            Sleep::No | Sleep::Wanted { is_said: false, .. } => return,
+            Sleep::Wanted { is_said: true, .. } => {}
+            sleep @ Sleep::Off { loses_session: true } => {
+                self.sleep = sleep;
+                self.stop(context);
+                return self.start(context);
+            }
+            Sleep::Off { loses_session: false } => context.check.nap_ended(self.index, context.now),
+        }
+        self.say(&ToGateway::Awake, context);
+        self.ask(false, context);
     }
 
     fn transmit(&mut self, context: &mut Context) {
         let (now, line) = (self.now(context), context.lines[self.index]);
-        let Some(firmware) = &mut self.firmware else { return };
+        let is_off = self.is_off();
+        let Some(firmware) = self.firmware.as_mut().filter(|_| !is_off) else { return };
         self.lane.transmit(self.index, Role::Gateway, line, context, |frame| firmware.poll_transmit(now, frame));
+        self.settle_down(context);
     }
 
     fn now(&self, context: &Context) -> Instant {

@@ -22,7 +22,7 @@ use fieldgate::wire::{ChannelId, DeviceId, Refusal, ToGateway};
 use super::application::ApplicationServer;
 use super::device::Device;
 use super::network::Down;
-use super::plan::Plan;
+use super::plan::{Climate, Plan};
 use super::pump::{Heard, Pump};
 use super::upstream::{ORIGIN, Upstream};
 use super::{Context, Dice, Event, Fault, WALL_S};
@@ -107,6 +107,7 @@ pub(super) struct Gateway {
     heard_at: u64,
     drained: u32,
     is_decoder_real: bool,
+    is_calm: bool,
     application: Option<ApplicationServer>,
 }
 
@@ -133,6 +134,7 @@ impl Gateway {
             heard_at: 0,
             drained: 0,
             is_decoder_real: plan.is_decoder_real,
+            is_calm: plan.climate == Climate::Calm,
             application,
         }
     }

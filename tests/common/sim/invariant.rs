@@ -25,6 +25,9 @@ pub enum Invariant {
     Memory,
     /// Outputs end.
     OutputsEnd,
+    /// A device that is told that nothing waits has all; and if it was told that something does, it is told once nothing
+    /// does.
+    Status,
     /// Promises are not wasted.
     Promises,
     /// On a request comes what matters as much as it says, and nothing else.
@@ -83,6 +86,8 @@ pub struct Report {
     pub refused_by_device: u64,
     /// The longest that a message reached its device after its lifetime.
     pub late_ms_max: u64,
+    /// How often a device fell asleep.
+    pub naps: u64,
     /// Of a long run: what there was after each tenth of it.
     pub stock: [Stock; 10],
 }

@@ -61,6 +61,7 @@ impl Plan {
             operations,
             operations_left: operations,
             pause_ms_max: 2 * PAUSE_MS,
+            has_sleepers: false,
         }
     }
 

@@ -5,7 +5,7 @@ use fieldgate::proto::record::Record;
 use fieldgate::proto::{self, Change, Input, Output, Reply};
 use fieldgate::time::Instant;
 use fieldgate::webpush::ece::{self, DecodeError};
-use fieldgate::wire::message::Age;
+use fieldgate::wire::message::{Age, Uplink};
 use fieldgate::wire::{ChannelId, DeviceId, MessageId, Refusal, ToDevice};
 
 use super::super::application::read;
@@ -165,6 +165,18 @@ impl Gateway {
             Reply::Unsubscribed { channel } => ToDevice::Unsubscribed { channel: *channel },
         };
         let index = self.index(device);
+        let message = match message {
+            ToDevice::Status { waiting: 0, .. } if context.fault == Some(Fault::WithholdsStatus) => return,
+            ToDevice::Status { uplink, time, .. } if context.fault == Some(Fault::HidesWaiting) => {
+                ToDevice::Status { uplink, waiting: 0, time }
+            }
+            _ => message,
+        };
+        if let ToDevice::Status { uplink: Uplink::Connected, waiting: 0, .. } = message
+            && self.is_calm
+        {
+            context.check.nothing_waits(index, context.now);
+        }
         let line = context.lines[index];
         if let Some(pump) = self.pumps.get_mut(&index)
             && pump.send(session, &message, None, line, context).is_err()

@@ -48,6 +48,8 @@ pub(super) struct Plan {
     pub operations: u32,
     pub operations_left: u32,
     pub pause_ms_max: u64,
+    /// Whether devices sleep now and then.
+    pub has_sleepers: bool,
 }
 
 impl Plan {
@@ -85,14 +87,16 @@ impl Plan {
             operations,
             operations_left: operations,
             pause_ms_max: *dice.pick(&[200, 2_000, 15_000]),
+            has_sleepers: climate != Climate::Network && seed / 2 % 2 == 1,
         }
     }
 
     /// Whether nothing goes wrong and no more is in flight than the gateway has slots for: a service lets 8 messages of a
     /// subscription be in flight and does not count those that it forgets at once, a device has 8 slots, and what is
-    /// beyond that is promised again when there is room.
+    /// beyond that is promised again when there is room. What comes for a device that sleeps is promised again as well.
     pub fn is_steady(&self) -> bool {
-        self.climate == Climate::Calm && self.channels_max == 1 && self.device_count <= 2 && !self.has_ttl_zero
+        let is_small = self.channels_max == 1 && self.device_count <= 2 && !self.has_ttl_zero;
+        self.climate == Climate::Calm && is_small && !self.has_sleepers
     }
 
     /// How long until the next operation: mostly soon, sometimes minutes, rarely hours.
@@ -325,6 +329,7 @@ impl World {
             }
             let (context, device) = (&mut self.context, &mut self.devices[at]);
             (device.stalled_until, device.work_ms_max, device.capacity) = (0, 20, 16);
+            device.wake_up(context);
             device.start(context);
             if !self.gateway.serves(at) {
                 self.gateway.add(device.record(), context);
