@@ -16,6 +16,7 @@ mod long_life;
 mod moving;
 mod owed;
 mod redirected;
+mod review;
 mod rotated;
 mod wanted;
 
