@@ -359,6 +359,39 @@ mod tests {
         assert_eq!(device.poll_message(), None);
     }
 
+    /// Review: 34 octets are a window that the specification allows.
+    #[test]
+    fn r7_a_gateway_with_the_smallest_window_is_no_panic() {
+        use crate::wire::frame::{Frame, Hello};
+        let name = "d23456789-123456789-123456789-12";
+        let mut device =
+            TestDevice::new(name.parse().expect("an id"), Config { role: Role::Device, boot_id: 1, mtu: 64 }, NOW);
+        let mut out = [0; LINK_MTU_BYTES_MAX];
+        let hello = Hello { ask: false, boot_id: 2, echo: 1, mtu: 64, window: 34 };
+        let bytes = Frame::Hello(hello).emit(Role::Gateway, None, &mut out).expect("it fits");
+        device.feed(&out[..bytes], NOW);
+    }
+
+    /// Review: "Random, or a counter kept over power loss", and "add 1 to my boot id" when a session is left.
+    #[test]
+    fn r8_a_counter_that_counts_starts_is_a_good_boot_id() {
+        let (mut device, mut gateway) = pair();
+        run(&mut device, &mut gateway);
+        // The gateway restarts once: the device adds 1 to its boot id, as it must, and both agree on a session.
+        gateway = Gateway::new(Config { role: Role::Gateway, boot_id: 9, mtu: 64 }, NOW);
+        run(&mut device, &mut gateway);
+        device.subscribe(CHANNEL).expect("room");
+        run(&mut device, &mut gateway);
+        // The device is reset, and counts its starts.
+        let config = Config { role: Role::Device, boot_id: 2, mtu: 64 };
+        let mut device = TestDevice::new("d".parse().expect("an id"), config, NOW);
+        let (_, heard) = run(&mut device, &mut gateway);
+        assert_eq!(heard, [attach()], "the gateway learns that the device was reset");
+        device.subscribe(CHANNEL).expect("room");
+        let (_, heard) = run(&mut device, &mut gateway);
+        assert_eq!(heard, [ToGateway::Subscribe { channel: CHANNEL }]);
+    }
+
     fn pair() -> (TestDevice, Gateway) {
         let device =
             TestDevice::new("d".parse().expect("an id"), Config { role: Role::Device, boot_id: 1, mtu: 64 }, NOW);

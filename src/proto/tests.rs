@@ -17,6 +17,7 @@ mod long_life;
 mod moving;
 mod owed;
 mod redirected;
+mod review;
 mod rotated;
 mod wanted;
 
