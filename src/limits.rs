@@ -63,6 +63,8 @@ pub const LINK_MESSAGE_BYTES_MAX: usize = 4096;
 pub const LINK_MESSAGE_BYTES_MIN: usize = 32;
 /// Smallest window of an end of a link, in octets of its stream.
 pub const LINK_WINDOW_BYTES_MIN: usize = LINK_MESSAGE_BYTES_MIN + 2;
+/// Smallest window of a gateway, so that every Attach fits, in octets of its stream.
+pub const GATEWAY_LINK_WINDOW_BYTES_MIN: usize = 64;
 /// Largest window of an end of a link.
 pub const LINK_WINDOW_BYTES_MAX: usize = 32_767;
 /// Smallest frame a link must carry, in octets, framing included.
@@ -351,6 +353,8 @@ pub const LINK_CLAIM_MS: u64 = 2_000;
 /// How long the line of a device may be busy with what was written when the next frame follows, in milliseconds: so long
 /// what is urgent waits at most behind others, and so late a timer may be without a gap on the line.
 pub const LINE_AHEAD_MS: u64 = 8;
+/// How long a line that stands still is left alone before it is looked at again, in milliseconds.
+pub const LINE_STILL_MS: u64 = 250;
 /// Messages that wait for room in one link.
 pub const LINK_QUEUE_COUNT: usize = 2 * DELIVERY_PER_DEVICE_MAX;
 /// Events of all links that wait for the gateway.
@@ -366,7 +370,8 @@ const _: () = assert!(LINK_RTO_MS_MIN <= LINK_RTO_MS_START && LINK_RTO_MS_START 
 const _: () = assert!(LINK_RTO_MS_START_PER_MTU_BYTE * LINK_MTU_BYTES_MAX as u32 <= LINK_RTO_MS_MAX);
 // A frame is sent at least three times before its peer counts as silent.
 const _: () = assert!(LINK_SILENCE_MS > 3 * LINK_RTO_MS_MAX as u64);
-const _: () = assert!(LINK_WINDOW_BYTES_MIN <= GATEWAY_LINK_RX_BYTES && GATEWAY_LINK_RX_BYTES <= LINK_WINDOW_BYTES_MAX);
+const _: () =
+    assert!(GATEWAY_LINK_WINDOW_BYTES_MIN <= GATEWAY_LINK_RX_BYTES && GATEWAY_LINK_RX_BYTES <= LINK_WINDOW_BYTES_MAX);
 const _: () = assert!(LINK_MTU_BYTES_MIN <= GATEWAY_LINK_MTU_BYTES && GATEWAY_LINK_MTU_BYTES <= LINK_MTU_BYTES_MAX);
 // The length of a message takes two octets, and offsets tell old from new below half of their space.
 const _: () = assert!(LINK_MESSAGE_BYTES_MAX < 1 << 14 && LINK_MESSAGE_BYTES_MAX + 2 <= LINK_WINDOW_BYTES_MAX);

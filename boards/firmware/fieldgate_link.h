@@ -251,7 +251,7 @@ enum {
     FGL_DATA_LEN_MIN = 8,
     FGL_PROBE_LEN_MIN = 6,
     FGL_MTU_MIN = 20,
-    FGL_WINDOW_MIN = 32,
+    FGL_GATEWAY_WINDOW_MIN = 64,
     FGL_WINDOW_MAX = 32767,
     FGL_MESSAGE_MAX = 4096,
 
@@ -688,7 +688,7 @@ static void fgl_take_hello(struct fieldgate_link *l, const uint8_t *frame, uint1
     if (n != FGL_HELLO_LEN) return;
     uint32_t boot = fgl_get32(frame + 2), echo = fgl_get32(frame + 6);
     uint16_t mtu = fgl_get16(frame + 10), window = fgl_get16(frame + 12);
-    if (boot == 0 || mtu < FGL_MTU_MIN || window < FGL_WINDOW_MIN) return;
+    if (boot == 0 || mtu < FGL_MTU_MIN || window < FGL_GATEWAY_WINDOW_MIN) return;
     if ((frame[0] & FGL_HELLO_ASKS) != 0) l->hello_due = true;
     if (l->open && boot != l->peer) fgl_leave(l, FIELDGATE_LINK_PEER_STARTED);
     if (l->open) return;

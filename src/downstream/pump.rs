@@ -18,7 +18,7 @@ use super::queue::{Queue, Queued};
 use super::session::{Heard, Session};
 use super::{DownReason, Event, Open};
 use crate::limits::{
-    DELIVERY_PER_DEVICE_MAX, LINE_AHEAD_MS, LINK_CLAIM_MS, LINK_MESSAGE_BYTES_MAX, LINK_REOPEN_MS_MAX,
+    DELIVERY_PER_DEVICE_MAX, LINE_AHEAD_MS, LINE_STILL_MS, LINK_CLAIM_MS, LINK_MESSAGE_BYTES_MAX, LINK_REOPEN_MS_MAX,
     LINK_REOPEN_MS_MIN, LINK_WINDOW_BYTES_MAX,
 };
 use crate::link::elastic::GatewayMemory;
@@ -138,6 +138,32 @@ impl Retry {
     }
 }
 
+/// How often a busy line is looked at. What drivers say of it is not always right, and a port may stand still.
+#[derive(Default)]
+struct Line {
+    busy_for: Duration,
+    pause: Duration,
+}
+
+impl Line {
+    /// How long to wait before it is looked at again; not at all if it is free soon.
+    fn busy_until(&mut self, busy_for: Duration) -> Option<Duration> {
+        let ahead = Duration::from_millis(LINE_AHEAD_MS);
+        let stands_still = busy_for >= self.busy_for && !self.pause.is_zero();
+        self.busy_for = busy_for;
+        if busy_for <= ahead {
+            self.pause = Duration::ZERO;
+            return None;
+        }
+        self.pause = if stands_still {
+            (self.pause * 2).min(Duration::from_millis(LINE_STILL_MS))
+        } else {
+            (busy_for - ahead).clamp(ahead / 2, ahead)
+        };
+        Some(self.pause)
+    }
+}
+
 /// One connection and its link.
 struct Carrier<'p> {
     pump: &'p mut Pump,
@@ -146,8 +172,9 @@ struct Carrier<'p> {
     session: Session,
     was_up: bool,
     output: Outgoing,
-    /// When the line, which is busy, may be free for the next frame.
+    /// When the line, which is busy, is looked at again.
     free_at: Option<tokio::time::Instant>,
+    line: Line,
     /// What is to be reported.
     reports: VecDeque<Event>,
     claimant: Option<Claimant>,
@@ -176,6 +203,7 @@ impl<'p> Carrier<'p> {
             was_up: false,
             output: Outgoing::new(),
             free_at: None,
+            line: Line::default(),
             reports: VecDeque::new(),
             claimant: None,
             urgent_window: 0,
@@ -248,19 +276,30 @@ impl<'p> Carrier<'p> {
         link.into_iter().chain(claim).chain(self.free_at).min()
     }
 
-    /// Hands messages to the link while it has room for the largest one. Without a session there is no need of any.
+    /// Hands messages to the link while it has room for them. Without a session there is no need of any. For a device that
+    /// sleeps they wait, but what was right when it fell asleep is no word for who wakes.
     fn take_queued(&mut self) {
-        let is_up = self.session.number().is_some();
-        while (!is_up || self.link.urgent_room() >= LINK_MESSAGE_BYTES_MAX)
+        if self.link.is_asleep() {
+            return self.pump.queue.drop_where(|octets| matches!(ToDevice::parse(octets), Ok(ToDevice::Status { .. })));
+        }
+        while self.has_room_for_urgent()
             && let Some(queued) = self.pump.queue.pop(Stream::Urgent)
         {
             self.send_urgent(&queued);
         }
-        while (!is_up || self.link.room() >= LINK_MESSAGE_BYTES_MAX)
+        while (self.session.number().is_none() || self.link.room() >= LINK_MESSAGE_BYTES_MAX)
             && let Some(queued) = self.pump.queue.pop(Stream::Ordered)
         {
             self.send(&queued);
         }
+    }
+
+    /// Whether the next urgent message can be handed to the link: to the urgent stream, or to the other if it never fits that.
+    fn has_room_for_urgent(&self) -> bool {
+        let Some(bytes) = self.pump.queue.next_bytes(Stream::Urgent) else { return false };
+        let fits = bytes + 2 <= usize::from(self.urgent_window);
+        let room = if fits { self.link.urgent_room() } else { self.link.room() };
+        self.session.number().is_none() || room >= LINK_MESSAGE_BYTES_MAX
     }
 
     /// Fetches the next frame once the last one is written and has nearly left: what the driver holds is not overtaken.
@@ -269,10 +308,7 @@ impl<'p> Carrier<'p> {
         if !self.output.rest().is_empty() || self.free_at.is_some_and(|free_at| free_at > at) {
             return;
         }
-        let ahead = Duration::from_millis(LINE_AHEAD_MS);
-        // A port that stands still is not asked all the time.
-        let busy_for = self.connection.busy_for();
-        self.free_at = (busy_for > ahead).then(|| at + (busy_for - ahead).max(ahead / 2));
+        self.free_at = self.line.busy_until(self.connection.busy_for()).map(|pause| at + pause);
         if self.free_at.is_some() {
             return;
         }
@@ -785,7 +821,11 @@ mod tests {
     }
 
     impl AsyncWrite for Acm {
-        fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<std::io::Result<usize>> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            octets: &[u8],
+        ) -> Poll<std::io::Result<usize>> {
             self.wrote_at = tokio::time::Instant::now();
             Pin::new(&mut self.stream).poll_write(context, octets)
         }
@@ -960,11 +1000,19 @@ mod tests {
         for _ in 0..20 {
             far.pass().await;
             if let Ok(Event::Message { message: ToGateway::Sleep { .. }, .. }) = bench.events.try_recv() {
-                let push = ToDevice::Push { message: MessageId([9; 8]), channel: ChannelId(1), age: Age::UNKNOWN, body: b"open the door" };
+                let push = ToDevice::Push {
+                    message: MessageId([9; 8]),
+                    channel: ChannelId(1),
+                    age: Age::UNKNOWN,
+                    body: b"open the door",
+                };
                 let mut octets = [0; 64];
                 let bytes = push.emit(&mut octets).expect("it fits");
                 let until = Some(Instant::ZERO + bench.start.elapsed() + Duration::from_secs(5));
-                bench.queue.push(Stream::Ordered, Queued { session, octets: octets[..bytes].into(), until }).expect("room");
+                bench
+                    .queue
+                    .push(Stream::Ordered, Queued { session, octets: octets[..bytes].into(), until })
+                    .expect("room");
             }
         }
         tokio::time::sleep(Duration::from_secs(3_600)).await;

@@ -47,6 +47,11 @@ impl Queue {
         self.of(stream).borrow().len() < LINK_QUEUE_COUNT
     }
 
+    /// Octets of the oldest message of a stream.
+    pub fn next_bytes(&self, stream: Stream) -> Option<usize> {
+        self.of(stream).borrow().front().map(|queued| queued.octets.len())
+    }
+
     /// The oldest message of a stream.
     pub fn pop(&self, stream: Stream) -> Option<Queued> {
         let mut waiting = self.of(stream).borrow_mut();
@@ -55,6 +60,11 @@ impl Queue {
             *waiting = VecDeque::new();
         }
         queued
+    }
+
+    /// Drops the messages of the ordered stream that are so.
+    pub fn drop_where(&self, is_so: impl Fn(&[u8]) -> bool) {
+        self.ordered.borrow_mut().retain(|queued| !is_so(&queued.octets));
     }
 
     /// Waits until a message was added since this was waited for last. Cancel safe.

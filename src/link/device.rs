@@ -190,7 +190,8 @@ impl<M: Memory, const SEEN: usize> Device<M, SEEN> {
             super::Event::Opened { mtu, .. } => {
                 self.handed_out = None;
                 let attach = ToGateway::Attach { device: self.id.clone(), profile: self.profile() };
-                self.send_now(&attach).expect("a session begins with room, and every gateway takes an Attach");
+                self.send_now(&attach)
+                    .expect("a session begins with room, and HELLO of a gateway with less was dropped");
                 Some(Event::Up { mtu })
             }
             super::Event::Restarted | super::Event::Silent | super::Event::Broken => {

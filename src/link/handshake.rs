@@ -74,10 +74,13 @@ impl Handshake {
         }
     }
 
-    /// Takes a HELLO of the peer.
-    pub fn hear(&mut self, hello: Hello, now: Instant) -> Option<Change> {
+    /// Takes a HELLO of the peer; `has_data` if DATA of the session arrived.
+    ///
+    /// Who has sent DATA has heard a HELLO: when it asks as if it had not, it started anew and its boot id is not new.
+    pub fn hear(&mut self, hello: Hello, has_data: bool, now: Instant) -> Option<Change> {
         self.is_due |= hello.ask;
-        let left = self.session.is_some_and(|session| session.peer.boot_id != hello.boot_id);
+        let is_anew = has_data && hello.ask && hello.echo == 0;
+        let left = self.session.is_some_and(|session| is_anew || session.peer.boot_id != hello.boot_id);
         if left {
             self.leave(now);
         }
@@ -131,13 +134,13 @@ mod tests {
     fn three_hellos_open_both_sides_alike() {
         let (mut gateway, mut device) = (side(Role::Gateway, 10), side(Role::Device, 20));
         let first = gateway.poll(NOW).expect("a side that is not open asks");
-        assert_eq!(device.hear(first, NOW), None);
+        assert_eq!(device.hear(first, false, NOW), None);
         let second = device.poll(NOW).expect("asked");
         assert_eq!((second.ask, second.echo), (true, 10));
-        let Some(Change::Opened(at_gateway)) = gateway.hear(second, NOW) else { panic!("the gateway is open") };
+        let Some(Change::Opened(at_gateway)) = gateway.hear(second, false, NOW) else { panic!("the gateway is open") };
         let third = gateway.poll(NOW).expect("asked");
         assert!(!third.ask);
-        let Some(Change::Opened(at_device)) = device.hear(third, NOW) else { panic!("the device is open") };
+        let Some(Change::Opened(at_device)) = device.hear(third, false, NOW) else { panic!("the device is open") };
         assert_eq!(at_gateway.seed, at_device.seed);
         assert_eq!((at_gateway.mtu, at_device.mtu), (64, 1024));
         assert_eq!((gateway.poll(NOW), device.poll(NOW)), (None, None));
@@ -148,12 +151,12 @@ mod tests {
         let (mut gateway, mut device) = (side(Role::Gateway, 10), side(Role::Device, 20));
         open(&mut gateway, &mut device);
         let mut restarted = side(Role::Device, 21);
-        assert_eq!(gateway.hear(restarted.poll(NOW).expect("asks"), NOW), Some(Change::Left));
+        assert_eq!(gateway.hear(restarted.poll(NOW).expect("asks"), false, NOW), Some(Change::Left));
         assert_eq!(gateway.boot_id(), 11);
         open(&mut gateway, &mut restarted);
         // A late HELLO of the first life ends the session as well, and it recovers.
         let stale = Hello { ask: true, boot_id: 20, echo: 10, mtu: 256, window: 64 };
-        assert_eq!(gateway.hear(stale, NOW), Some(Change::Left));
+        assert_eq!(gateway.hear(stale, false, NOW), Some(Change::Left));
         open(&mut gateway, &mut restarted);
         assert_eq!(gateway.session().map(|session| session.peer.boot_id), Some(22));
     }
@@ -161,16 +164,16 @@ mod tests {
     #[test]
     fn a_lost_answer_is_asked_for_again_each_second() {
         let (mut gateway, mut device) = (side(Role::Gateway, 10), side(Role::Device, 20));
-        device.hear(gateway.poll(NOW).expect("asks"), NOW);
-        gateway.hear(device.poll(NOW).expect("asked"), NOW);
+        device.hear(gateway.poll(NOW).expect("asks"), false, NOW);
+        gateway.hear(device.poll(NOW).expect("asked"), false, NOW);
         gateway.poll(NOW).expect("answered, and the answer is lost");
         let later = NOW + Duration::from_millis(HELLO_MS);
         device.handle_timeout(NOW);
         assert_eq!((device.poll(NOW), device.ask_at()), (None, Some(later)));
         device.handle_timeout(later);
-        assert_eq!(gateway.hear(device.poll(later).expect("asks again"), later), None);
+        assert_eq!(gateway.hear(device.poll(later).expect("asks again"), false, later), None);
         let answer = gateway.poll(later).expect("an open side answers");
-        assert!(matches!(device.hear(answer, later), Some(Change::Opened(_))));
+        assert!(matches!(device.hear(answer, false, later), Some(Change::Opened(_))));
     }
 
     #[test]
@@ -188,8 +191,8 @@ mod tests {
     fn open(a: &mut Handshake, b: &mut Handshake) {
         a.is_due = true;
         for _ in 0..8 {
-            a.poll(NOW).map(|hello| b.hear(hello, NOW));
-            b.poll(NOW).map(|hello| a.hear(hello, NOW));
+            a.poll(NOW).map(|hello| b.hear(hello, false, NOW));
+            b.poll(NOW).map(|hello| a.hear(hello, false, NOW));
         }
         assert!(a.session().is_some() && b.session().is_some());
     }

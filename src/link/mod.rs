@@ -398,7 +398,7 @@ impl<M: Memory> Link<M> {
     }
 
     fn take_hello(&mut self, hello: Hello, now: Instant) -> Option<Event> {
-        match self.handshake.hear(hello, now)? {
+        match self.handshake.hear(hello, self.receipts.has_any(), now)? {
             Change::Left => {
                 self.reset(0);
                 Some(Event::Restarted)

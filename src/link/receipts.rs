@@ -33,6 +33,11 @@ impl Receipts {
         self.arrived = Some(arrived);
     }
 
+    /// Whether any arrived.
+    pub fn has_any(&self) -> bool {
+        self.arrived.is_some()
+    }
+
     /// There is something to tell besides: the limit.
     pub fn owe(&mut self) {
         self.is_owed = self.arrived.is_some();

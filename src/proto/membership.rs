@@ -9,7 +9,7 @@ use super::subscription::{Life, Mark, Role, Stored, SubscriptionId};
 use super::upstream::{Reason, Upstream, UpstreamId};
 use super::{Gateway, Reply};
 use crate::limits::{CHANNELS_PER_DEVICE_MAX, ROTATION_GRACE_MS, SUBSCRIBE_UNKNOWN_MS};
-use crate::time::{Duration, Instant};
+use crate::time::Duration;
 use crate::webpush::exchange::{Deletion, Granted, Next, SubscribeError, Target};
 use crate::webpush::resource::{PushServiceUri, SetUri, SubscriptionUri};
 use crate::webpush::subscription::PushSubscription;
@@ -473,8 +473,7 @@ impl Gateway {
     /// A person asks for what waits at the service.
     pub(super) fn fetch_asked(&mut self, device: &DeviceId) {
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.device_id == *device) {
-            entry.fetch.due = true;
-            entry.fetch.not_before = Instant::ZERO;
+            entry.fetch.ask_now();
         }
     }
 

@@ -305,7 +305,7 @@ impl Gateway {
         }
         self.replace_stalled();
         let waits = |stage: &Stage| matches!(stage, Stage::Ready(_) | Stage::Sent(_));
-        self.give_up_where(|slot| waits(&slot.stage) && slot.deadline <= now);
+        self.give_up_late(|slot| waits(&slot.stage) && slot.deadline <= now);
         self.give_up_sleepers();
         self.write_unanswered();
         self.settle_urgency();
@@ -474,6 +474,18 @@ impl Gateway {
     }
 
     /// Frees the slots of unacknowledged messages: the service keeps those.
+    /// Not every service pushes again by itself what was not acknowledged, so it is asked for.
+    fn give_up_late(&mut self, is_late: impl Fn(&Slot) -> bool) {
+        let acked = |slot: &Slot| matches!(slot.stage, Stage::Acked(_));
+        let late = self.delivery.iter().filter(|(_, slot)| !acked(slot) && is_late(slot));
+        for route in late.filter_map(|(_, slot)| slot.route).collect::<Vec<_>>() {
+            if let Some(entry) = self.subscriptions.get_mut(route.subscription) {
+                entry.fetch.look_behind(self.now, &mut *self.random);
+            }
+        }
+        self.give_up_where(is_late);
+    }
+
     fn give_up_where(&mut self, condition: impl Fn(&Slot) -> bool) {
         let acked = |slot: &Slot| matches!(slot.stage, Stage::Acked(_));
         let chosen = self.delivery.iter().filter(|(_, slot)| !acked(slot) && condition(slot));

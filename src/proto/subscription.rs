@@ -163,7 +163,9 @@ pub struct Fetch {
     /// Requests with `wait=0` that are open: a new one takes the place of one that waits for acknowledgements.
     pub open_count: usize,
     /// When the next may be sent.
-    pub not_before: Instant,
+    not_before: Instant,
+    /// The same, by what the service asked for and by how often it is asked at most: no device shortens that.
+    not_asked_before: Instant,
     /// Pauses while messages do not arrive, or their device has no room.
     pub backoff: Backoff,
     /// Messages that were refused and have not come again.
@@ -180,7 +182,8 @@ impl Default for Fetch {
         let backoff = Backoff::new(REFUSED_PAUSE_MS_MIN, REFUSED_PAUSE_MS_MAX);
         let again_backoff = backoff.clone();
         let (again_at, missed) = (None, Vec::new());
-        Self { due: false, open_count: 0, not_before: Instant::ZERO, backoff, again_at, again_backoff, missed }
+        let (not_before, not_asked_before) = (Instant::ZERO, Instant::ZERO);
+        Self { due: false, open_count: 0, not_before, not_asked_before, backoff, again_at, again_backoff, missed }
     }
 }
 
@@ -189,7 +192,7 @@ impl Fetch {
     pub fn later(&mut self, now: Instant, random: &mut dyn Random) {
         self.due = true;
         let pause = self.backoff.fail(None, random);
-        self.wait_until(now + pause);
+        self.not_before = self.not_before.max(now + pause);
     }
 
     /// Notes that a message was refused; beyond [`DELIVERY_PER_DEVICE_MAX`] of them no more are noted, since asking
@@ -222,7 +225,8 @@ impl Fetch {
         }
     }
 
-    /// Asks after a pause that grows, for what stands behind messages that can never be delivered.
+    /// Asks after a pause that grows, for what stands behind messages that can never be delivered, or was not answered in
+    /// time.
     pub fn look_behind(&mut self, now: Instant, random: &mut dyn Random) {
         if self.again_at.is_none() {
             self.again_at = Some(now + self.again_backoff.fail(None, random));
@@ -232,7 +236,7 @@ impl Fetch {
     /// When to ask next.
     pub fn due_at(&self) -> Option<Instant> {
         let at = if self.due { Some(self.not_before) } else { self.again_at };
-        at.map(|at| at.max(self.not_before))
+        at.map(|at| at.max(self.not_before).max(self.not_asked_before))
     }
 
     /// It was asked.
@@ -263,9 +267,15 @@ impl Fetch {
         self.open_count = 0;
     }
 
-    /// Asks no earlier than that.
+    /// Asks no earlier than that, whatever devices say.
     pub fn wait_until(&mut self, at: Instant) {
-        self.not_before = self.not_before.max(at);
+        self.not_asked_before = self.not_asked_before.max(at);
+    }
+
+    /// A person asks, who knows better.
+    pub fn ask_now(&mut self) {
+        self.due = true;
+        (self.not_before, self.not_asked_before) = (Instant::ZERO, Instant::ZERO);
     }
 }
 

@@ -341,6 +341,9 @@ fn what_was_refused_is_asked_for_until_it_comes() {
     assert_eq!(nothing_stored(&mut rig), 1, "again, since it did not come");
     let (slot, _) = rig.promise(message("m1"), Some(send.clone())).expect("there it is");
     rig.arrive(slot, None);
+    for message in rig.delivered() {
+        rig.feed(Input::DeviceAck { device: id("a"), message });
+    }
     rig.wait(3_600_000);
     let more = nothing_stored(&mut rig);
     assert!(more <= 1, "{more} more: what came is not asked for");

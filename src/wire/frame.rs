@@ -7,7 +7,7 @@ use crc::{CRC_32_ISCSI, Crc};
 
 use super::VERSION;
 use super::cobs;
-use crate::limits::{LINK_MTU_BYTES_MIN, LINK_WINDOW_BYTES_MIN};
+use crate::limits::{GATEWAY_LINK_WINDOW_BYTES_MIN, LINK_MTU_BYTES_MIN, LINK_WINDOW_BYTES_MIN};
 
 /// CRC-32C: polynomial 0x1edc6f41, reflected, initial value and final exclusive-or 0xffffffff.
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
@@ -324,7 +324,8 @@ fn parse_hello(body: &[u8]) -> Result<Frame<'_>, InvalidFrame> {
         mtu: u16::from_le_bytes([m0, m1]),
         window: u16::from_le_bytes([w0, w1]),
     };
-    let fits = usize::from(hello.mtu) >= LINK_MTU_BYTES_MIN && usize::from(hello.window) >= LINK_WINDOW_BYTES_MIN;
+    let window_min = if kind & FROM_DEVICE != 0 { LINK_WINDOW_BYTES_MIN } else { GATEWAY_LINK_WINDOW_BYTES_MIN };
+    let fits = usize::from(hello.mtu) >= LINK_MTU_BYTES_MIN && usize::from(hello.window) >= window_min;
     if hello.boot_id == 0 || !fits {
         return Err(InvalidFrame::Malformed);
     }

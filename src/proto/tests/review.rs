@@ -143,8 +143,7 @@ fn r6_unsubscribed_waits_for_a_sleeper() {
     rig.persist(true);
     rig.feed(Input::DeviceAwake { device: id("a") });
     rig.wait(1_000);
-    let replies =
-        rig.take(|output| matches!(output, Output::Reply { reply: Reply::Unsubscribed { .. }, .. }));
+    let replies = rig.take(|output| matches!(output, Output::Reply { reply: Reply::Unsubscribed { .. }, .. }));
     assert_eq!(replies.len(), 1);
 }
 
@@ -170,7 +169,8 @@ fn r14_a_sleeper_is_not_kept_awake_by_messages_that_expired() {
             let Output::Fetch { subscription, read, .. } = output else { continue };
             rig.feed(Input::FetchEnded { connection: rig.on, subscription, read, next: Next::Again });
         }
-        let statuses = rig.take(|output| matches!(output, Output::Reply { reply: Reply::Status { waiting: 0, .. }, .. }));
+        let statuses =
+            rig.take(|output| matches!(output, Output::Reply { reply: Reply::Status { waiting: 0, .. }, .. }));
         if !statuses.is_empty() {
             break;
         }

@@ -48,7 +48,9 @@ fn a_ua_16_the_new_request_comes_first() {
     assert!(matches!(new[..], [(on, _, Urgency::High)] if on == rig.on), "{new:?}");
     assert_eq!(rig.gateway.status().urgency, "high");
     rig.push("a", "still-on-the-old-one");
-    assert_eq!(rig.delivered().len(), 1);
+    let sent = rig.delivered();
+    assert_eq!(sent.len(), 1);
+    rig.feed(Input::DeviceAck { device: id("a"), message: sent[0] });
     let old = rig.monitor;
     ended(&mut rig, old, Next::Displaced);
     rig.wait(MONITOR_OUTDATED_MS_MAX * 2);

@@ -88,7 +88,7 @@ fn echoes_gateways_and_noise_are_told_apart() {
     let mut prober = Prober::new(plan(&[], 8, 2));
     let octets = sent(&mut prober, Duration::ZERO);
     prober.feed(&octets, Duration::ZERO);
-    let hello = Hello { ask: true, boot_id: 1, echo: 0, mtu: 20, window: 34 };
+    let hello = Hello { ask: true, boot_id: 1, echo: 0, mtu: 20, window: 64 };
     prober.feed(&emitted(Frame::Hello(hello), Role::Gateway), Duration::ZERO);
     prober.feed(b"\x05boot\0", Duration::ZERO);
     let Overheard { echoes, gateways, damaged, .. } = prober.overheard();
