@@ -520,13 +520,18 @@ impl Gateway {
             return;
         }
         let is_it = |freed: &Freed| freed.route.device == device && freed.id == message;
-        let route = self.delivery.freed().find(|freed| is_it(freed)).map(|freed| freed.route);
+        let known = self.delivery.freed().find(|freed| is_it(freed));
+        let (route, again) = (known.map(|it| it.route), known.and_then(|it| self.delivery.find(&it.message)));
         let due = Acknowledgement::due(self.now, self.stores_first(route));
         if let Some(freed) = self.delivery.freed_mut().find(|freed| is_it(freed))
             && freed.acknowledgement.is_none()
         {
             freed.acknowledgement = Some(due);
             self.counters.device_acks += 1;
+        }
+        // The same message may be coming again: its device has it.
+        if let Some(slot) = again {
+            self.delivery.free(slot);
         }
     }
 

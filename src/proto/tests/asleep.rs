@@ -154,6 +154,24 @@ fn a_ua_25_what_is_given_up_for_a_sleeper_can_be_acknowledged_late() {
     assert_eq!(presence(&rig), "ready");
 }
 
+/// A message that was given up may be coming again when its late device ack is heard: it is not kept for a device that has
+/// it, which could have forgotten that when it wakes.
+#[test]
+fn what_is_acknowledged_late_is_not_kept_when_it_comes_again() {
+    let mut rig = keeping(2);
+    assert!(pushed(&mut rig, "m1"));
+    let sent = rig.delivered();
+    rig.wait(HOLD_MS);
+    let again = promised(&mut rig, "a", "m1").expect("given up");
+    rig.feed(Input::DeviceAck { device: id("a"), message: sent[0] });
+    assert_eq!(rig.take_acknowledged(), [message("m1")]);
+    comes(&mut rig, again, LIFE_S);
+    sleeps(&mut rig, SLEEP_S);
+    rig.feed(Input::Acknowledged { connection: rig.on, message: message("m1"), outcome: Deletion::Done });
+    wakes(&mut rig);
+    assert_eq!((rig.delivered().len(), held(&rig)), (0, 0));
+}
+
 /// What is pushed meanwhile is kept up to the same number, with what was there before; the rest is refused.
 #[test]
 fn what_comes_meanwhile_is_kept_up_to_the_same_number() {

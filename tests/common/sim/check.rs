@@ -21,8 +21,8 @@ use super::upstream::{ORIGIN, token};
 
 /// A promise may be on its way that long, and lifetimes of stored messages are whole seconds.
 const LATE_MS_MAX: u64 = 3_000;
-/// How long a message may be with the service of which the gateway does not know yet.
-const STATUS_MS_MAX: u64 = 10_000;
+/// How long a promise and what follows may be on their way.
+const PROMISED_MS_MAX: u64 = 2_000;
 /// Messages that were relayed, of which one is taken for another.
 const RELAYED_COUNT: usize = 64;
 
@@ -40,6 +40,8 @@ struct Message {
     promises: u32,
     /// The connection of its last promise.
     promised_on: u64,
+    /// When it was promised last.
+    promised_at: Option<u64>,
     relays: u32,
     /// When its device first had it, counted over all messages.
     kept_order: Option<u64>,
@@ -213,6 +215,7 @@ impl Check {
             deleted_at: None,
             promises: 0,
             promised_on: 0,
+            promised_at: None,
             relays: 0,
             kept_order: None,
         };
@@ -236,7 +239,7 @@ impl Check {
     }
 
     /// The service promised it.
-    pub fn promised(&mut self, message: Token, connection: u64) -> usize {
+    pub fn promised(&mut self, message: Token, connection: u64, now: u64) -> usize {
         let number = self.by_token.get(&message).copied();
         let Some(number) = number else {
             self.fail(Invariant::Intact, "a message that nobody sent is promised".to_owned());
@@ -244,7 +247,7 @@ impl Check {
         };
         let promised = self.message(number);
         promised.promises += 1;
-        promised.promised_on = connection;
+        (promised.promised_on, promised.promised_at) = (connection, Some(now));
         self.report.promises += 1;
         number
     }
@@ -408,12 +411,13 @@ impl Check {
         }
     }
 
-    /// A device is told that nothing waits for it, where nothing goes wrong.
+    /// A device is told that nothing waits for it, where nothing goes wrong. The gateway cannot know of what the service
+    /// holds back until it hears of acknowledgements.
     pub fn nothing_waits(&mut self, device: usize, now: u64) {
         let waits = |message: &Message| {
             let is_its = self.subscriptions.get(&message.push).is_some_and(|it| it.device == device && it.is_wanted);
-            let is_old = message.sent_at + STATUS_MS_MAX <= now && now < message.expires();
-            is_its && is_old && message.is_accepted && message.is_decodable && message.kept_order.is_none()
+            let is_known = message.promised_at.is_some_and(|at| at + PROMISED_MS_MAX <= now) && now < message.expires();
+            is_its && is_known && message.is_accepted && message.is_decodable && message.kept_order.is_none()
         };
         let left = self.messages.iter().find(|(_, message)| waits(message)).map(|(number, _)| *number);
         if let Some(number) = left {

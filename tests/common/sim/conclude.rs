@@ -3,7 +3,6 @@
 use fieldgate::webpush::headers::Urgency;
 use std::collections::BTreeMap;
 
-use fieldgate::limits::DELIVERY_PER_DEVICE_MAX;
 use fieldgate::proto::status::Status;
 use fieldgate::service::token::Token;
 use fieldgate::wire::ChannelId;
@@ -46,10 +45,14 @@ impl Check {
         let is_over = |it: &&super::Message| it.kept_order.is_some() || (it.promises > 0 && it.expires() <= now);
         let over = self.messages.values().filter(is_over).count() as u64;
         let promises = self.report.promises;
-        let percent = self.bounds.promises_percent * if plan.is_steady() { 2 } else { 5 } / 2;
-        // What is on its way to a device that falls asleep is promised again when it wakes.
-        let again = self.report.naps * DELIVERY_PER_DEVICE_MAX as u64;
-        let is_wasteful = climate == Climate::Calm && promises * 100 > over * percent + again * 100;
+        // What comes for a device that sleeps is promised again when it wakes, of all its channels at once.
+        let halves = match (plan.is_steady(), plan.has_sleepers) {
+            (true, _) => 2,
+            (false, false) => 5,
+            (false, true) => 8,
+        };
+        let percent = self.bounds.promises_percent * halves / 2;
+        let is_wasteful = climate == Climate::Calm && promises * 100 > over * percent;
         self.expect(!is_wasteful, Invariant::Promises, || format!("{promises} promises for {over} messages"));
     }
 

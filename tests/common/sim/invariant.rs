@@ -46,7 +46,8 @@ pub struct Bounds {
     pub memory_percent: usize,
     /// Outputs of one turn.
     pub outputs_max: u32,
-    /// Promises of a steady run for each hundred of delivered messages; two and a half times that in one that is only calm.
+    /// Promises of a steady run for each hundred of delivered messages; two and a half times that in one that is only
+    /// calm, four times where devices sleep.
     pub promises_percent: u64,
 }
 

@@ -337,7 +337,7 @@ impl Service {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         let stream = session.next_stream;
         session.next_stream += 2;
-        let number = context.check.promised(push.message, connection);
+        let number = context.check.promised(push.message, connection, context.now);
         context
             .trace(|| format!("service promises {} on {connection}, stream {stream}", context.check.describe(number)));
         let (message, max_age_s) = (push.message, push.max_age_s);
