@@ -256,7 +256,7 @@ impl Stage {
         const WAIT: Duration = Duration::from_millis(200);
         self.clock.advance(Duration::ZERO).await;
         let before = thread_time();
-        tokio::task::spawn_blocking(|| std::thread::sleep(WAIT)).await.expect("it sleeps");
+        self.clock.stand(WAIT).await;
         let computed = thread_time() - before;
         assert!(computed < WAIT / 10, "{when}: {computed:?}");
     }

@@ -1,13 +1,13 @@
 //! What a device says and is told beside messages, through gateway and service: how the gateway is, other subscriptions, what
 //! overtakes, and how old a message is.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fieldgate::webpush::headers::http_date;
 use fieldgate::wire::message::{Age, Uplink};
 use fieldgate::wire::{ChannelId, MessageId, Refusal, ToDevice, ToGateway};
 use tokio::net::UnixStream;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::device::{Heard, ScriptedDevice};
 use crate::raw_push_service::GOOD_HEAD;
@@ -213,6 +213,7 @@ async fn await_nothing_waits(device: &mut Device) {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "what the gateway says is compared with the clock of the machine")]
 fn wall_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     u64::try_from(now.as_millis()).expect("before the far future")
