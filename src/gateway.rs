@@ -415,8 +415,9 @@ impl Shell {
             },
             Reply::Unsubscribed { channel } => ToDevice::Unsubscribed { channel: *channel },
         };
-        if self.send(device, session, message, None, false).is_err() {
-            debug!(%device, "it may ask again");
+        // A device may ask as often as it likes, so this is no line for everybody.
+        if let Err(reason) = self.downstream.send(device, session, &message) {
+            debug!(%device, "not answered, it may ask again: {reason}");
         }
     }
 
@@ -472,7 +473,7 @@ impl Shell {
             Event::Message { device, message, .. } => match message {
                 ToGateway::Ack { message } => Input::DeviceAck { device, message },
                 ToGateway::Refuse { message, reason } => {
-                    info!(%device, %message, "refused by its device: {reason}");
+                    debug!(%device, %message, "refused by its device: {reason}");
                     Input::DeviceRefused { device, message, later: reason == Refusal::Full }
                 }
                 ToGateway::Subscribe { channel } => Input::Subscribe { device, channel },

@@ -360,22 +360,25 @@ mod tests {
         assert_eq!(device.poll_message(), None);
     }
 
-    /// Review: 34 octets are a window that the specification allows.
+    /// A HELLO of a gateway whose window has no room for every Attach opens nothing.
     #[test]
-    fn r7_a_gateway_with_the_smallest_window_is_no_panic() {
+    fn a_gateway_without_room_for_an_attach_is_none() {
         use crate::wire::frame::{Frame, Hello};
         let name = "d23456789-123456789-123456789-12";
         let mut device =
             TestDevice::new(name.parse().expect("an id"), Config { role: Role::Device, boot_id: 1, mtu: 64 }, NOW);
         let mut out = [0; LINK_MTU_BYTES_MAX];
-        let hello = Hello { ask: false, boot_id: 2, echo: 1, mtu: 64, window: 34 };
-        let bytes = Frame::Hello(hello).emit(Role::Gateway, None, &mut out).expect("it fits");
-        device.feed(&out[..bytes], NOW);
+        for (window, is_up) in [(34, false), (63, false), (64, true)] {
+            let hello = Hello { ask: false, boot_id: 2, echo: 1, mtu: 64, window };
+            let bytes = Frame::Hello(hello).emit(Role::Gateway, None, &mut out).expect("it fits");
+            let (_, event) = device.feed(&out[..bytes], NOW);
+            assert_eq!(matches!(event, Some(Event::Up { .. })), is_up, "{window}");
+        }
     }
 
-    /// Review: "Random, or a counter kept over power loss", and "add 1 to my boot id" when a session is left.
+    /// "Random, or a counter kept over power loss", and "add 1 to my boot id" when a session is left.
     #[test]
-    fn r8_a_counter_that_counts_starts_is_a_good_boot_id() {
+    fn a_counter_that_counts_starts_is_a_good_boot_id() {
         let (mut device, mut gateway) = pair();
         run(&mut device, &mut gateway);
         // The gateway restarts once: the device adds 1 to its boot id, as it must, and both agree on a session.

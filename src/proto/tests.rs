@@ -16,8 +16,8 @@ mod asleep;
 mod long_life;
 mod moving;
 mod owed;
+mod patience;
 mod redirected;
-mod review;
 mod rotated;
 mod wanted;
 

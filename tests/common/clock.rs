@@ -1,6 +1,6 @@
 //! A paused clock beside things that happen in real time: it moves when a test says so, and never by itself.
 
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 /// How long, in real time, a clock stands at most: then it runs on, and a test that waits in vain fails by its timeouts.
@@ -11,14 +11,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A paused clock alone runs on whenever nothing is ready, also while the kernel carries octets from one end of a terminal to
 /// the other; so timers would run out that never do on a real line.
 pub struct StoppedClock {
-    _release: Sender<()>,
+    _release: SyncSender<()>,
     start: tokio::time::Instant,
     moved: Duration,
 }
 
 impl StoppedClock {
     pub fn new() -> Self {
-        let (release, held) = channel();
+        let (release, held) = sync_channel::<()>(0);
         // A blocking task that runs keeps a paused clock from running on.
         tokio::task::spawn_blocking(move || held.recv_timeout(PATIENCE).is_ok());
         Self { _release: release, start: tokio::time::Instant::now(), moved: Duration::ZERO }
@@ -30,6 +30,13 @@ impl StoppedClock {
         tokio::time::advance(by).await;
         self.moved += by;
         settle().await;
+    }
+
+    /// Lets so much real time pass, and none on this clock.
+    pub async fn stand(&self, real: Duration) {
+        let (_release, held) = sync_channel::<()>(0);
+        let wait = tokio::task::spawn_blocking(move || held.recv_timeout(real).is_err());
+        assert!(wait.await.expect("it waits"), "the time is over");
     }
 
     /// Whether it moved by nothing else.

@@ -1,13 +1,16 @@
 //! Serial devices that are unplugged and plugged in again: terminals that hang up, and come back under the same name.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::future::pending;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
-use fieldgate::cli::simulate::{self, Options};
+use fieldgate::cli::simulate::{self, Failed, Options, Report};
 use fieldgate::downstream::{DownReason, Downstream, Entry, Event};
 use fieldgate::limits::{LINK_REOPEN_MS_MAX, LINK_REOPEN_MS_MIN};
 use fieldgate::transport::stack::serial::Pty;
@@ -172,18 +175,18 @@ async fn a_device_that_is_unplugged_again_and_again_journals_each_message_once()
     rig.config.devices[0].link = format!("serial:{}", path.display()).parse().expect("an endpoint");
     rig.start_gateway();
     let subscription = rig.subscription(1).await;
-    let mut messages = Vec::new();
+    let (mut messages, copies) = (Vec::new(), Rc::new(Cell::new(0)));
     for cycle in 0..30 {
-        let device = spawn_simulated(&path, &journal);
+        let device = spawn_simulated(&path, &journal, Some(Rc::clone(&copies)).filter(|_| cycle % 2 == 0));
         // The gateway opens the port when its pause is over; then the message comes earlier or later.
         sleep(Duration::from_millis(cycle * 37 % 170)).await;
         messages.push(rig.send(&subscription, &format!("message {cycle}")).await);
         sleep(Duration::from_millis(cycle * 11 % 14)).await;
         device.abort();
-        assert!(device.await.is_err_and(|ended| ended.is_cancelled()));
+        device.await.or_else(|ended| if ended.is_cancelled() { Ok(()) } else { Err(ended) }).expect("no panic");
     }
     let cut_off = journal_of(&journal).len();
-    let device = spawn_simulated(&path, &journal);
+    let device = spawn_simulated(&path, &journal, Some(Rc::clone(&copies)));
     for message in &messages {
         rig.await_gone(message).await;
     }
@@ -194,6 +197,7 @@ async fn a_device_that_is_unplugged_again_and_again_journals_each_message_once()
     once.dedup();
     assert_eq!((all.len(), once.len()), (messages.len(), messages.len()), "{all:?}");
     assert!(0 < cut_off && cut_off < messages.len(), "some while it came and went, some later: {cut_off}");
+    assert!(copies.get() > 0, "some came again, and were known");
 }
 
 /// A gateway whose device `a` has a port of a stable name.
@@ -256,7 +260,7 @@ impl Stage {
         const WAIT: Duration = Duration::from_millis(200);
         self.clock.advance(Duration::ZERO).await;
         let before = thread_time();
-        tokio::task::spawn_blocking(|| std::thread::sleep(WAIT)).await.expect("it sleeps");
+        self.clock.stand(WAIT).await;
         let computed = thread_time() - before;
         assert!(computed < WAIT / 10, "{when}: {computed:?}");
     }
@@ -326,12 +330,22 @@ impl Application {
     }
 }
 
-/// A simulated device at a terminal of its own, for the time it is plugged in.
-fn spawn_simulated(path: &Path, journal: &Path) -> JoinHandle<()> {
+/// A simulated device at a terminal of its own, for the time it is plugged in. One that does not count copies is cut off when
+/// its first message is in the journal and not yet acknowledged.
+fn spawn_simulated(path: &Path, journal: &Path, copies: Option<Rc<Cell<usize>>>) -> JoinHandle<()> {
     let place = format!("pty:{}", path.display()).parse().expect("a place");
     let options = Options { state: Some(journal.to_owned()), ..Options::new(place, "d1".parse().expect("an id")) };
+    let report = move |report: &Report<'_>| {
+        match (report, &copies) {
+            (Report::Received { .. }, None) => return Err(io::ErrorKind::BrokenPipe.into()),
+            (Report::Duplicate { .. }, Some(copies)) => copies.set(copies.get() + 1),
+            _ => {}
+        }
+        Ok(())
+    };
     tokio::task::spawn_local(async {
-        simulate::device(options, |_| Ok(()), pending()).await.expect("it runs until it is aborted");
+        let ended = simulate::device(options, report, pending()).await.expect_err("it runs until it is cut off");
+        assert!(matches!(ended, Failed::Report(_)), "{ended}");
     })
 }
 

@@ -1,6 +1,5 @@
 //! Who is on a link: an id is bound to it, one connection at a time is the device, and the one that is there goes first.
 
-use std::path::Path;
 use std::time::Duration;
 
 use fieldgate::control::Request;
@@ -147,8 +146,7 @@ async fn c_40_messages_go_to_the_device_that_was_there() {
     let subscription = rig.subscription(1).await;
     let mut first = rig.attach(7).await;
     rig.await_status(|status| status["devices"][0]["presence"] == "ready").await;
-    let claimant = UnixStream::connect(socket_of(&rig)).await.expect("it listens");
-    let mut claimant = ScriptedDevice::new(claimant, 8, 256);
+    let mut claimant = ScriptedDevice::new(rig.connect("d1").await, 8, 256);
     first.tend(second_is_closed(&mut claimant)).await;
     let message = first.tend(rig.send(&subscription, "to the first")).await;
     let id = first.hear_push("to the first").await;
@@ -156,8 +154,7 @@ async fn c_40_messages_go_to_the_device_that_was_there() {
     first.tend(rig.await_gone(&message)).await;
 
     // Now the first one hears nothing any more.
-    let claimant = UnixStream::connect(socket_of(&rig)).await.expect("it listens");
-    let mut claimant = ScriptedDevice::new(claimant, 9, 256);
+    let mut claimant = ScriptedDevice::new(rig.connect("d1").await, 9, 256);
     claimant.attach("d1").await;
     let message = claimant.tend(rig.send(&subscription, "to the second")).await;
     let id = claimant.hear_push("to the second").await;
@@ -228,13 +225,6 @@ async fn up(links: &mut Downstream, boot: u32) -> u32 {
 async fn assert_nothing_happens(links: &mut Downstream) {
     let event = timeout(MOMENT, links.next()).await;
     assert!(event.is_err(), "{event:?}");
-}
-
-fn socket_of(rig: &Rig) -> std::path::PathBuf {
-    match &rig.config.devices[0].link {
-        fieldgate::transport::endpoint::LinkEndpoint::Unix { path } => Path::to_owned(path),
-        other => panic!("{other}"),
-    }
 }
 
 fn id() -> DeviceId {

@@ -217,6 +217,11 @@ impl Rig {
 
     /// A device on the link that [`device`](Self::device) gives to `place`.
     pub async fn attach_at(&self, place: &str, id: &str, boot_id: u32) -> ScriptedDevice<UnixStream> {
+        ScriptedDevice::attached(self.connect(place).await, boot_id, id).await
+    }
+
+    /// A connection to the link of `place` on which nothing was said.
+    pub async fn connect(&self, place: &str) -> UnixStream {
         let path = socket(&self.folder, place);
         let connect = async {
             loop {
@@ -226,8 +231,7 @@ impl Rig {
                 }
             }
         };
-        let stream = timeout(PATIENCE, connect).await.expect("the gateway listens");
-        ScriptedDevice::attached(stream, boot_id, id).await
+        timeout(PATIENCE, connect).await.expect("the gateway listens")
     }
 
     pub async fn ask(&self, request: &Request) -> Result<Value, String> {

@@ -1,4 +1,4 @@
-//! Findings of a review: each test states what should hold.
+//! How long what waits for a device may hold a slot, and who may shorten a pause.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn fetches(rig: &mut Rig) -> usize {
 
 /// A link that closes while a body is on its way.
 #[test]
-fn r1_a_message_that_arrives_for_a_device_that_is_gone_holds_no_slot_for_its_lifetime() {
+fn a_message_that_arrives_for_a_device_that_is_gone_holds_no_slot_for_its_lifetime() {
     for silent in [false, true] {
         let mut rig = Rig::serving(&["a"]);
         let send = rig.send_uri("a");
@@ -44,7 +44,7 @@ fn r1_a_message_that_arrives_for_a_device_that_is_gone_holds_no_slot_for_its_lif
 }
 
 #[test]
-fn r1b_two_dead_devices_take_no_shared_slots_of_others() {
+fn two_dead_devices_take_no_shared_slots_of_others() {
     let mut rig = Rig::serving(&["a", "b", "c", "d"]);
     for device in ["a", "b", "c"] {
         let send = rig.send_uri(device);
@@ -62,7 +62,7 @@ fn r1b_two_dead_devices_take_no_shared_slots_of_others() {
 
 /// A sleeper whose connection closes.
 #[test]
-fn r2_what_is_kept_for_a_sleeper_is_given_up_also_when_its_link_closed() {
+fn what_is_kept_for_a_sleeper_is_given_up_also_when_its_link_closed() {
     let mut rig = Rig::serving(&["a"]);
     rig.feed(Input::DeviceAsleep { device: id("a"), seconds: 60 });
     let send = rig.send_uri("a");
@@ -75,7 +75,7 @@ fn r2_what_is_kept_for_a_sleeper_is_given_up_also_when_its_link_closed() {
 
 /// A sleeper that comes back in a new session and does not answer a push.
 #[test]
-fn r3_a_push_without_answer_is_given_up_also_after_sleep_and_a_new_session() {
+fn a_push_without_answer_is_given_up_also_after_sleep_and_a_new_session() {
     let mut rig = Rig::serving(&["a"]);
     up(&mut rig, "a", 1, 1);
     rig.feed(Input::DeviceAsleep { device: id("a"), seconds: 60 });
@@ -93,7 +93,7 @@ fn r3_a_push_without_answer_is_given_up_also_after_sleep_and_a_new_session() {
 
 /// "A push that is not answered within 10 s may be given up, and is pushed again later."
 #[test]
-fn r4_a_push_that_was_given_up_is_asked_for_again() {
+fn a_push_that_was_given_up_is_asked_for_again() {
     let mut rig = Rig::serving(&["a"]);
     let service_asks = fetches(&mut rig);
     assert_eq!(service_asks, 0);
@@ -107,7 +107,7 @@ fn r4_a_push_that_was_given_up_is_asked_for_again() {
 
 /// What a service asked for (Retry-After) holds whatever a device says.
 #[test]
-fn r5_a_device_does_not_shorten_the_pause_a_service_asked_for() {
+fn a_device_does_not_shorten_the_pause_a_service_asked_for() {
     let mut rig = Rig::serving(&["a"]);
     rig.feed(Input::FetchAsked(id("a")));
     let asked = rig.take(|output| matches!(output, Output::Fetch { .. }));
@@ -132,7 +132,7 @@ fn r5_a_device_does_not_shorten_the_pause_a_service_asked_for() {
 
 /// An answer that comes while the device sleeps is not lost: its session goes on.
 #[test]
-fn r6_unsubscribed_waits_for_a_sleeper() {
+fn unsubscribed_waits_for_a_sleeper() {
     let mut rig = Rig::serving(&["a"]);
     rig.feed(Input::Unsubscribe { device: id("a"), channel: ChannelId(1) });
     rig.persist(true);
@@ -149,7 +149,7 @@ fn r6_unsubscribed_waits_for_a_sleeper() {
 
 /// A sleeper is told soon that nothing waits, also when what was refused while it slept has expired meanwhile.
 #[test]
-fn r14_a_sleeper_is_not_kept_awake_by_messages_that_expired() {
+fn a_sleeper_is_not_kept_awake_by_messages_that_expired() {
     let mut rig = Rig::serving(&["a"]);
     rig.feed(Input::DeviceAsleep { device: id("a"), seconds: 3_600 });
     let send = rig.send_uri("a");
