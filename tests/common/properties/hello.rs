@@ -60,7 +60,7 @@ fn hear_hello(link: &mut Link<Small>, side: &mut Side, input: &mut Input<'_>) {
     let is_taken = (flags & line::DEVICE != 0) == (side.role == Role::Gateway)
         && boot_id != 0
         && hello.mtu >= 20
-        && hello.window >= 34
+        && hello.window >= line::window_min(side.role)
         && octets.len() <= usize::from(side.mtu);
     side.octets_came();
     let expected = if is_taken { side.hear(hello) } else { None };

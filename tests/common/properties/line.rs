@@ -8,6 +8,11 @@ pub type Ids = (u32, u32);
 /// The flag DEVICE of a frame's kind.
 pub const DEVICE: u8 = 0x08;
 
+/// The smallest window that a side takes from its peer.
+pub fn window_min(role: wire::Role) -> u16 {
+    if role == wire::Role::Gateway { 34 } else { 64 }
+}
+
 /// What becomes of each octet in CRC-32C, bit by bit.
 const CRC32C: [u32; 256] = {
     let mut table = [0; 256];

@@ -73,7 +73,7 @@ impl Rig {
     fn open(input: &mut Input<'_>) -> Self {
         let role = if input.flag() { Role::Gateway } else { Role::Device };
         let mtu = 20 + input.below(1100);
-        let (peer_mtu, window) = (20 + input.u16() % 1100, 34 + input.u16() % 400);
+        let (peer_mtu, window) = (20 + input.u16() % 1100, line::window_min(role) + input.u16() % 400);
         let urgent_window = input.u16() % 200;
         let heard = [RX, URGENT_RX].map(|window| {
             let [seed, broken_at] = input.array();
@@ -271,7 +271,8 @@ impl Rig {
         let offset = self.heard[0].ready as u16;
         let data = Frame::Data { urgent: false, number, offset, arrived: Some((number, !0)), limit: None, payload };
         let ack = Frame::Ack { arrived: (number, !0), urgent: false, limit: input.u16() };
-        let hello = Hello { ask: kind >= 128, boot_id: PEER_ID, echo: input.u32(), mtu: 20, window: 34 };
+        // With another echo than 0: that would be a peer which started anew.
+        let hello = Hello { ask: kind >= 128, boot_id: PEER_ID, echo: input.u32().max(1), mtu: 20, window: 64 };
         let probe = Frame::Probe { answer: false, token: number, padding };
         let octets = match kind % 6 {
             0 => data.emitted((ids.0, ids.1 + 1), flag),
