@@ -74,8 +74,13 @@ fn power_losses_in_a_row_lose_nothing() {
     }
 }
 
+/// How many random histories are cut: `FIELDGATE_CUTS`, or a few.
+fn cuts() -> u32 {
+    std::env::var("FIELDGATE_CUTS").ok().and_then(|count| count.parse().ok()).unwrap_or(400)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cuts(), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A-UA-49: long random histories, cut anywhere, with any fate of what was not synced.
     #[test]
