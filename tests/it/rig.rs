@@ -141,7 +141,16 @@ impl Rig {
             urgency: UrgencyPolicy::default(),
             devices: vec![device],
         };
-        Self { folder, service, url, gateway: None, config, clock: WallClock::default(), told: Rc::default(), sender: None }
+        Self {
+            folder,
+            service,
+            url,
+            gateway: None,
+            config,
+            clock: WallClock::default(),
+            told: Rc::default(),
+            sender: None,
+        }
     }
 
     /// The gateway has a bearer token for its push service.
