@@ -41,6 +41,11 @@ pub fn suspended() -> Duration {
     boot.saturating_sub(read(ClockId::CLOCK_MONOTONIC))
 }
 
+/// How long ago the machine booted, suspended time included.
+pub fn uptime() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+}
+
 /// The boot that this process runs in.
 pub fn boot_id() -> Option<BootId> {
     BootId::parse(std::fs::read_to_string(BOOT_ID_FILE).ok()?.trim())
@@ -55,6 +60,7 @@ mod tests {
         assert!(clock().wall_ms > 0);
         assert!(adjustment().is_some(), "reading it needs no privilege");
         assert!(boot_id().is_some() && boot_id() == boot_id());
+        assert!(uptime() > Duration::ZERO && uptime() >= suspended());
         assert!(suspended() <= suspended() + Duration::from_millis(1));
     }
 }

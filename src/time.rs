@@ -93,6 +93,12 @@ impl BootId {
         }
         (count == 32).then_some(Self(octets))
     }
+
+    /// A number that is hardly that of another boot: 1 to 2^23 - 1. The first octets are random.
+    pub fn tag(self) -> u32 {
+        let [first, second, third, ..] = self.0;
+        (u32::from_be_bytes([0, first, second, third]) >> 1).max(1)
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +124,9 @@ mod tests {
     fn boot_ids_are_read_as_the_kernel_writes_them() {
         let read = BootId::parse("01234567-89ab-cdef-0123-456789abcdef");
         assert_eq!(read, Some(BootId([1, 35, 69, 103, 137, 171, 205, 239, 1, 35, 69, 103, 137, 171, 205, 239])));
+        assert_eq!(read.map(BootId::tag), Some(0x01_2345 >> 1));
+        assert_eq!(BootId::parse(&"00".repeat(16)).map(BootId::tag), Some(1));
+        assert_eq!(BootId::parse(&"ff".repeat(16)).map(BootId::tag), Some((1 << 23) - 1));
         for wrong in ["", "0123", "01234567-89ab-cdef-0123-456789abcdeg", "01234567-89ab-cdef-0123-456789abcdef0"] {
             assert_eq!(BootId::parse(wrong), None, "{wrong}");
         }

@@ -112,7 +112,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("proto", &["webpush", "wire"]),
     ("upstream", &["proto", "transport", "webpush"]),
     ("downstream", &["link", "transport", "wire"]),
-    ("service", &["telemetry", "webpush"]),
+    ("service", &["kernel", "telemetry", "webpush"]),
     ("sender", &["transport", "webpush"]),
     ("announce", &["proto", "transport", "webpush"]),
     ("control", &["proto"]),
