@@ -389,7 +389,12 @@ impl Shell {
     /// When it is `at` on the runtime's clock if the machine stays awake. After a suspension a wait that began before is
     /// over at the next look at the surroundings, within [`SURROUNDINGS_LOOK_S`].
     fn awake_at(&self, at: Instant) -> TokioInstant {
-        self.start + Duration::from_millis(at.as_millis()).saturating_sub(self.suspended())
+        self.start + Duration::from_millis(self.awake(at).as_millis())
+    }
+
+    /// A point in time as those count it that do not count suspended time.
+    fn awake(&self, at: Instant) -> Instant {
+        at - self.suspended()
     }
 
     fn feed(&mut self, input: Input) {
@@ -471,6 +476,7 @@ impl Shell {
         until: Option<Instant>,
         is_urgent: bool,
     ) -> Result<(), bool> {
+        let until = until.map(|until| self.awake(until));
         self.downstream.send_until(device, session, &message, until, is_urgent).map_err(|reason| {
             info!(%device, "not relayed: {reason}");
             match reason {

@@ -38,6 +38,15 @@ impl core::ops::Add<Duration> for Instant {
     }
 }
 
+impl core::ops::Sub<Duration> for Instant {
+    type Output = Self;
+
+    fn sub(self, before: Duration) -> Self {
+        let ms = u64::try_from(before.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(ms))
+    }
+}
+
 /// Wall time in whole seconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct UnixTime(pub u64);
@@ -137,5 +146,7 @@ mod tests {
         let end = Instant::from_millis(u64::MAX);
         assert_eq!(end + Duration::from_secs(1), end);
         assert_eq!(Instant::ZERO.since(end), Duration::ZERO);
+        assert_eq!(Instant::from_millis(999) - Duration::from_secs(1), Instant::ZERO);
+        assert_eq!(Instant::from_millis(1_001) - Duration::from_secs(1), Instant::from_millis(1));
     }
 }

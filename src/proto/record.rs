@@ -380,6 +380,18 @@ mod tests {
         }
     }
 
+    /// Never edited: what this version has written, later ones read.
+    #[test]
+    fn the_last_known_time_is_written_as_ever() {
+        for (boot, expected) in [
+            (None, [1, 0x80, 0xa4, 0xa7, 0xda, 6, 0].to_vec()),
+            (BootId::parse(&"5a".repeat(16)), [&[1, 0x80, 0xa4, 0xa7, 0xda, 6, 1][..], &[0x5a; 16]].concat()),
+        ] {
+            let record = Record::LastTime(UnixTime(1_800_000_000), boot);
+            assert_eq!((record.key().encode(), record.encode().to_vec()), (vec![11], expected));
+        }
+    }
+
     #[test]
     fn the_longest_subscription_fits() {
         let Some(Record::Subscription(mut stored)) = records().into_iter().next() else { panic!("a subscription") };

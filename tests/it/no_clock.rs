@@ -230,6 +230,11 @@ fn a_record_that_cannot_be_read_is_ignored_with_a_line() {
         let shown = String::from_utf8_lossy(&site.command(&["time"]).stdout).into_owned();
         let stored = shown.lines().find(|line| line.starts_with("stored")).expect("a line").to_owned();
         assert_eq!(stored.contains("Thu, 01 Jan 2099 00:00:00 GMT (learned in an earlier boot)"), is_known, "{shown}");
+        let status = String::from_utf8_lossy(&site.command(&["status"]).stdout).into_owned();
+        let line = status.lines().find(|line| line.starts_with("clock"));
+        let is_synchronised = site.status()["time"]["synchronised"] == true;
+        assert_eq!(line.is_none(), is_synchronised, "{status}");
+        assert!(line.is_none_or(|line| line.contains("not synchronised: certificates are judged at ")), "{status}");
         if is_known {
             let reset = site.command(&["time", "reset"]);
             assert!(String::from_utf8_lossy(&reset.stdout).contains("stored        not known"));
