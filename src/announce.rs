@@ -19,10 +19,11 @@ use tracing::{info, warn};
 
 use self::post::{Post, Verified};
 use crate::proto::announcement::Outcome;
+use crate::transport::clock::WallClock;
 use crate::transport::credential::Credential;
 use crate::transport::endpoint::RemoteEndpoint;
 use crate::transport::preconnection::Preconnection;
-use crate::transport::stack::tcp_tls::{TcpTls, WallClock};
+use crate::transport::stack::tcp_tls::TcpTls;
 
 /// Where announcements go.
 pub enum Target {

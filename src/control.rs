@@ -76,6 +76,10 @@ pub enum Request {
         /// The channel; all of them if none is named.
         channel: Option<u16>,
     },
+    /// What is known of the time.
+    Time,
+    /// Forgets the stored time. The answer is what is known then.
+    TimeReset,
     /// Removes everything at the push services and on flash. The answer says how much is left; it may be asked again.
     Reset,
 }

@@ -27,6 +27,7 @@ use crate::config::urgency::Power;
 use crate::config::{self, Config};
 use crate::control::{Answer, Asked, Control, Request};
 use crate::downstream::{self, Downstream, SendError};
+use crate::kernel;
 use crate::limits::{DEVICE_COUNT_MAX, RESET_LINGER_MS, STORE_CLOSE_MS_MAX, SURROUNDINGS_LOOK_S};
 use crate::proto::device::Options;
 use crate::proto::record::{DeviceRecord, Record, Unreadable};
@@ -36,14 +37,16 @@ use crate::random::SystemRandom;
 use crate::store::{self, Store, StoreError, file};
 use crate::telemetry::{Fingerprints, Kind};
 use crate::time::Instant;
+use crate::transport::clock::{BUILT, WallClock};
 use crate::transport::credential::{Credential, CredentialError};
 use crate::transport::endpoint::{LinkEndpoint, RemoteEndpoint};
 use crate::transport::path::PathMonitor;
 use crate::transport::properties::{SecurityParameters, Trust};
-use crate::transport::stack::tcp_tls::{TcpTls, WallClock};
+use crate::transport::stack::tcp_tls::TcpTls;
 use crate::transport::trust::TrustError;
 use crate::upstream::{Service, Upstream};
 use crate::webpush::ece;
+use crate::webpush::headers::http_date;
 use crate::webpush::resource::{InvalidResource, PushServiceUri};
 use crate::wire::message::Age;
 use crate::wire::{ChannelId, DeviceId, Refusal, ToDevice, ToGateway};
@@ -106,6 +109,10 @@ struct Shell {
     store: Store,
     clock: WallClock,
     start: TokioInstant,
+    /// How long the machine had been suspended by then.
+    suspended_at_start: Duration,
+    /// Whether the clock was synchronised when it was looked at last.
+    was_synchronised: Option<bool>,
     devices: BTreeMap<DeviceId, Known>,
     /// What was decrypted in the last round.
     decoded: Option<Input>,
@@ -126,8 +133,16 @@ struct Shell {
 ///
 /// # Errors
 /// [`StartError`]; once it serves, it goes on whatever happens.
-pub async fn run(config: Config, mut supervisor: impl Supervisor) -> Result<(), StartError> {
-    let (mut shell, mut control) = Shell::start(config)?;
+pub async fn run(config: Config, supervisor: impl Supervisor) -> Result<(), StartError> {
+    run_with(config, supervisor, WallClock::default()).await
+}
+
+/// The same with another wall clock than the kernel's.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(config: Config, mut supervisor: impl Supervisor, clock: WallClock) -> Result<(), StartError> {
+    let (mut shell, mut control) = Shell::start(config, clock)?;
     let mut path = path_monitor();
     let mut report = Report::new(&supervisor, shell.start);
     // Before the first request there is: what it asks for depends on it.
@@ -140,7 +155,7 @@ pub async fn run(config: Config, mut supervisor: impl Supervisor) -> Result<(), 
     loop {
         shell.drain();
         report.round(&shell, &mut supervisor);
-        let wake = shell.core.poll_timeout().map(|(at, _)| shell.start + Duration::from_millis(at.as_millis()));
+        let wake = shell.core.poll_timeout().map(|(at, _)| shell.awake_at(at));
         if shell.core.reset_left() == Some(0) {
             linger(&mut shell, &mut control).await;
             break;
@@ -207,8 +222,7 @@ async fn path_changed(path: &mut Option<PathMonitor>) {
 }
 
 impl Shell {
-    fn start(config: Config) -> Result<(Self, Control), StartError> {
-        let clock = WallClock::default();
+    fn start(config: Config, clock: WallClock) -> Result<(Self, Control), StartError> {
         let services = services(&config, &clock)?;
         let mut named = config.push_services().map(|service| service.name.clone()).zip(uris(&services));
         let (store, replay) = Store::open(&config.state).map_err(StartError::Store)?;
@@ -216,6 +230,7 @@ impl Shell {
             Control::listen(&config.control).map_err(|error| StartError::Control(config.control.clone(), error))?;
         let first = named.next().expect("a configuration has a service");
         let mut core = Gateway::with_services(first, named, Box::new(SystemRandom::default()), Instant::ZERO);
+        core.booted(kernel::boot_id());
         let upstream = Upstream::new(services, clock.clone());
         let announcer = announcer(&config, &clock)?;
         if let Some(announcer) = &announcer {
@@ -233,6 +248,8 @@ impl Shell {
             store,
             clock,
             start,
+            suspended_at_start: kernel::suspended(),
+            was_synchronised: None,
             devices: BTreeMap::new(),
             decoded: None,
             damage: replay.damage.as_ref().map(ToString::to_string),
@@ -250,9 +267,6 @@ impl Shell {
             shell.take_up_added(&record);
         }
         shell.feed(Input::Started);
-        if let Some(time) = shell.core.known_time() {
-            shell.clock.raise_floor(time);
-        }
         Ok((shell, control))
     }
 
@@ -266,8 +280,8 @@ impl Shell {
             match Record::decode(&key, &value) {
                 Ok(Record::Device(record)) => added.push(record),
                 Ok(record) => self.feed(Input::Restored(record)),
-                Err(Unreadable::Unknown) => debug!("a record of a later version is kept"),
-                Err(Unreadable::Malformed) => warn!("a malformed record is ignored"),
+                Err(Unreadable::Unknown) => info!(kind = key.first(), "a record of a later version is kept"),
+                Err(Unreadable::Malformed) => warn!(kind = key.first(), "a malformed record is ignored"),
             }
         }
         added
@@ -345,15 +359,48 @@ impl Shell {
             info!(?power, is_metered, %level, "messages of less urgency are not wanted");
         }
         self.feed(Input::UrgencyWanted(level));
+        self.look_at_clock();
     }
 
+    fn look_at_clock(&mut self) {
+        let clock = self.clock.reading();
+        self.feed(Input::ClockRead(clock));
+        if self.was_synchronised.replace(clock.is_synchronised) != Some(clock.is_synchronised) {
+            let at = http_date(self.clock.judged_at(None));
+            if clock.is_synchronised {
+                info!("certificates are judged by the clock, which is synchronised: {at}");
+            } else {
+                info!("certificates are judged without a synchronised clock: at {at}, or since when they are valid");
+            }
+        }
+    }
+
+    /// Time since the start, in which the machine may have been suspended.
     fn now(&self) -> Instant {
-        Instant::from_millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+        let passed = self.start.elapsed() + self.suspended();
+        Instant::from_millis(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// How long the machine has been suspended since the start, which the runtime's clock does not count.
+    fn suspended(&self) -> Duration {
+        kernel::suspended().saturating_sub(self.suspended_at_start)
+    }
+
+    /// When it is `at` on the runtime's clock if the machine stays awake. After a suspension a wait that began before is
+    /// over at the next look at the surroundings, within [`SURROUNDINGS_LOOK_S`].
+    fn awake_at(&self, at: Instant) -> TokioInstant {
+        self.start + Duration::from_millis(self.awake(at).as_millis())
+    }
+
+    /// A point in time as those count it that do not count suspended time.
+    fn awake(&self, at: Instant) -> Instant {
+        at - self.suspended()
     }
 
     fn feed(&mut self, input: Input) {
         let now = self.now();
         self.core.handle_input(input, now);
+        self.clock.set_stored(self.core.known_time());
         self.drain();
         let is_displaced = self.core.uplink_state() == "displaced";
         if is_displaced && !self.was_displaced {
@@ -430,6 +477,7 @@ impl Shell {
         until: Option<Instant>,
         is_urgent: bool,
     ) -> Result<(), bool> {
+        let until = until.map(|until| self.awake(until));
         self.downstream.send_until(device, session, &message, until, is_urgent).map_err(|reason| {
             info!(%device, "not relayed: {reason}");
             match reason {
@@ -569,6 +617,11 @@ impl Shell {
                 self.feed(Input::RotationAsked { device, channel });
                 Ok(Value::Null)
             }
+            Request::Time => Ok(self.time()),
+            Request::TimeReset => {
+                self.feed(Input::TimeForgotten);
+                Ok(self.time())
+            }
             Request::Reset => {
                 self.feed(Input::ResetAsked);
                 Ok(json!({ "left": self.core.reset_left() }))
@@ -613,8 +666,23 @@ impl Shell {
         status["metered"] = json!(self.circumstances.map(|(_, is_metered)| is_metered));
         status["state_warning"] = json!(self.write_failure.as_ref().or(self.damage.as_ref()));
         status["configuration"] = json!(self.reloaded.note());
-        status["uptime_s"] = json!(self.start.elapsed().as_secs());
+        status["uptime_s"] = json!(self.now().as_millis() / 1_000);
+        status["time"] = self.time();
         status
+    }
+
+    /// What is known of the time.
+    fn time(&self) -> Value {
+        let clock = self.clock.reading();
+        let date = |time| json!({ "date": http_date(time), "unix_s": time.0 });
+        json!({
+            "kernel": date(clock.wall()),
+            "synchronised": clock.is_synchronised,
+            "stored": self.clock.stored().map(date),
+            "stored_in_this_boot": self.core.is_time_of_this_boot(),
+            "built": date(BUILT),
+            "certificates": date(self.clock.judged_at(None)),
+        })
     }
 
     /// What the gateway does, in a line for a person.

@@ -49,6 +49,8 @@ pub mod downstream;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 #[cfg(feature = "gateway")]
+pub mod kernel;
+#[cfg(feature = "gateway")]
 pub mod proto;
 #[cfg(feature = "service")]
 pub mod sender;

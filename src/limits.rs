@@ -168,8 +168,16 @@ pub const DELETE_BACKOFF_MS_MIN: u64 = 1_000;
 pub const DELETE_BACKOFF_MS_MAX: u64 = 300_000;
 /// Pause after a failed write to the store, in milliseconds.
 pub const PERSIST_RETRY_MS: u64 = 5_000;
-/// How much wall time passes between two records of it, in seconds: each costs a write to flash.
-pub const TIME_RECORD_INTERVAL_S: u64 = 6 * 3_600;
+/// How far the last known time is from the one on flash before it is written again, in seconds: each write wears flash.
+pub const TIME_RECORD_INTERVAL_S: u64 = 24 * 3_600;
+/// How far it is when the process ends in order, in seconds.
+pub const TIME_RECORD_STOP_S: u64 = 3_600;
+/// Pause between two writes of the last known time, however it jumps, in milliseconds.
+pub const TIME_RECORD_PAUSE_MS: u64 = 3_600_000;
+/// How much later than the last one a `Date` is before it is looked at again, in seconds.
+pub const DATE_INTERVAL_S: u64 = 60;
+
+const _: () = assert!(TIME_RECORD_STOP_S < TIME_RECORD_INTERVAL_S && DATE_INTERVAL_S <= TIME_RECORD_STOP_S);
 /// Octets of one stored value.
 pub const RECORD_BYTES_MAX: usize = 2_560;
 

@@ -15,10 +15,11 @@ use tokio::time::{Instant, timeout};
 
 use crate::limits::{HEADER_LIST_BYTES_MAX, REQUEST_WAIT_MS_MAX};
 use crate::random::{Random, SystemRandom};
+use crate::transport::clock::WallClock;
 use crate::transport::endpoint::RemoteEndpoint;
 use crate::transport::preconnection::{EstablishmentError, Preconnection};
 use crate::transport::properties::{SecurityParameters, Trust};
-use crate::transport::stack::tcp_tls::{TcpTls, WallClock};
+use crate::transport::stack::tcp_tls::TcpTls;
 use crate::transport::trust::TrustError;
 use crate::transport::{Application, HandshakeError, describe};
 use crate::webpush::ece::{self, EncodeError};

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use bytes::Bytes;
 use fieldgate::random::SystemRandom;
+use fieldgate::transport::clock::WallClock;
 use fieldgate::transport::endpoint::RemoteEndpoint;
 use fieldgate::transport::preconnection::Preconnection;
 use fieldgate::transport::properties::{SecurityParameters, Trust};
-use fieldgate::transport::stack::tcp_tls::{TcpTls, WallClock};
+use fieldgate::transport::stack::tcp_tls::TcpTls;
 use fieldgate::transport::{Application, HandshakeError, describe};
 use fieldgate::webpush::ece;
 use fieldgate::webpush::exchange::Dialect;

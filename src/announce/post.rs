@@ -17,9 +17,9 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 use super::{NotAccepted, unavailable};
 use crate::limits::{ANNOUNCE_FIELD_COUNT_MAX, ANNOUNCE_HEAD_BYTES_MAX, ANNOUNCE_WAIT_MS_MAX, HEADER_LIST_BYTES_MAX};
 use crate::proto::announcement::Outcome;
+use crate::transport::clock::WallClock;
 use crate::transport::credential::Credential;
 use crate::transport::preconnection::Preconnection;
-use crate::transport::stack::tcp_tls::WallClock;
 use crate::transport::{Application, HandshakeError, describe};
 use crate::webpush::headers::retry_after;
 

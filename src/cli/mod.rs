@@ -29,6 +29,7 @@ pub mod send;
 pub mod service;
 pub mod simulate;
 pub mod status;
+pub mod time;
 
 /// Why a command ended without success: what is printed, and the exit code.
 #[derive(Debug)]
@@ -79,6 +80,8 @@ enum Command {
     /// Show the connections of a running gateway
     #[command(after_help = "Examples:\n  fieldgate connections\n  fieldgate connections --json")]
     Connections(status::Args),
+    /// Show what a running gateway knows of the time, and at which one it judges certificates
+    Time(time::Args),
     /// Remove everything, at the push services and on flash
     Reset(reset::Args),
     /// Measure a line between gateway and device, and show what passes on it
@@ -151,6 +154,7 @@ fn run(command: Command) -> Outcome {
         Command::Device(args) => device::run(args),
         Command::Status(args) => status::run(args),
         Command::Connections(args) => status::connections(args),
+        Command::Time(args) => time::run(args),
         Command::Reset(args) => reset::run(args),
         Command::Link(args) => link::run(args),
         Command::Simulate(args) => simulate::run(args),

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::control::Socket;
+use super::time::date;
 use super::{Outcome, say};
 use crate::control::Request;
 
@@ -45,6 +46,10 @@ pub fn run(args: Args) -> Outcome {
     say_announcements(&status["announcements"], status["announcement_error"].as_str())?;
     if status["uplink"] == "displaced" {
         say("attention     another gateway has the identity of this one: stop one, and reset it with fieldgate reset")?;
+    }
+    if status["time"]["synchronised"] == false {
+        let at = date(&status["time"]["certificates"]);
+        say(format_args!("clock         not synchronised: certificates are judged at {at}; see fieldgate time"))?;
     }
     let network = if status["metered"] == true { "metered" } else { "unmetered" };
     let (urgency, power) = (text(&status["urgency"]), text(&status["power"]));

@@ -10,7 +10,7 @@ use super::monitor::MonitorId;
 use super::record::{DeviceRecord, Key, Record};
 use super::subscription::SubscriptionId;
 use super::upstream::Context;
-use crate::time::{Duration, Instant, UnixTime};
+use crate::time::{ClockReading, Duration, Instant, UnixTime};
 use crate::webpush::alt_svc::{Alternative, Announcement};
 use crate::webpush::ece::{DecodeError, Keys};
 use crate::webpush::exchange::{ContentError, Deletion, Granted, Next, SubscribeError, Target};
@@ -66,11 +66,24 @@ pub enum Input {
     ConnectionReady {
         /// Which.
         connection: ConnectionId,
-        /// Wall time at which the service's certificate was found valid.
-        verified_at: UnixTime,
         /// Requests that the service allows at once.
         streams_max: usize,
     },
+    /// A verified service has answered.
+    Dated {
+        /// On which connection.
+        connection: ConnectionId,
+        /// What time it is there, if it says so.
+        date: Option<UnixTime>,
+        /// Until when its certificate is valid.
+        not_after: UnixTime,
+        /// The wall clock at that moment.
+        clock: ClockReading,
+    },
+    /// The wall clock was looked at.
+    ClockRead(ClockReading),
+    /// A person wants the last known time to be forgotten.
+    TimeForgotten,
     /// A connection could not be made, or ended.
     ConnectionClosed {
         /// Which.
@@ -533,6 +546,7 @@ impl Input {
     pub fn connection(&self) -> Option<ConnectionId> {
         match self {
             Self::ConnectionReady { connection, .. }
+            | Self::Dated { connection, .. }
             | Self::ConnectionClosed { connection, .. }
             | Self::RequestsMax { connection, .. }
             | Self::GoingAway { connection }
@@ -598,6 +612,9 @@ impl fmt::Debug for Input {
             Self::UrgencyWanted(..) => "UrgencyWanted",
             Self::SetUnsubscribed { .. } => "SetUnsubscribed { .. }",
             Self::ConnectionReady { .. } => "ConnectionReady { .. }",
+            Self::Dated { .. } => "Dated { .. }",
+            Self::ClockRead(..) => "ClockRead",
+            Self::TimeForgotten => "TimeForgotten",
             Self::ConnectionClosed { .. } => "ConnectionClosed { .. }",
             Self::RequestsMax { .. } => "RequestsMax { .. }",
             Self::GoingAway { .. } => "GoingAway { .. }",

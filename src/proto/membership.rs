@@ -31,7 +31,8 @@ impl Gateway {
             // At most as many were ever owed as there are slots.
             Record::PendingAck(owed) => self.restored_acks.push(owed),
             Record::Orphans(count) => self.orphans.restored(count),
-            Record::Time(time) => self.time = Some(time),
+            Record::Time(time) => self.last_time.restored_earlier(time),
+            Record::LastTime(time, boot) => self.last_time.restored(time, boot),
             Record::Device(device) => self.device_added(device, false),
         }
     }

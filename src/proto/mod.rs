@@ -22,6 +22,7 @@ pub mod device;
 pub mod event;
 pub mod flood;
 pub mod keep_alive;
+pub mod last_time;
 pub mod monitor;
 pub mod record;
 pub mod status;
@@ -43,14 +44,15 @@ use self::departure::DepartureTable;
 use self::device::{DeviceIndex, DeviceTable, Presence, Terms};
 pub use self::event::{Change, Input, Output, PromiseId, Reply, Timer};
 use self::flood::{Seen, Stopped};
+use self::last_time::LastTime;
 use self::record::{DeviceRecord, Key, PendingAck};
 use self::rotation::Orphans;
 use self::subscription::{Life, Mark, SubscriptionId, SubscriptionTable};
 use self::upstream::{Upstream, UpstreamId, UpstreamTable};
 use self::urgency::Level;
-use crate::limits::{DELETE_BACKOFF_MS_MAX, LAST_STREAM_MS_MAX, SUBSCRIBE_UNKNOWN_MS, TIME_RECORD_INTERVAL_S};
+use crate::limits::{DELETE_BACKOFF_MS_MAX, LAST_STREAM_MS_MAX, SUBSCRIBE_UNKNOWN_MS};
 use crate::random::Random;
-use crate::time::{Duration, Instant, UnixTime};
+use crate::time::{BootId, Duration, Instant, UnixTime};
 use crate::webpush::exchange::Deletion;
 use crate::webpush::resource::{PushMessageUri, PushServiceUri, SetUri};
 use crate::wire::{ChannelId, DeviceId, MessageId};
@@ -98,7 +100,6 @@ enum Subject {
 /// A fact whose stored form is behind.
 #[derive(Debug, Default)]
 struct Behind {
-    time: bool,
     /// Devices to store or to remove, at most one entry each.
     devices: Vec<(DeviceId, Option<DeviceRecord>)>,
     /// Records that are to go: of subscriptions that the service ended, and of what is of no use.
@@ -140,8 +141,7 @@ pub struct Gateway {
     persisting: Vec<(u64, Subject)>,
     persist_not_before: Instant,
     next_ticket: u64,
-    /// The last wall time known to be good, as it is stored.
-    time: Option<UnixTime>,
+    last_time: LastTime,
     counters: Counters,
 }
 
@@ -188,7 +188,7 @@ impl Gateway {
             persisting: Vec::new(),
             persist_not_before: now,
             next_ticket: 0,
-            time: None,
+            last_time: LastTime::default(),
             counters: Counters::default(),
         }
     }
@@ -213,7 +213,16 @@ impl Gateway {
             Input::RotationAsked { device, channel } => self.rotation_asked(&device, channel),
             Input::ResetAsked => self.reset_asked(),
             Input::Announced { number, outcome } => self.announced(number, outcome),
-            Input::Stopping => self.stopping(),
+            Input::Stopping => {
+                self.stopping();
+                self.last_time.stopping();
+            }
+            Input::Dated { date, not_after, clock, .. } if !self.is_resetting => {
+                self.last_time.confirmed(date, not_after, clock, now);
+            }
+            Input::ClockRead(clock) => self.last_time.clock_read(clock, now),
+            Input::TimeForgotten => self.last_time.forget(),
+            Input::Dated { .. } => {}
             Input::UrgencyWanted(urgency) => self.urgency_wanted(urgency),
             Input::PathChanged => {
                 for upstream in self.upstreams.iter_mut() {
@@ -221,9 +230,7 @@ impl Gateway {
                     upstream.uplink.path_changed(self.now, &mut *self.random);
                 }
             }
-            Input::ConnectionReady { connection, verified_at, streams_max } => {
-                self.connection_ready(connection, verified_at, streams_max);
-            }
+            Input::ConnectionReady { connection, streams_max } => self.connection_ready(connection, streams_max),
             Input::ConnectionClosed { connection, trouble } => self.connection_closed(connection, trouble),
             Input::Alternatives { connection, announcement } => {
                 self.alternatives_announced(connection, announcement);
@@ -395,9 +402,8 @@ impl Gateway {
         slots.chain(freed.filter_map(|freed| freed.acknowledgement.as_ref()))
     }
 
-    /// Requests can be sent on a connection; what another one carried moves to it. A time at which a certificate was found
-    /// valid is worth remembering: no other clock is.
-    fn connection_ready(&mut self, connection: ConnectionId, verified_at: UnixTime, streams_max: usize) {
+    /// Requests can be sent on a connection; what another one carried moves to it.
+    fn connection_ready(&mut self, connection: ConnectionId, streams_max: usize) {
         let Some(upstream) = self.upstreams.of(connection) else { return };
         let (id, old) = (upstream.id, upstream.uplink.drop_old());
         upstream.uplink.ready(connection, streams_max, self.now, &mut *self.random);
@@ -409,11 +415,6 @@ impl Gateway {
         self.counters.connections += 1;
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.upstream == id) {
             entry.fetch.moved();
-        }
-        let stored = self.time.map_or(0, |stored| stored.0);
-        if !self.is_resetting && verified_at.0 >= stored.saturating_add(TIME_RECORD_INTERVAL_S) {
-            self.time = Some(verified_at);
-            self.behind.time = true;
         }
     }
 
@@ -609,10 +610,10 @@ impl Gateway {
             }
             Subject::PendingAck(message) => self.acknowledgement_persisted(&message, stored),
             Subject::Orphans(count) => self.orphans_persisted(count, stored),
-            Subject::Time => self.behind.time |= !stored,
+            Subject::Time if !stored => self.last_time.not_written(),
             Subject::Device(id, record) if !stored => self.device_not_stored(id, record),
             Subject::Ended(key) if !stored => self.ended_not_stored(key),
-            Subject::Device(..) | Subject::Ended(_) => {}
+            Subject::Device(..) | Subject::Ended(_) | Subject::Time => {}
         }
         if let Some(channel) = announced {
             self.look_at_announcement(channel);
@@ -624,9 +625,19 @@ impl Gateway {
         !self.persisting.is_empty()
     }
 
-    /// The last wall time known to be good, from the store or since.
+    /// In which boot the times to come become known.
+    pub fn booted(&mut self, boot: Option<BootId>) {
+        self.last_time.booted(boot);
+    }
+
+    /// The last wall time known to have passed, from the store or since.
     pub fn known_time(&self) -> Option<UnixTime> {
-        self.time
+        self.last_time.time()
+    }
+
+    /// Whether that became known in this boot; none when the kernel does not tell boots apart, or nothing is known.
+    pub fn is_time_of_this_boot(&self) -> Option<bool> {
+        self.last_time.is_of_this_boot()
     }
 }
 

@@ -114,7 +114,7 @@ impl Gateway {
 
     /// Whether a change waits to be written.
     pub(super) fn wants_persist(&self) -> bool {
-        self.behind.time
+        self.last_time.is_behind()
             || self.upstreams.iter().any(|upstream| upstream.is_set_behind)
             || self.departures.iter().any(Departure::is_behind)
             || self.orphans_to_store().is_some()
@@ -154,9 +154,8 @@ impl Gateway {
             };
             return Some((Subject::Device(id, record), change, None));
         }
-        if std::mem::take(&mut self.behind.time) {
-            let change = self.time.map_or(Change::Remove(Key::Time), |time| Change::Put(Record::Time(time)));
-            return Some((Subject::Time, change, None));
+        if let Some((change, also)) = self.last_time.change(self.now) {
+            return Some((Subject::Time, change, also));
         }
         if let Some(count) = self.orphans_to_store() {
             self.orphans_persisting(count);

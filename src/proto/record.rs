@@ -3,7 +3,7 @@
 //! ```text
 //! key    kind(1) | rest           kind 1 subscription: channel(2, big endian) | device id
 //!                                 kind 2 set: nothing, or the authority of a service that is not the first one
-//!                                 kind 3 time, kind 6 orphans: nothing
+//!                                 kind 3 time, kind 6 orphans, kind 11 last known time: nothing
 //!                                 kind 4 device: device id
 //!                                 kind 5 subscription that was replaced: tag(8) | channel(2) | device id
 //!                                 kind 7 set that is being removed: tag(8)
@@ -29,7 +29,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::device::{LinkOptions, Options};
 use super::subscription::Stored;
 use crate::limits::RECORD_BYTES_MAX;
-use crate::time::UnixTime;
+use crate::time::{BootId, UnixTime};
 use crate::webpush::ece::Keys;
 use crate::webpush::exchange::{Dialect, Granted};
 use crate::webpush::resource::{PushMessageUri, PushUri, SetUri, SubscriptionUri};
@@ -50,6 +50,7 @@ const DEPARTURE: u8 = 7;
 const PENDING_ACK: u8 = 8;
 const ANNOUNCED: u8 = 9;
 const STOPPED: u8 = 10;
+const LAST_TIME: u8 = 11;
 
 const TAG_BYTES: usize = 8;
 /// Octets of the hash of what was announced.
@@ -80,8 +81,10 @@ pub enum Record {
     /// Subscribe requests that may have made a subscription of which nothing is known here: those of unknown outcome, and
     /// those that are about to be sent.
     Orphans(u8),
-    /// The last wall time known to be good.
+    /// The last wall time known to be good, as earlier versions wrote it.
     Time(UnixTime),
+    /// The last wall time known to have passed, and the boot in which that became known.
+    LastTime(UnixTime, Option<BootId>),
     /// A device that was added while running.
     Device(DeviceRecord),
 }
@@ -138,8 +141,10 @@ pub enum Key {
     Stopped(DeviceId, ChannelId),
     /// The number of orphans.
     Orphans,
-    /// The time.
+    /// The time, of earlier versions.
     Time,
+    /// The last known time.
+    LastTime,
     /// One device.
     Device(DeviceId),
 }
@@ -196,6 +201,7 @@ impl Key {
             }
             Self::Orphans => vec![ORPHANS],
             Self::Time => vec![TIME],
+            Self::LastTime => vec![LAST_TIME],
             Self::Device(device) => [&[DEVICE], device.as_str().as_bytes()].concat(),
         }
     }
@@ -216,6 +222,7 @@ impl Record {
             Self::Stopped(device, channel) => Key::Stopped(device.clone(), *channel),
             Self::Orphans(_) => Key::Orphans,
             Self::Time(_) => Key::Time,
+            Self::LastTime(..) => Key::LastTime,
             Self::Device(record) => Key::Device(record.id.clone()),
         }
     }
@@ -232,6 +239,7 @@ impl Record {
             Self::Stopped(device, channel) => postcard_value(VERSION, &(device, channel)),
             Self::Orphans(count) => postcard_value(VERSION, count),
             Self::Time(time) => postcard_value(VERSION, time),
+            Self::LastTime(time, boot) => postcard_value(VERSION, &(time, boot)),
             Self::Device(record) if record.options == Options::default() => postcard_value(VERSION, record),
             Self::Device(record) if record.options.link == LinkOptions::default() => {
                 postcard_value(VERSION_OPTIONS, &(record, &record.options))
@@ -249,7 +257,7 @@ impl Record {
         let version_max = match kind {
             SUBSCRIPTION | RETIRED => VERSION_RESTRICTED,
             DEVICE => VERSION_LINK,
-            SET | TIME | ORPHANS | DEPARTURE | PENDING_ACK | ANNOUNCED | STOPPED => VERSION,
+            SET | TIME | ORPHANS | DEPARTURE | PENDING_ACK | ANNOUNCED | STOPPED | LAST_TIME => VERSION,
             _ => return Err(Unreadable::Unknown),
         };
         let (&version, value) = value.split_first().ok_or(Unreadable::Malformed)?;
@@ -280,6 +288,7 @@ impl Record {
             STOPPED => from_postcard(value).map(|(device, channel)| Self::Stopped(device, channel))?,
             ORPHANS => from_postcard(value).map(Self::Orphans)?,
             TIME => from_postcard(value).map(Self::Time)?,
+            LAST_TIME => from_postcard(value).map(|(time, boot)| Self::LastTime(time, boot))?,
             _ if version == VERSION => from_postcard(value).map(Self::Device)?,
             _ if version == VERSION_OPTIONS => {
                 let (record, options): (DeviceRecord, Options) = from_postcard(value)?;
@@ -368,6 +377,18 @@ mod tests {
             let (key, value) = (record.key().encode(), record.encode());
             let read = Record::decode(&key, &value).expect("readable");
             assert_eq!((read.key(), &*read.encode()), (record.key(), &*value));
+        }
+    }
+
+    /// Never edited: what this version has written, later ones read.
+    #[test]
+    fn the_last_known_time_is_written_as_ever() {
+        for (boot, expected) in [
+            (None, [1, 0x80, 0xa4, 0xa7, 0xda, 6, 0].to_vec()),
+            (BootId::parse(&"5a".repeat(16)), [&[1, 0x80, 0xa4, 0xa7, 0xda, 6, 1][..], &[0x5a; 16]].concat()),
+        ] {
+            let record = Record::LastTime(UnixTime(1_800_000_000), boot);
+            assert_eq!((record.key().encode(), record.encode().to_vec()), (vec![11], expected));
         }
     }
 
@@ -498,6 +519,8 @@ mod tests {
             Record::Stopped(plain.id.clone(), ChannelId(2)),
             Record::Orphans(3),
             Record::Time(UnixTime(1_800_000_000)),
+            Record::LastTime(UnixTime(1_800_000_000), None),
+            Record::LastTime(UnixTime(1_800_000_000), BootId::parse(&"5a".repeat(16))),
             Record::Device(plain.clone()),
             Record::Device(DeviceRecord { options: options.clone(), ..plain.clone() }),
             Record::Device(DeviceRecord { options: Options { link, ..options }, ..plain }),

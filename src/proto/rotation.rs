@@ -368,7 +368,7 @@ impl Gateway {
         self.abandon_sets();
         // Whoever is told learns it from the push service: its resources are gone.
         self.forget_announced();
-        (self.time, self.behind.time) = (None, true);
+        self.last_time.forget();
         self.orphans.count = 0;
         for (set, upstream) in std::mem::take(&mut self.abandoned) {
             self.depart(&set, upstream);

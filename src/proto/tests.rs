@@ -5,6 +5,7 @@ use super::record::Record;
 use super::*;
 use crate::limits::*;
 use crate::random::SeededRandom;
+use crate::time::ClockReading;
 use crate::webpush::exchange::{ContentError, Dialect, Granted, Next, SubscribeError, Target};
 use crate::webpush::resource::{PushUri, SetUri, SubscriptionUri};
 use crate::wire::ChannelId;
@@ -586,6 +587,8 @@ fn a_channel_can_be_asked_for_while_it_is_being_removed() {
 #[test]
 fn stored_subscriptions_are_monitored_again_after_a_restart() {
     let mut rig = Rig::serving(&["a"]);
+    rig.dated(1_800_000_000);
+    rig.persist(true);
     let mut again = Rig::new();
     for record in std::mem::take(&mut rig.stored) {
         let (key, value) = (record.key().encode(), record.encode());
@@ -726,22 +729,52 @@ fn a_service_that_forgets_at_once_is_asked_with_growing_pauses() {
     assert!((4..20).contains(&requests), "{requests} requests in an hour");
 }
 
-/// A wall clock is remembered only when a certificate was found valid at its time, and not at each connection.
+/// What a verified service says of time is stored; a clock alone is not, and not each answer.
 #[test]
-fn only_a_time_that_a_certificate_confirmed_is_stored() {
+fn a_time_that_a_verified_service_says_is_stored_rarely() {
     let times = |rig: &mut Rig| {
-        let is_time = |output: &Output| matches!(output, Output::Persist { change: Change::Put(Record::Time(_)), .. });
+        let is_time =
+            |output: &Output| matches!(output, Output::Persist { change: Change::Put(Record::LastTime(..)), .. });
         rig.take(is_time).len()
     };
     let mut rig = Rig::new();
     rig.add_device("a", &[1]);
     rig.feed(Input::Started);
-    assert_eq!((times(&mut rig), rig.gateway.known_time()), (0, None));
+    rig.feed(Input::ClockRead(ClockReading { wall_ms: 1_900_000_000_000, is_synchronised: false }));
     rig.connect();
+    assert_eq!((times(&mut rig), rig.gateway.known_time()), (0, None));
+    rig.dated(1_800_000_000);
     assert_eq!((times(&mut rig), rig.gateway.known_time()), (1, Some(UnixTime(1_800_000_000))));
+    rig.persist(true);
     rig.feed(rig.closed());
     rig.reconnect();
-    assert_eq!(times(&mut rig), 0);
+    rig.dated(1_800_080_000);
+    assert_eq!((times(&mut rig), rig.gateway.known_time()), (0, Some(UnixTime(1_800_080_000))));
+    rig.feed(Input::Stopping);
+    assert_eq!(times(&mut rig), 1);
+}
+
+/// Of a connection that is over nothing is believed.
+#[test]
+fn only_connections_that_are_there_say_what_time_it_is() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.feed(rig.closed());
+    rig.dated(1_800_000_000);
+    assert_eq!(rig.gateway.known_time(), None);
+}
+
+/// What a person has forgotten is gone on flash, and learned again.
+#[test]
+fn a_time_that_is_forgotten_is_removed() {
+    let mut rig = Rig::serving(&["a"]);
+    rig.dated(1_800_000_000);
+    rig.persist(true);
+    rig.feed(Input::TimeForgotten);
+    assert_eq!(rig.gateway.known_time(), None);
+    let removed = rig.take(|output| matches!(output, Output::Persist { change: Change::Remove(Key::LastTime), .. }));
+    assert_eq!(removed.len(), 1);
+    rig.dated(1_700_000_000);
+    assert_eq!(rig.gateway.known_time(), Some(UnixTime(1_700_000_000)));
 }
 
 /// A stored set of another service is not given away to this one.
@@ -1061,8 +1094,13 @@ impl Rig {
     }
 
     fn ready(&mut self, streams_max: usize) {
-        let verified_at = UnixTime(1_800_000_000);
-        self.feed(Input::ConnectionReady { connection: self.on, verified_at, streams_max });
+        self.feed(Input::ConnectionReady { connection: self.on, streams_max });
+    }
+
+    /// The service has answered at this time; its certificate is valid for ever.
+    fn dated(&mut self, seconds: u64) {
+        let (date, not_after) = (Some(UnixTime(seconds)), UnixTime(u64::MAX));
+        self.feed(Input::Dated { connection: self.on, date, not_after, clock: ClockReading::default() });
     }
 
     /// The connection in use has ended.

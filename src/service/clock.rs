@@ -1,11 +1,11 @@
-//! The one place where the service reads clocks.
+//! The one place where the service reads clocks. What passes while the machine is suspended counts; a wait over it ends
+//! when the machine has been awake for as long, or something else happens.
 
 use std::cell::Cell;
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use tokio::sync::Notify;
 
-use crate::time::{Duration, Instant, UnixTime};
+use crate::kernel;
+use crate::time::{BootId, Duration, Instant, UnixTime};
 
 use super::retention::Moment;
 
@@ -15,23 +15,37 @@ use super::retention::Moment;
 #[derive(Debug)]
 pub struct Clock {
     start: tokio::time::Instant,
+    /// How long the machine had been suspended by then.
+    suspended_at_start: Duration,
+    boot: Option<u32>,
     skipped: Cell<Duration>,
     skip: Notify,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { start: tokio::time::Instant::now(), skipped: Cell::new(Duration::ZERO), skip: Notify::new() }
+        Self {
+            start: tokio::time::Instant::now(),
+            suspended_at_start: kernel::suspended(),
+            boot: kernel::boot_id().map(BootId::tag),
+            skipped: Cell::new(Duration::ZERO),
+            skip: Notify::new(),
+        }
     }
 }
 
 impl Clock {
     /// The time now.
-    #[allow(clippy::disallowed_methods, reason = "the one place where the service reads wall time")]
     pub fn now(&self) -> Moment {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + self.skipped.get();
-        let passed = self.start.elapsed() + self.skipped.get();
-        Moment { instant: Instant::ZERO + passed, wall: UnixTime(wall.as_secs()) }
+        let (clock, skipped) = (kernel::clock(), self.skipped.get());
+        let suspended = kernel::suspended().saturating_sub(self.suspended_at_start);
+        Moment {
+            instant: Instant::ZERO + (self.start.elapsed() + suspended + skipped),
+            wall: UnixTime(clock.wall().0 + skipped.as_secs()),
+            is_synchronised: clock.is_synchronised,
+            boot: self.boot,
+            uptime_s: (kernel::uptime() + skipped).as_secs(),
+        }
     }
 
     /// Lets `duration` pass at once.

@@ -19,6 +19,7 @@
 
 mod delivery;
 mod model;
+mod since;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,7 @@ pub use model::{
     Room, SetId, StoredMessage, SubscriptionId,
 };
 use model::{Delivery, Message, Monitor, Set, Subscription, Timer};
+pub use since::Since;
 
 /// Every resource of the push service, and the next thing to do about each.
 #[derive(Debug)]
@@ -103,7 +105,8 @@ impl Retention {
             Record::Message(stored) => {
                 // Its number names its record, which may outlive it here if the disk fails.
                 self.next_number = self.next_number.max(stored.sequence + 1);
-                let age = now.wall.0.saturating_sub(stored.accepted.0);
+                // What no clock can tell ends nothing early.
+                let age = stored.since.age_s(now).unwrap_or(0);
                 let rest = stored.ttl.as_secs().saturating_sub(age);
                 if rest > 0 && self.subscriptions.contains_key(&stored.subscription) {
                     let expires = now.instant + Duration::from_secs(rest);
@@ -220,7 +223,7 @@ impl Retention {
             subscription,
             sequence: self.number(),
             token: message,
-            accepted: now.wall,
+            since: Since::now(now),
             ttl,
             urgency,
             content,
@@ -253,7 +256,7 @@ impl Retention {
         }
         Reply::Content {
             content: message.stored.content.clone(),
-            accepted: message.stored.accepted,
+            accepted: message.stored.since.wall(now),
             max_age_s: message.rest_s(now),
         }
     }
@@ -423,8 +426,8 @@ impl Retention {
         self.monitors.range((Bound::Included(first), Bound::Included(last))).map(|(id, _)| *id).collect()
     }
 
-    /// The wall time a message was accepted, if it had to wait.
-    fn last_modified(message: &Message) -> Option<UnixTime> {
-        message.was_stored.then_some(message.stored.accepted)
+    /// The wall time a message was accepted, if that is known and it had to wait.
+    fn last_modified(message: &Message, now: Moment) -> Option<UnixTime> {
+        message.stored.since.wall(now).filter(|_| message.was_stored)
     }
 }

@@ -125,7 +125,7 @@ pub fn answer(reply: Reply) -> Option<Response<Bytes>> {
         }
         Reply::Content { content, accepted, max_age_s } => {
             let mut response = Response::new(content.body.clone());
-            describe(response.headers_mut(), &content, Some(accepted), max_age_s);
+            describe(response.headers_mut(), &content, accepted, max_age_s);
             response
         }
         Reply::Removed => empty(StatusCode::NO_CONTENT),

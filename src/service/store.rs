@@ -12,12 +12,14 @@
 //! meta           "version"                  -> 1
 //! sets           set                        -> token
 //! subscriptions  subscription               -> set u64, token, token of the push resource
-//! messages       (subscription, sequence)   -> token, accepted u64 (seconds since 1970), ttl u64 (seconds),
+//! messages       (subscription, sequence)   -> token, accepted u64 (see below), ttl u64 (seconds),
 //!                                              length u16 and octets of Content-Type, the same of Content-Encoding,
 //!                                              content
 //! ```
 //!
-//! A length of 65535 stands for an absent field.
+//! A length of 65535 stands for an absent field. When a message was accepted is in seconds since 1970 if the clock was
+//! synchronised; otherwise bit 63 is set, 23 bits below tell the boot from others (0: not known), and the rest are seconds
+//! since that boot.
 
 mod record;
 

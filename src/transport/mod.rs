@@ -7,7 +7,7 @@
 //! - A [`PathMonitor`](path::PathMonitor) tells when the network has changed.
 //! - A [stack] is a composition of protocols: `h2/tls/tcp/ip` upstream; framed serial, Unix or TCP downstream.
 //!
-//! Whom a stack trusts is read by [trust].
+//! Whom a stack trusts is read by [trust]; at which time certificates are judged is known to the [clock].
 //!
 //! `transport` knows no push, no subscription and no device. What runs above a secured stack is given to it as an
 //! [`Application`]; where messages begin and end on a device's byte stream is the business of the link protocol.
@@ -15,8 +15,11 @@
 //! Security never falls back: a candidate that does not meet the security parameters has failed (RFC 9621 §3.3, §6).
 
 pub mod candidate;
+pub mod certificate;
+pub mod clock;
 pub mod credential;
 pub mod endpoint;
+mod judge;
 pub mod listener;
 pub mod path;
 pub mod preconnection;

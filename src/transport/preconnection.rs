@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::candidate;
+use super::certificate::Validity;
 use super::endpoint::RemoteEndpoint;
-use super::stack::tcp_tls::{StackError, TcpTls};
+use super::stack::tcp_tls::{self, StackError, TcpTls};
 use super::{Application, HandshakeError};
 use crate::limits::{CONNECT_WAIT_MS_MAX, RESOLVE_WAIT_MS_MAX};
 
@@ -21,6 +22,15 @@ pub struct Preconnection<A> {
     place: Option<RemoteEndpoint>,
     stack: TcpTls,
     application: A,
+}
+
+/// Who answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Where.
+    pub address: SocketAddr,
+    /// When its certificate is valid.
+    pub validity: Option<Validity>,
 }
 
 /// Why no connection could be established (RFC 9622 §7.1, EstablishmentError).
@@ -69,12 +79,12 @@ impl<A: Application> Preconnection<A> {
     ///
     /// # Errors
     /// [`EstablishmentError`], with the reason of the last candidate.
-    pub async fn initiate(&self) -> Result<(A::Session, SocketAddr), EstablishmentError> {
+    pub async fn initiate(&self) -> Result<(A::Session, Peer), EstablishmentError> {
         let candidates = candidate::gather(self.resolve().await?);
         let mut failure = EstablishmentError::NoAddress(self.place().clone());
         for address in candidates {
             match timeout(Duration::from_millis(CONNECT_WAIT_MS_MAX), self.attempt(address)).await {
-                Ok(Ok(session)) => return Ok((session, address)),
+                Ok(Ok((session, validity))) => return Ok((session, Peer { address, validity })),
                 Ok(Err(error)) => failure = EstablishmentError::Candidate(address, error),
                 Err(_) => failure = EstablishmentError::Candidate(address, CandidateError::Timeout),
             }
@@ -86,10 +96,12 @@ impl<A: Application> Preconnection<A> {
         self.place.as_ref().unwrap_or(&self.remote)
     }
 
-    async fn attempt(&self, address: SocketAddr) -> Result<A::Session, CandidateError> {
+    async fn attempt(&self, address: SocketAddr) -> Result<(A::Session, Option<Validity>), CandidateError> {
         let stream = self.stack.connect(&self.remote.host, address).await.map_err(CandidateError::Stack)?;
         let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-        self.application.establish(stream, protocol.as_deref()).await.map_err(CandidateError::Application)
+        let validity = tcp_tls::validity(&stream);
+        let session = self.application.establish(stream, protocol.as_deref()).await;
+        Ok((session.map_err(CandidateError::Application)?, validity))
     }
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>, EstablishmentError> {

@@ -4,6 +4,7 @@
 //! all report through one bounded channel, with the number of their connection. A monitor is never cancelled on a
 //! connection that is kept: a promise that crosses the reset would end the whole connection.
 
+mod date;
 mod http2;
 mod push;
 mod request;
@@ -25,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use self::date::Dates;
 pub use self::http2::{Http2, Session};
 use self::route::Route;
 pub use self::wire::Octets;
@@ -33,10 +35,11 @@ use crate::limits::{CLOSE_WAIT_MS_MAX, UPSTREAM_EVENT_COUNT};
 use crate::proto::connection::{ConnectionId, Trouble};
 use crate::proto::upstream::Context;
 use crate::proto::{Input, Output, PromiseId};
+use crate::transport::clock::WallClock;
 use crate::transport::credential::Credential;
 use crate::transport::endpoint::RemoteEndpoint;
-use crate::transport::preconnection::{CandidateError, EstablishmentError, Preconnection};
-use crate::transport::stack::tcp_tls::{StackError, TcpTls, WallClock};
+use crate::transport::preconnection::{CandidateError, EstablishmentError, Peer, Preconnection};
+use crate::transport::stack::tcp_tls::{StackError, TcpTls};
 use crate::webpush::alt_svc::Alternative;
 use crate::webpush::exchange::{Dialect, Pushed, Target};
 use crate::webpush::resource::PushServiceUri;
@@ -86,6 +89,7 @@ struct Connection {
     closing: Rc<Notify>,
     remote: Option<SocketAddr>,
     sightings: Rc<Sightings>,
+    dates: Rc<Dates>,
 }
 
 /// What a task reports.
@@ -95,7 +99,7 @@ struct Event {
 }
 
 enum Report {
-    Connected(Session, SocketAddr),
+    Connected(Session, Peer),
     Failed(EstablishmentError),
     Closed(String),
     GoingAway,
@@ -118,6 +122,7 @@ struct Requester {
     requests: SendRequest<Bytes>,
     dialect: Dialect,
     clock: WallClock,
+    dates: Rc<Dates>,
 }
 
 impl Reporter {
@@ -142,6 +147,7 @@ impl Connection {
             closing: Rc::default(),
             remote: None,
             sightings: Rc::default(),
+            dates: Rc::default(),
         }
     }
 
@@ -203,14 +209,14 @@ impl Upstream {
 
     fn take(&mut self, connection: ConnectionId, report: Report) -> Option<Input> {
         match report {
-            Report::Connected(session, remote) => {
-                info!(%remote, "connected to the push service");
+            Report::Connected(session, peer) => {
+                info!(remote = %peer.address, "connected to the push service");
                 let streams_max = session.requests.current_max_send_streams();
                 if streams_max < 2 {
                     warn!("the push service allows {streams_max} requests at once: none is left to acknowledge with");
                 }
-                self.adopt(connection, session, remote);
-                Some(Input::ConnectionReady { connection, verified_at: self.clock.now(), streams_max })
+                self.adopt(connection, session, peer);
+                Some(Input::ConnectionReady { connection, streams_max })
             }
             Report::Failed(error) => {
                 let place = self.connections.get(&connection).and_then(|it| it.route.alternative.as_ref());
@@ -344,7 +350,7 @@ impl Upstream {
         let connection = self.connections.get(&id)?;
         let (requests, route) = (connection.requests.clone()?, Rc::clone(&connection.route));
         let (reporter, clock) = (self.reporter(id), self.clock.clone());
-        Some(Requester { reporter, route, requests, dialect: self.dialect, clock })
+        Some(Requester { reporter, route, requests, dialect: self.dialect, clock, dates: Rc::clone(&connection.dates) })
     }
 
     fn notify(&self, id: ConnectionId, which: impl Fn(&Connection) -> &Rc<Notify>) {
@@ -391,7 +397,7 @@ impl Upstream {
         connection.driver.spawn_local(async move {
             let report = match preconnection {
                 Some(preconnection) => match preconnection.initiate().await {
-                    Ok((session, remote)) => Report::Connected(session, remote),
+                    Ok((session, peer)) => Report::Connected(session, peer),
                     Err(error) => Report::Failed(error),
                 },
                 None => Report::Closed("it has no usable host".to_owned()),
@@ -401,13 +407,15 @@ impl Upstream {
         self.connections.insert(id, connection);
     }
 
-    fn adopt(&mut self, id: ConnectionId, session: Session, remote: SocketAddr) {
-        let reporter = self.reporter(id);
+    fn adopt(&mut self, id: ConnectionId, session: Session, peer: Peer) {
+        let (reporter, clock) = (self.reporter(id), self.clock.clone());
         self.last_error = None;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Session { requests, connection: driver, ping, sightings } = session;
-        (connection.requests, connection.remote) = (Some(requests.clone()), Some(remote));
+        (connection.requests, connection.remote) = (Some(requests.clone()), Some(peer.address));
         connection.sightings = Rc::clone(&sightings);
+        connection.dates = Rc::new(Dates::of(peer.validity));
+        connection.tasks.spawn_local(date::verified(reporter.clone(), Rc::clone(&connection.dates), clock));
         connection.driver.spawn_local(http2::drive(reporter.clone(), driver, Rc::clone(&connection.closing)));
         connection.tasks.spawn_local(http2::test(reporter.clone(), ping, Rc::clone(&connection.ping)));
         connection.tasks.spawn_local(http2::watch(reporter, requests, sightings));

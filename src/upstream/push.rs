@@ -109,6 +109,7 @@ async fn content(
     let (request, response) = promise.into_parts();
     let response = response.await.map_err(|_| None)?;
     let (head, stream) = response.into_parts();
+    requester.read_date(&head.headers).await;
     requester.dialect.content(head.status.as_u16(), &head.headers)?;
     let send = push_link(&head.headers, request.uri());
     if unrouted && send.is_none() {

@@ -47,13 +47,14 @@ impl Requester {
         requests.send_request(request, is_whole)
     }
 
-    /// Reports what the head of a response says of alternatives, whatever it answers.
+    /// Reports what the head of a response says of time and of alternatives, whatever it answers.
     ///
     /// # Errors
     /// [`Misdirected`] when an alternative turns out to be none; the request goes on another connection then.
     ///
     /// Source: RFC 7838 §3, §6 (what a 421 says of alternatives is ignored).
     pub(super) async fn read_route(&self, status: StatusCode, headers: &HeaderMap) -> Result<(), Misdirected> {
+        self.read_date(headers).await;
         let connection = self.reporter.connection;
         if status == StatusCode::MISDIRECTED_REQUEST {
             if self.route.alternative.is_none() {

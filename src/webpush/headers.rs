@@ -180,11 +180,13 @@ impl Preferences {
 
 /// How long the answering side asks to wait before a repeat.
 ///
-/// A date in the past is zero; the result is capped by [`RETRY_AFTER_S_MAX`]. Anything else is no answer.
+/// A date in the past is zero; the result is capped by [`RETRY_AFTER_S_MAX`]. Anything else is no answer. A date is as far
+/// away as it is from that of the answer itself, whatever our own clock shows; `now` counts when the answer has none.
 ///
-/// Source: RFC 9110 §10.2.3.
+/// Source: RFC 9110 §6.6.1, §10.2.3.
 pub fn retry_after(headers: &HeaderMap, now: UnixTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let now = date(headers).unwrap_or(now);
     let secs = digits(value.as_bytes()).or_else(|| Some(parse_http_date(value)?.0.saturating_sub(now.0)))?;
     Some(Duration::from_secs(secs.min(RETRY_AFTER_S_MAX)))
 }
@@ -204,12 +206,19 @@ pub fn max_age(headers: &HeaderMap) -> Option<Duration> {
     first.flatten().map(Duration::from_secs)
 }
 
+/// What time it was where an answer comes from.
+///
+/// Source: RFC 9110 §6.6.1.
+pub fn date(headers: &HeaderMap) -> Option<UnixTime> {
+    parse_http_date(headers.get(DATE)?.to_str().ok()?)
+}
+
 /// How long a message had been with its service when that answered: both times are of the service's own clock.
 ///
 /// Source: RFC 8030 §7.2 (`Last-Modified` is when delivery was asked for).
 pub fn stored_for(headers: &HeaderMap) -> Option<Duration> {
-    let time = |name| parse_http_date(headers.get(name)?.to_str().ok()?);
-    let (now, asked) = (time(DATE)?, time(LAST_MODIFIED)?);
+    let asked = parse_http_date(headers.get(LAST_MODIFIED)?.to_str().ok()?)?;
+    let now = date(headers)?;
     Some(Duration::from_secs(now.0.saturating_sub(asked.0)))
 }
 

@@ -28,6 +28,8 @@ pub enum Identity {
     OtherName,
     /// One whose time is over.
     Expired,
+    /// One that is valid from then to then, in seconds since 1970.
+    Within(u64, u64),
     /// One that the authority in its file knows nothing of.
     Unknown,
     /// One that its authority has revoked.
@@ -55,6 +57,8 @@ pub struct Script {
     pub identity: Identity,
     /// The port to which it sends subscribe requests on.
     pub sends_on_to: Option<u16>,
+    /// What time it says it is, in seconds since 1970.
+    pub date: Option<u64>,
 }
 
 impl Default for Script {
@@ -68,6 +72,7 @@ impl Default for Script {
             first: None,
             identity: Identity::Good,
             sends_on_to: None,
+            date: None,
         }
     }
 }
@@ -151,7 +156,9 @@ fn shown(identity: Identity) -> Shown {
             authority: authority.to_owned(),
             revoked: String::new(),
         },
-        Identity::Good | Identity::OtherName | Identity::Expired | Identity::Unknown => vouching_for_itself(identity),
+        Identity::Good | Identity::OtherName | Identity::Expired | Identity::Within(..) | Identity::Unknown => {
+            vouching_for_itself(identity)
+        }
     }
 }
 
@@ -159,6 +166,10 @@ fn vouching_for_itself(identity: Identity) -> Shown {
     let mut params = params(if identity == Identity::OtherName { "other.example" } else { "127.0.0.1" });
     if identity == Identity::Expired {
         params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    }
+    if let Identity::Within(since, until) = identity {
+        let date = |secs| std::time::UNIX_EPOCH + Duration::from_secs(secs);
+        (params.not_before, params.not_after) = (date(since).into(), date(until).into());
     }
     let key = rcgen::KeyPair::generate().expect("a key");
     let certificate = params.self_signed(&key).expect("a certificate");
@@ -283,13 +294,13 @@ async fn serve(
                     Some(port) => sent_on(port),
                     None => subscribed(number, script.sets),
                 };
-                answer(&mut respond, response);
+                answer(&mut respond, script.dated(response));
             }
             Method::GET => match script.answer(&request) {
-                Some(status) => answer(&mut respond, Response::builder().status(status)),
+                Some(status) => answer(&mut respond, script.dated(Response::builder().status(status))),
                 None => drop(spawn_local(stay_open(respond, path, Rc::clone(&log)))),
             },
-            _ => answer(&mut respond, Response::builder().status(204)),
+            _ => answer(&mut respond, script.dated(Response::builder().status(204))),
         }
     }
     log.borrow_mut().push("CLOSED".to_owned());
@@ -313,6 +324,15 @@ async fn note_content(mut body: h2::RecvStream, media_type: Option<http::HeaderV
 }
 
 impl Script {
+    fn dated(&self, response: http::response::Builder) -> http::response::Builder {
+        match self.date {
+            Some(seconds) => {
+                response.header("date", httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(seconds)))
+            }
+            None => response,
+        }
+    }
+
     fn answer<T>(&self, request: &Request<T>) -> Option<u16> {
         if request.headers().contains_key("prefer") { self.fetch } else { self.monitor }
     }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use fieldgate::control::Request;
 use fieldgate::proto::device::{Isolation, Options};
+use fieldgate::transport::clock::WallClock;
 use fieldgate::transport::properties::{SecurityParameters, Trust};
-use fieldgate::transport::stack::tcp_tls::{TcpTls, WallClock};
+use fieldgate::transport::stack::tcp_tls::TcpTls;
 use fieldgate::wire::{ToDevice, ToGateway};
 use rustls::HandshakeKind;
 use tokio::io::AsyncReadExt as _;

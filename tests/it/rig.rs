@@ -14,6 +14,7 @@ use fieldgate::proto::device::Options;
 use fieldgate::sender::{SendError, Sender};
 use fieldgate::service::alternative::Alternative;
 use fieldgate::service::{Running, Service, ServiceOptions};
+use fieldgate::transport::clock::WallClock;
 use fieldgate::transport::endpoint::LinkEndpoint;
 use fieldgate::transport::properties::Trust;
 use fieldgate::webpush::headers::{Ttl, Urgency};
@@ -76,6 +77,8 @@ pub struct Rig {
     gateway: Option<(GatewayTask, mpsc::Sender<Order>)>,
     /// What a gateway that starts is configured with.
     pub config: Config,
+    /// Its wall clock.
+    pub clock: WallClock,
     told: Rc<RefCell<Vec<String>>>,
     sender: Option<Sender>,
 }
@@ -138,7 +141,16 @@ impl Rig {
             urgency: UrgencyPolicy::default(),
             devices: vec![device],
         };
-        Self { folder, service, url, gateway: None, config, told: Rc::default(), sender: None }
+        Self {
+            folder,
+            service,
+            url,
+            gateway: None,
+            config,
+            clock: WallClock::default(),
+            told: Rc::default(),
+            sender: None,
+        }
     }
 
     /// The gateway has a bearer token for its push service.
@@ -162,7 +174,7 @@ impl Rig {
     pub fn start_gateway(&mut self) {
         let (order, orders) = mpsc::channel(1);
         let supervisor = Orders { orders, told: Rc::clone(&self.told) };
-        let running = gateway::run(self.config.clone(), supervisor);
+        let running = gateway::run_with(self.config.clone(), supervisor, self.clock.clone());
         let task = tokio::task::spawn_local(async {
             // Who waits for it waits in vain, and should know why.
             running.await.inspect_err(|error| eprintln!("the gateway did not start: {error}"))

@@ -220,7 +220,7 @@ impl Retention {
             message: message.stored.token,
             push: subscription.push,
             content: message.stored.content.clone(),
-            last_modified: Self::last_modified(message),
+            last_modified: Self::last_modified(message, now),
             max_age_s: message.rest_s(now),
         };
         self.place(id, sequence, Delivery::Promised { connection: monitor.connection });

@@ -10,6 +10,7 @@ use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::headers::{Ttl, Urgency};
 
 use super::super::token::Token;
+use super::since::Since;
 
 /// Internal number of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,8 +55,14 @@ impl DeliveryId {
 pub struct Moment {
     /// Monotonic time: every interval is measured with it.
     pub instant: Instant,
-    /// Wall time: only for dates in fields and for lifetimes across a restart.
+    /// Wall time: for dates in fields, and for lifetimes across a restart if it is synchronised.
     pub wall: UnixTime,
+    /// Whether that may be compared with another one.
+    pub is_synchronised: bool,
+    /// Tells this boot of the machine from others: 1 to 2^23 - 1.
+    pub boot: Option<u32>,
+    /// Seconds since then, suspended time included.
+    pub uptime_s: u64,
 }
 
 /// What a token names, as far as the choice of methods depends on it.
@@ -155,8 +162,8 @@ pub enum Reply {
     Content {
         /// The message.
         content: Content,
-        /// When it was accepted.
-        accepted: UnixTime,
+        /// When it was accepted, if that is known.
+        accepted: Option<UnixTime>,
         /// Seconds until it expires.
         max_age_s: u64,
     },
@@ -234,7 +241,7 @@ pub struct Push {
     pub push: Token,
     /// The message.
     pub content: Content,
-    /// When it was accepted, if it had to wait since.
+    /// When it was accepted, if that is known and it had to wait since.
     pub last_modified: Option<UnixTime>,
     /// Seconds until it expires.
     pub max_age_s: u64,
@@ -308,8 +315,8 @@ pub struct StoredMessage {
     pub sequence: u64,
     /// Its token.
     pub token: Token,
-    /// When it was accepted.
-    pub accepted: UnixTime,
+    /// Since when it is there.
+    pub since: Since,
     /// How long it is kept.
     pub ttl: Ttl,
     /// How much it matters.

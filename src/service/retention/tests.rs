@@ -29,7 +29,13 @@ struct Member {
 
 impl World {
     fn new() -> Self {
-        let now = Moment { instant: Instant::from_millis(5_000), wall: UnixTime(1_800_000_000) };
+        let now = Moment {
+            instant: Instant::from_millis(5_000),
+            wall: UnixTime(1_800_000_000),
+            is_synchronised: true,
+            boot: Some(1),
+            uptime_s: 5,
+        };
         let retention = Retention::new(Ttl::from_secs(TTL_S_MAX));
         Self { retention, now, random: SeededRandom::new(7), next_stream: 1 }
     }
@@ -117,6 +123,7 @@ impl World {
     fn pass_without_timers(&mut self, ms: u64) {
         self.now.instant = self.now.instant + Duration::from_millis(ms);
         self.now.wall = UnixTime(1_800_000_000 + (self.now.instant.as_millis() - 5_000) / 1_000);
+        self.now.uptime_s = self.now.instant.as_millis() / 1_000;
     }
 
     fn records(&mut self) -> Vec<Record> {
@@ -843,6 +850,52 @@ fn a_gap_10_records_restore_the_service() {
     restarted.accept(three.push, 60, "new");
     assert_eq!(restarted.delivered(A), ["new"]);
     assert_eq!(restarted.retention.subscriptions.len(), 3);
+}
+
+/// The wall clock jumps both ways, before and after a restart: nothing expires early. Within a boot it expires in time.
+#[test]
+fn a_clock_that_is_not_synchronised_expires_nothing_early() {
+    for wall in [0, 1_700_000_000, 4_070_908_800] {
+        for (boot, pushed) in [(Some(1), &["young"][..]), (Some(2), &["old", "young"]), (None, &["old", "young"])] {
+            let mut world = World::new();
+            (world.now.is_synchronised, world.now.wall) = (false, UnixTime(4_070_908_800 - wall));
+            let member = world.subscribe(None);
+            world.accept(member.push, 60, "old");
+            world.accept(member.push, 600, "young");
+            let records = world.records();
+            let mut restarted = World::new();
+            restarted.pass(100_000);
+            restarted.now = Moment { is_synchronised: false, wall: UnixTime(wall), boot, ..restarted.now };
+            for record in records.clone() {
+                restarted.retention.restore(record, restarted.now);
+            }
+            restarted.monitor(A, member.set, None);
+            let pushes = restarted.pushes(A);
+            assert_eq!(bodies(&pushes), pushed, "wall {wall}, boot {boot:?}");
+            let since = UnixTime(wall.saturating_sub(100));
+            assert_eq!(pushes[0].last_modified, (boot == Some(1)).then_some(since));
+
+            // A clock that is synchronised now tells nothing of a time before, and one that was nothing of now.
+            let mut restarted = World::new();
+            restarted.now = Moment { wall: UnixTime(4_070_908_800), boot: Some(2), ..restarted.now };
+            for record in records {
+                restarted.retention.restore(record, restarted.now);
+            }
+            restarted.monitor(A, member.set, None);
+            assert_eq!(restarted.delivered(A), ["old", "young"]);
+        }
+    }
+    let mut world = World::new();
+    let member = world.subscribe(None);
+    world.accept(member.push, 60, "of a synchronised clock");
+    let records = world.records();
+    let mut restarted = World::new();
+    restarted.now = Moment { is_synchronised: false, wall: UnixTime(4_070_908_800), ..restarted.now };
+    for record in records {
+        restarted.retention.restore(record, restarted.now);
+    }
+    restarted.monitor(A, member.set, None);
+    assert_eq!(restarted.delivered(A), ["of a synchronised clock"]);
 }
 
 /// A-GAP-10: a message that expired while the service was away may still be on the disk: no other takes its number.

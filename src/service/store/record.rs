@@ -3,10 +3,9 @@
 use bytes::Bytes;
 use http::HeaderValue;
 
-use crate::time::UnixTime;
 use crate::webpush::headers::{Ttl, Urgency};
 
-use super::super::retention::{Content, Record, SetId, StoredMessage, SubscriptionId};
+use super::super::retention::{Content, Record, SetId, Since, StoredMessage, SubscriptionId};
 use super::super::token::{TOKEN_BYTES, Token};
 
 /// Stands for the length of a field that is not there.
@@ -23,7 +22,7 @@ pub(super) fn subscription(set: SetId, token: Token, push: Token) -> Vec<u8> {
 pub(super) fn message(message: &StoredMessage) -> Vec<u8> {
     let mut octets = Vec::with_capacity(64 + message.content.bytes());
     octets.extend_from_slice(message.token.as_bytes());
-    octets.extend_from_slice(&message.accepted.0.to_le_bytes());
+    octets.extend_from_slice(&message.since.to_word().to_le_bytes());
     let ttl = message.ttl.as_secs() | urgency_number(message.urgency) << TTL_BITS;
     octets.extend_from_slice(&ttl.to_le_bytes());
     put_field(&mut octets, message.content.content_type.as_ref());
@@ -44,14 +43,14 @@ pub(super) fn read_subscription(id: SubscriptionId, mut octets: &[u8]) -> Option
 
 pub(super) fn read_message(subscription: SubscriptionId, sequence: u64, mut octets: &[u8]) -> Option<Record> {
     let token = take_token(&mut octets)?;
-    let accepted = UnixTime(take_u64(&mut octets)?);
+    let since = Since::from_word(take_u64(&mut octets)?);
     let ttl_and_urgency = take_u64(&mut octets)?;
     let ttl = Ttl::from_secs(ttl_and_urgency & ((1 << TTL_BITS) - 1));
     let urgency = read_urgency(ttl_and_urgency >> TTL_BITS)?;
     let content_type = take_field(&mut octets)?;
     let content_encoding = take_field(&mut octets)?;
     let content = Content { body: Bytes::copy_from_slice(octets), content_type, content_encoding };
-    Some(Record::Message(StoredMessage { subscription, sequence, token, accepted, ttl, urgency, content }))
+    Some(Record::Message(StoredMessage { subscription, sequence, token, since, ttl, urgency, content }))
 }
 
 /// Zero is what a message has that says nothing.

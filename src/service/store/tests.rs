@@ -3,7 +3,7 @@ use http::HeaderValue;
 
 use super::*;
 use crate::random::SeededRandom;
-use crate::service::retention::{Content, StoredMessage};
+use crate::service::retention::{Content, Since, StoredMessage};
 use crate::service::token::Token;
 use crate::time::UnixTime;
 use crate::webpush::headers::{Ttl, Urgency};
@@ -13,7 +13,7 @@ fn message(sequence: u64, body: &'static [u8]) -> Record {
         subscription: SubscriptionId(2),
         sequence,
         token: Token::random(&mut SeededRandom::new(sequence)),
-        accepted: UnixTime(1_700_000_000),
+        since: Since::Wall(UnixTime(1_700_000_000)),
         urgency: Urgency::High,
         ttl: Ttl::from_secs(60),
         content: Content {

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -14,7 +13,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::limits::{CLOCK_SET_UNIX_S, TCP_USER_TIMEOUT_MS};
+use crate::limits::TCP_USER_TIMEOUT_MS;
+use crate::transport::certificate::Validity;
+use crate::transport::clock::WallClock;
+use crate::transport::judge::Judge;
 use crate::transport::properties::SecurityParameters;
 use crate::transport::trust::{self, TrustError};
 
@@ -25,12 +27,6 @@ const RESUMPTION_COUNT_MAX: usize = 4;
 #[derive(Clone)]
 pub struct TcpTls {
     config: Arc<ClientConfig>,
-}
-
-/// The wall clock, never before a time that is known to have passed: boards without a clock boot in 1970.
-#[derive(Clone, Debug, Default)]
-pub struct WallClock {
-    floor_s: Arc<AtomicU64>,
 }
 
 /// Why a stream could not be made.
@@ -46,32 +42,7 @@ pub enum StackError {
     Name(InvalidDnsNameError),
 }
 
-impl WallClock {
-    /// Raises the time below which the clock never reads.
-    pub fn raise_floor(&self, time: crate::time::UnixTime) {
-        self.floor_s.fetch_max(time.0, Ordering::Relaxed);
-    }
-
-    /// Seconds of wall time.
-    #[allow(clippy::disallowed_methods)] // the shell is where the clock is read
-    pub fn now(&self) -> crate::time::UnixTime {
-        let system = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let system = system.map_or(0, |since| since.as_secs());
-        crate::time::UnixTime(system.max(self.floor_s.load(Ordering::Relaxed)))
-    }
-}
-
-impl WallClock {
-    /// Milliseconds of wall time; none while the clock is behind what is known to have passed, as on a board that has
-    /// just booted.
-    #[allow(clippy::disallowed_methods)] // the shell is where the clock is read
-    pub fn known_ms(&self) -> Option<u64> {
-        let system = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let floor_s = self.floor_s.load(Ordering::Relaxed).max(CLOCK_SET_UNIX_S);
-        u64::try_from(system.as_millis()).ok().filter(|_| system.as_secs() >= floor_s)
-    }
-}
-
+/// For what is not about certificates: how old a session is that may be resumed.
 impl rustls::time_provider::TimeProvider for WallClock {
     fn current_time(&self) -> Option<UnixTime> {
         Some(UnixTime::since_unix_epoch(Duration::from_secs(self.now().0)))
@@ -86,10 +57,13 @@ impl TcpTls {
     pub fn new(security: &SecurityParameters, clock: WallClock) -> Result<Self, TrustError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = trust::verifier(&security.trust, security.revocations.as_deref(), Arc::clone(&provider))?;
+        let judge = Judge::new(verifier, clock.clone());
         let mut config = ClientConfig::builder_with_details(provider, Arc::new(clock))
             .with_safe_default_protocol_versions()
             .expect("the provider supports TLS 1.2 and 1.3")
-            .with_webpki_verifier(verifier)
+            // Dangerous would be one that believes more than the library's, and this one does not.
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(judge))
             .with_no_client_auth();
         config.alpn_protocols = security.protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         config.resumption = Resumption::in_memory_sessions(RESUMPTION_COUNT_MAX);
@@ -122,6 +96,11 @@ impl TcpTls {
         }
         Ok(stream)
     }
+}
+
+/// When the certificate of a verified peer is valid.
+pub fn validity(stream: &TlsStream<TcpStream>) -> Option<Validity> {
+    Validity::of(stream.get_ref().1.peer_certificates()?.first()?)
 }
 
 fn prepare(tcp: &TcpStream) -> io::Result<()> {
@@ -174,18 +153,4 @@ fn advice(error: &io::Error) -> Option<&'static str> {
         // Damaged, revoked, for another purpose: the service has to mend it.
         _ => "the service needs another certificate",
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_clock_never_reads_before_its_floor() {
-        let clock = WallClock::default();
-        let far = crate::time::UnixTime(5_000_000_000);
-        clock.raise_floor(far);
-        clock.raise_floor(crate::time::UnixTime(1));
-        assert_eq!(clock.now(), far);
-    }
 }

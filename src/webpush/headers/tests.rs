@@ -86,6 +86,10 @@ fn retry_after_takes_seconds_and_dates() {
     assert_eq!(after("Wed, 06 Nov 1974 08:49:37 GMT"), Some(0));
     assert_eq!(after("99999999999999999999999"), Some(RETRY_AFTER_S_MAX));
     assert_eq!(after("Fri, 31 Dec 9999 23:59:59 GMT"), Some(RETRY_AFTER_S_MAX));
+    let there = [("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), ("date", "Sun, 06 Nov 1994 08:49:30 GMT")];
+    for ours in [0, now.0, 4_000_000_000] {
+        assert_eq!(retry_after(&map(&there), UnixTime(ours)), Some(Duration::from_secs(7)), "whatever our clock shows");
+    }
     assert_eq!(after("soon"), None);
     assert_eq!(after("-1"), None);
     assert_eq!(retry_after(&HeaderMap::new(), now), None);

@@ -14,7 +14,7 @@ use fieldgate::proto::record::{DeviceRecord, Record};
 use fieldgate::proto::status::Status;
 use fieldgate::proto::{self, Input};
 use fieldgate::random::SeededRandom;
-use fieldgate::time::{Instant, UnixTime};
+use fieldgate::time::{ClockReading, Instant, UnixTime};
 use fieldgate::webpush::headers::Urgency;
 use fieldgate::webpush::resource::PushServiceUri;
 use fieldgate::wire::{ChannelId, DeviceId, Refusal, ToGateway};
@@ -395,8 +395,10 @@ impl Gateway {
             context.after(1, Event::Gateway(GatewayEvent::Left { connection }));
         }
         context.trace(|| format!("gateway: connection {connection} is up"));
-        let verified_at = UnixTime(WALL_S + context.now / 1_000);
-        self.feed(Input::ConnectionReady { connection: id, verified_at, streams_max }, context);
+        self.feed(Input::ConnectionReady { connection: id, streams_max }, context);
+        let clock = ClockReading { wall_ms: WALL_S * 1_000 + context.now, is_synchronised: true };
+        let not_after = UnixTime(u64::MAX);
+        self.feed(Input::Dated { connection: id, date: None, not_after, clock }, context);
     }
 
     fn left(&mut self, connection: u64, context: &mut Context) {

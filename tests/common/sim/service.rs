@@ -412,7 +412,12 @@ impl Service {
     }
 
     fn moment(&self, context: &Context) -> Moment {
-        Moment { instant: Instant::from_millis(context.now - self.epoch), wall: wall(context) }
+        Moment {
+            instant: Instant::from_millis(context.now - self.epoch),
+            wall: wall(context),
+            is_synchronised: true,
+            ..Moment::default()
+        }
     }
 }
 
