@@ -752,10 +752,7 @@ fn record(device: &config::Device) -> DeviceRecord {
 
 fn stored(change: Change) -> store::Change {
     match change {
-        Change::Put(record) => {
-            let mut value = record.encode();
-            store::Change::Put { key: record.key().encode(), value: std::mem::take(&mut *value) }
-        }
+        Change::Put(record) => store::Change::Put { key: record.key().encode(), value: record.encode() },
         Change::Remove(key) => store::Change::Remove { key: key.encode() },
     }
 }

@@ -29,6 +29,7 @@ const PURE: &[&str] = &[
     "service/routes.rs",
     "store/block.rs",
     "store/change.rs",
+    "store/export.rs",
     "store/flash.rs",
     "store/log.rs",
     "store/replay.rs",

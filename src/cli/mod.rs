@@ -18,9 +18,12 @@ pub mod control;
 #[cfg(feature = "service")]
 pub mod demo;
 pub mod device;
+pub mod export;
+pub mod import;
 pub mod init;
 pub mod link;
 pub mod manager;
+pub mod passphrase;
 pub mod reset;
 pub mod run;
 #[cfg(feature = "service")]
@@ -28,6 +31,7 @@ pub mod send;
 #[cfg(feature = "service")]
 pub mod service;
 pub mod simulate;
+pub mod state;
 pub mod status;
 
 /// Why a command ended without success: what is printed, and the exit code.
@@ -81,6 +85,10 @@ enum Command {
     Connections(status::Args),
     /// Remove everything, at the push services and on flash
     Reset(reset::Args),
+    /// Write the identity of a gateway to a file, to move it to another board
+    Export(export::Args),
+    /// Take up the identity of a gateway from another board
+    Import(import::Args),
     /// Measure a line between gateway and device, and show what passes on it
     Link(link::Args),
     /// Be a device at the far end of a link
@@ -152,6 +160,8 @@ fn run(command: Command) -> Outcome {
         Command::Status(args) => status::run(args),
         Command::Connections(args) => status::connections(args),
         Command::Reset(args) => reset::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(args),
         Command::Link(args) => link::run(args),
         Command::Simulate(args) => simulate::run(args),
         #[cfg(feature = "service")]

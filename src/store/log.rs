@@ -65,6 +65,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 
+use zeroize::Zeroizing;
+
 use super::block::{self, BLOCK_PAYLOAD_BYTES};
 pub use super::change::{Change, LogError};
 use super::flash::{Flash, FlashError, Region};
@@ -137,7 +139,7 @@ pub struct Log<F> {
     facts: Facts,
     facts_bytes: usize,
     /// Changes since the last sync; `None` removes.
-    staged: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    staged: BTreeMap<Vec<u8>, Option<Zeroizing<Vec<u8>>>>,
     /// What `facts_bytes` will be after the next sync.
     staged_bytes: usize,
     active: Region,
@@ -308,9 +310,12 @@ impl<F: Flash> Log<F> {
         if !self.is_spare_disowned {
             self.disown_spare()?;
         }
-        let mut unit = Vec::new();
+        let bytes = |(key, value): (&Vec<u8>, &Option<Zeroizing<Vec<u8>>>)| {
+            block::put_bytes(key, value.as_ref().map_or(&[], |value| value))
+        };
+        let mut unit = Zeroizing::new(Vec::with_capacity(self.staged.iter().map(bytes).sum()));
         for (key, value) in &self.staged {
-            block::emit_change(&mut unit, key, value.as_deref());
+            block::emit_change(&mut unit, key, value.as_ref().map(|value| value.as_slice()));
         }
         let end = self.tail + block::unit_blocks(unit.len());
         // A failed append is not reported: compaction is the second try, on other blocks, and speaks for both.
@@ -360,7 +365,7 @@ impl<F: Flash> Log<F> {
         };
         let kept = facts.iter().filter(|(key, _)| !staged.contains_key(*key));
         let added = staged.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
-        let mut unit = Vec::with_capacity(BLOCK_PAYLOAD_BYTES);
+        let mut unit = Zeroizing::new(Vec::with_capacity(BLOCK_PAYLOAD_BYTES));
         for (key, value) in kept.chain(added) {
             if !unit.is_empty() && unit.len() + block::put_bytes(key, value) > BLOCK_PAYLOAD_BYTES {
                 write_unit(&unit)?;

@@ -45,6 +45,7 @@
 //! - *A database*: larger than all of this, and written for another kind of machine.
 //! - *The runtime's pool for blocking calls*: a name look-up that hangs must not stop a sync.
 
+pub mod export;
 pub mod file;
 pub mod flash;
 pub mod log;
