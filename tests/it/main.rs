@@ -44,6 +44,7 @@ mod link_walks;
 mod long_life;
 mod membership;
 mod message_lengths;
+mod moving;
 mod preferences;
 mod process;
 mod raw_stage;
