@@ -287,6 +287,14 @@ pub const STORE_LIVE_BYTES_MAX: usize = 1024 * 1024;
 pub const STORE_REGION_BYTES_MIN: usize = 512 * 1024;
 /// Size up to which a region grows, in octets.
 pub const STORE_REGION_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Octets a day that a gateway may write to flash before a person is told, unless configured: 256 commits.
+pub const FLASH_BYTES_PER_DAY: u32 = 1024 * 1024;
+/// Least that may be configured: a commit.
+pub const FLASH_BYTES_PER_DAY_MIN: u32 = STORE_BLOCK_BYTES as u32;
+/// Share of it at which a person is told, in percent.
+pub const FLASH_WARNING_PERCENT: u64 = 80;
+/// The day over which it is counted, in milliseconds.
+pub const FLASH_DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Memory over which a passphrase is made a key for an export, in KiB.
 pub const EXPORT_MEMORY_KIB: u32 = 64 * 1024;
 /// Passes over that memory.

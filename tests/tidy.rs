@@ -19,6 +19,7 @@ const PURE: &[&str] = &[
     "cli/simulate/line.rs",
     "config",
     "config.rs",
+    "gateway/wear.rs",
     "limits.rs",
     "link",
     "proto",

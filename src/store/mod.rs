@@ -60,8 +60,8 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 pub use change::{Change, LogError};
-pub use log::Damage;
-pub use writer::{Full, Persisted, Store};
+pub use log::{Damage, Wear};
+pub use writer::{Full, Persisted, Store, Written};
 
 use crate::limits::STORE_CLOSE_MS_MAX;
 
@@ -75,6 +75,8 @@ pub struct Replay {
     pub records: Vec<Fact>,
     /// Something that was safe is lost; a person should know.
     pub damage: Option<Damage>,
+    /// What opening it cost.
+    pub wear: Wear,
 }
 
 /// Why a store was not opened, or a submission not made safe.

@@ -26,6 +26,7 @@ mod device_process;
 
 mod disk_faults;
 mod end_to_end_content;
+mod flash_wear;
 mod flood;
 mod foreign_service;
 mod fuzz_corpus;
