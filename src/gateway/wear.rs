@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn the_largest_budget_has_a_bound_as_well() {
         let mut flash = FlashUse::default();
-        let bound = u64::from(u32::MAX) * FLASH_WARNING_PERCENT / 100;
+        let bound = (u64::from(u32::MAX) * FLASH_WARNING_PERCENT).div_ceil(100) - 1;
         assert_eq!(flash.written(facts(TIME, bound), at(0), u32::MAX), None);
         assert!(flash.written(facts(TIME, 1), at(0), u32::MAX).is_some());
     }

@@ -14,6 +14,8 @@ use nix::sys::termios::{LocalFlags, tcgetattr};
 
 use crate::process::{BINARY, Process, Site, await_true, pause};
 
+/// All that the processes can say holds no secret.
+const LOUD: &[(&str, &str)] = &[("FIELDGATE_LOG", "trace")];
 const PASSPHRASE: &str = "four random words here";
 
 /// Two boards: the one of the site, and another one with the same configuration.
@@ -24,7 +26,7 @@ struct Boards {
 
 impl Boards {
     fn new() -> Self {
-        let (site, service) = Site::with_service();
+        let (site, service) = Site::with_service_in(LOUD);
         site.configure(&[("d1", site.device_link("d1"))]);
         let text = fs::read_to_string(site.path("fieldgate.toml")).expect("readable");
         fs::write(site.path("other.toml"), text.replace(&site.path("gateway"), &site.path("other"))).expect("written");
