@@ -7,10 +7,10 @@ use super::passphrase::Source;
 use super::{Failure, Outcome, check, say, state};
 use crate::config::Config;
 use crate::proto::record::Record;
-use crate::store::Change;
 use crate::store::export::{EXPORT_BYTES_MAX, Sealed};
 use crate::store::file::FileFlash;
 use crate::store::log::Log;
+use crate::store::{Change, LogError};
 
 /// Arguments of `fieldgate import`.
 #[derive(clap::Args)]
@@ -62,7 +62,7 @@ pub fn run(args: Args) -> Outcome {
 }
 
 /// With one sync: a power loss leaves what was there, or all that is new.
-fn take_over(log: &mut Log<FileFlash>, changes: Vec<Change>) -> Result<(), crate::store::LogError> {
+fn take_over(log: &mut Log<FileFlash>, changes: Vec<Change>) -> Result<(), LogError> {
     let old: Vec<Change> = log.facts().map(|(key, _)| Change::remove(key)).collect();
     for change in old.into_iter().chain(changes) {
         log.append(vec![change])?;
@@ -91,4 +91,36 @@ fn check_devices(config: &Config, changes: &[Change]) -> Outcome {
          the other board, or add them",
         missing.join(", ")
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::STORE_LIVE_BYTES_MAX;
+    use crate::store::log::Capacity;
+
+    /// As much as a state can be takes the place of as much, and a fact more is refused: then everything is as it was.
+    #[test]
+    fn the_largest_state_takes_the_place_of_another_one() {
+        const BYTES: usize = 4_096;
+        const COUNT: usize = STORE_LIVE_BYTES_MAX / BYTES;
+        // A fact takes seven octets beside its key and its value.
+        let state = |kind: u8| -> Vec<Change> {
+            (0..COUNT as u16)
+                .map(|n| Change::put(&[&[kind][..], &n.to_be_bytes()].concat(), &[kind; BYTES - 10]))
+                .collect()
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let open =
+            || Log::open(FileFlash::open(folder.path()).expect("it is ours"), Capacity::default()).expect("it opens").0;
+        let kinds = |log: &Log<FileFlash>| log.facts().map(|(key, _)| key[0]).collect::<Vec<_>>();
+        let mut log = open();
+        take_over(&mut log, state(1)).expect("it fits");
+        take_over(&mut log, state(2)).expect("it takes its place");
+        let too_large = [state(3), vec![Change::put(b"\xff", b"")]].concat();
+        assert_eq!(take_over(&mut log, too_large), Err(LogError::Full));
+        assert_eq!(kinds(&log), [2; COUNT]);
+        drop(log);
+        assert_eq!(kinds(&open()), [2; COUNT]);
+    }
 }
