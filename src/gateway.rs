@@ -246,7 +246,7 @@ impl Shell {
             flash: FlashUse::default(),
             was_displaced: false,
         };
-        shell.flash.opened(replay.wear, shell.now());
+        shell.flash.opened(replay.wear);
         let added = shell.restore(replay);
         for device in devices {
             shell.take_up(device, Origin::Configured);

@@ -64,7 +64,8 @@ pub fn run(args: Args) -> Outcome {
         .map_err(Failure::failed)?;
     write(&args.to, &octets, args.force)?;
     let file = args.to.display();
-    say(format_args!("wrote {file}: {count} records"))?;
+    let records = if count == 1 { "record" } else { "records" };
+    say(format_args!("wrote {file}: {count} {records}"))?;
     say(format_args!("next: on the other board, with the same configuration, run: fieldgate import --from {file}"))?;
     say("do not start this gateway again once the other one has it: two with one identity displace each other")
 }

@@ -57,7 +57,8 @@ pub fn run(args: Args) -> Outcome {
     let count = changes.len();
     take_over(&mut log, changes)
         .map_err(|error| Failure::failed(format_args!("{folder}: {error}; nothing was changed")))?;
-    say(format_args!("{count} records are in {folder}"))?;
+    let are = if count == 1 { "record is" } else { "records are" };
+    say(format_args!("{count} {are} in {folder}"))?;
     say("next: see that the other gateway is off, and start this one: fieldgate run, or systemctl start fieldgate")
 }
 
