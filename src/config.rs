@@ -6,6 +6,7 @@
 //! ```toml
 //! state = "/var/lib/fieldgate"
 //! control = "/run/fieldgate/control.sock"     # default: control.sock in the state folder
+//! flash_bytes_per_day = 1048576               # default: 1 MiB
 //!
 //! [push_service]
 //! name = "home"                               # default: none, as long as there is one service
@@ -62,10 +63,10 @@ use reader::{Reader, Section};
 
 use self::urgency::UrgencyPolicy;
 use crate::limits::{
-    CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, FLOOD_PER_MINUTE_MAX, HOLD_FOR_SLEEP_DEFAULT,
-    HOLD_FOR_SLEEP_MAX, INTERFACE_NAME_BYTES_MAX, LINK_MTU_BYTES_MAX, LINK_MTU_BYTES_MIN, LINK_PATH_BYTES_MAX,
-    METERED_INTERFACE_COUNT_MAX, SERVICE_NAME_BYTES_MAX, SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX,
-    UPSTREAM_PLACED_COUNT_MAX, URI_BYTES_MAX,
+    CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, FLASH_BYTES_PER_DAY, FLASH_BYTES_PER_DAY_MIN,
+    FLOOD_PER_MINUTE_MAX, HOLD_FOR_SLEEP_DEFAULT, HOLD_FOR_SLEEP_MAX, INTERFACE_NAME_BYTES_MAX, LINK_MTU_BYTES_MAX,
+    LINK_MTU_BYTES_MIN, LINK_PATH_BYTES_MAX, METERED_INTERFACE_COUNT_MAX, SERVICE_NAME_BYTES_MAX,
+    SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, UPSTREAM_PLACED_COUNT_MAX, URI_BYTES_MAX,
 };
 use crate::proto::device::{Isolation, LinkOptions, Options, PendingAcks, Undeliverable};
 use crate::transport::endpoint::LinkEndpoint;
@@ -78,7 +79,8 @@ pub const CHANNEL_DEFAULT: ChannelId = ChannelId(1);
 /// The control socket inside the state folder, when no other is named.
 pub const CONTROL_FILE: &str = "control.sock";
 
-const ROOT_KEYS: &[&str] = &["state", "control", "push_service", "announce", "urgency", "device"];
+const ROOT_KEYS: &[&str] =
+    &["state", "control", "flash_bytes_per_day", "push_service", "announce", "urgency", "device"];
 const ANNOUNCE_KEYS: &[&str] = &["url", "ca_file", "credential_file", "folder"];
 const URGENCY_KEYS: &[&str] =
     &["mains", "battery", "low_battery", "metered", "low_battery_percent", "metered_interfaces"];
@@ -105,6 +107,8 @@ pub struct Config {
     pub state: PathBuf,
     /// The socket on which commands reach a running gateway; absolute.
     pub control: PathBuf,
+    /// Octets that may be written to flash in a day before a person is told.
+    pub flash_bytes_per_day: u32,
     /// Where subscriptions are made.
     pub push_service: PushService,
     /// Further ones, for devices that name them: each has a name, and with the first one and the devices that want a
@@ -235,13 +239,18 @@ fn read_root(reader: &mut Reader, root: &Section) -> Option<Config> {
         Some(control) => Some(control),
         None => state.as_ref().and_then(|state| default_control(reader, root, state)),
     };
+    let flash_bytes_per_day = root
+        .value("flash_bytes_per_day")
+        .and_then(|value| reader.number(value, "flash_bytes_per_day".to_owned(), FLASH_BYTES_PER_DAY_MIN, u32::MAX))
+        .unwrap_or(FLASH_BYTES_PER_DAY);
     let services = read_push_services(reader, root);
     let devices = read_devices(reader, root, control.as_deref(), &services);
     let announce = read_announce(reader, root);
     let urgency = read_urgency(reader, root);
     let mut services = services.into_iter();
     let (state, control, push_service) = (state?, control?, services.next()?);
-    Some(Config { state, control, push_service, more_push_services: services.collect(), announce, urgency, devices })
+    let more_push_services = services.collect();
+    Some(Config { state, control, flash_bytes_per_day, push_service, more_push_services, announce, urgency, devices })
 }
 
 fn default_control(reader: &mut Reader, root: &Section, state: &Path) -> Option<PathBuf> {

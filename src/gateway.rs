@@ -7,6 +7,7 @@ mod reload;
 mod report;
 pub mod supervisor;
 mod surroundings;
+mod wear;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +23,7 @@ use self::reload::Reloaded;
 use self::report::{Report, status_line};
 use self::supervisor::{News, Order, Supervisor};
 use self::surroundings::Surroundings;
+use self::wear::FlashUse;
 use crate::announce::{self, Announcer};
 use crate::config::urgency::Power;
 use crate::config::{self, Config};
@@ -124,6 +126,7 @@ struct Shell {
     surroundings: Surroundings,
     /// Power and whether the network costs, as they were last.
     circumstances: Option<(Power, bool)>,
+    flash: FlashUse,
     /// Another gateway is being left alone.
     was_displaced: bool,
 }
@@ -257,8 +260,10 @@ impl Shell {
             fingerprints: Fingerprints::new(&mut SystemRandom::default()),
             surroundings: Surroundings::default(),
             circumstances: None,
+            flash: FlashUse::default(),
             was_displaced: false,
         };
+        shell.flash.opened(replay.wear);
         let added = shell.restore(replay);
         for device in devices {
             shell.take_up(device, Origin::Configured);
@@ -404,7 +409,10 @@ impl Shell {
         self.drain();
         let is_displaced = self.core.uplink_state() == "displaced";
         if is_displaced && !self.was_displaced {
-            error!("another gateway has the identity of this one: stop one of them, and reset it with fieldgate reset");
+            error!(
+                "another gateway has the identity of this one: stop one of them, and empty its state folder; fieldgate reset \
+                 would end the subscriptions of both"
+            );
         }
         self.was_displaced = is_displaced;
     }
@@ -551,6 +559,9 @@ impl Shell {
     }
 
     fn persisted(&mut self, persisted: store::Persisted) {
+        if let Some(warning) = self.flash.written(persisted.written, self.now(), self.config.flash_bytes_per_day) {
+            warn!("{warning}");
+        }
         let stored = match persisted.result {
             Ok(()) => {
                 if self.write_failure.take().is_some() {
@@ -662,6 +673,7 @@ impl Shell {
         status["announcement_error"] = json!(announcement_error.filter(|_| core.announcements.due > 0));
         status["last_error"] = json!(self.upstream.last_error());
         status["octets"] = json!(self.upstream.octets());
+        status["flash"] = self.flash.status(self.now(), self.config.flash_bytes_per_day);
         status["power"] = json!(self.circumstances.map(|(power, _)| power.as_str()));
         status["metered"] = json!(self.circumstances.map(|(_, is_metered)| is_metered));
         status["state_warning"] = json!(self.write_failure.as_ref().or(self.damage.as_ref()));
@@ -821,10 +833,7 @@ fn record(device: &config::Device) -> DeviceRecord {
 
 fn stored(change: Change) -> store::Change {
     match change {
-        Change::Put(record) => {
-            let mut value = record.encode();
-            store::Change::Put { key: record.key().encode(), value: std::mem::take(&mut *value) }
-        }
+        Change::Put(record) => store::Change::Put { key: record.key().encode(), value: record.encode() },
         Change::Remove(key) => store::Change::Remove { key: key.encode() },
     }
 }

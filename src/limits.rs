@@ -297,9 +297,31 @@ pub const STORE_LIVE_BYTES_MAX: usize = 1024 * 1024;
 pub const STORE_REGION_BYTES_MIN: usize = 512 * 1024;
 /// Size up to which a region grows, in octets.
 pub const STORE_REGION_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Octets a day that a gateway may write to flash before a person is told, unless configured: 256 commits.
+pub const FLASH_BYTES_PER_DAY: u32 = 1024 * 1024;
+/// Least that may be configured: a commit.
+pub const FLASH_BYTES_PER_DAY_MIN: u32 = STORE_BLOCK_BYTES as u32;
+/// Share of it at which a person is told, in percent.
+pub const FLASH_WARNING_PERCENT: u64 = 80;
+/// The day over which it is counted, in milliseconds.
+pub const FLASH_DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Memory over which a passphrase is made a key for an export, in KiB.
+pub const EXPORT_MEMORY_KIB: u32 = 64 * 1024;
+/// Passes over that memory.
+pub const EXPORT_PASSES: u32 = 3;
+/// Largest such memory that an export may ask for when it is read.
+pub const EXPORT_MEMORY_KIB_MAX: u32 = 256 * 1024;
+/// Most KiB that it may ask for in all its passes together: seconds of a small board.
+pub const EXPORT_WORK_KIB_MAX: u64 = 1024 * 1024;
+/// Characters of the shortest passphrase that an export is made with.
+pub const PASSPHRASE_CHARACTERS_MIN: usize = 12;
+/// Octets of the longest passphrase.
+pub const PASSPHRASE_BYTES_MAX: usize = 1024;
 /// How long closing the store waits for its last sync, in milliseconds.
 pub const STORE_CLOSE_MS_MAX: u64 = 5_000;
 
+const _: () = assert!(EXPORT_MEMORY_KIB <= EXPORT_MEMORY_KIB_MAX);
+const _: () = assert!(EXPORT_MEMORY_KIB as u64 * EXPORT_PASSES as u64 <= EXPORT_WORK_KIB_MAX);
 const _: () = assert!(STORE_REGION_BYTES_MIN.is_multiple_of(STORE_BLOCK_BYTES));
 const _: () = assert!(STORE_REGION_BYTES_MAX.is_multiple_of(STORE_REGION_BYTES_MIN));
 const _: () = assert!(STORE_KEY_BYTES_MAX + STORE_VALUE_BYTES_MAX <= STORE_BATCH_BYTES_MAX);

@@ -211,7 +211,7 @@ fn after(facts: &Facts, batch: &[Change]) -> Facts {
     let mut facts = facts.clone();
     for change in batch.iter().cloned() {
         match change {
-            Change::Put { key, value } => facts.insert(key, value),
+            Change::Put { key, value } => facts.insert(key, value.to_vec()),
             Change::Remove { key } => facts.remove(&key),
         };
     }

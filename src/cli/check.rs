@@ -94,7 +94,10 @@ fn read_text(path: &Path) -> Result<String, Failure> {
 }
 
 /// Reads a file, or one octet more than `bytes_max` of it, which whoever parses it then refuses.
-fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// What the file system says.
+pub fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut octets = Vec::new();
     File::open(path)?.take(bytes_max as u64 + 1).read_to_end(&mut octets)?;
     Ok(octets)

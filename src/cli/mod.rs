@@ -18,9 +18,12 @@ pub mod control;
 #[cfg(feature = "service")]
 pub mod demo;
 pub mod device;
+pub mod export;
+pub mod import;
 pub mod init;
 pub mod link;
 pub mod manager;
+pub mod passphrase;
 pub mod reset;
 pub mod run;
 #[cfg(feature = "service")]
@@ -28,6 +31,7 @@ pub mod send;
 #[cfg(feature = "service")]
 pub mod service;
 pub mod simulate;
+pub mod state;
 pub mod status;
 pub mod time;
 
@@ -84,6 +88,10 @@ enum Command {
     Time(time::Args),
     /// Remove everything, at the push services and on flash
     Reset(reset::Args),
+    /// Write the identity of a gateway to a file, to move it to another board
+    Export(export::Args),
+    /// Take up the identity of a gateway from another board
+    Import(import::Args),
     /// Measure a line between gateway and device, and show what passes on it
     Link(link::Args),
     /// Be a device at the far end of a link
@@ -156,6 +164,8 @@ fn run(command: Command) -> Outcome {
         Command::Connections(args) => status::connections(args),
         Command::Time(args) => time::run(args),
         Command::Reset(args) => reset::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(args),
         Command::Link(args) => link::run(args),
         Command::Simulate(args) => simulate::run(args),
         #[cfg(feature = "service")]

@@ -45,7 +45,7 @@ pub fn run(args: Args) -> Outcome {
     }
     say_announcements(&status["announcements"], status["announcement_error"].as_str())?;
     if status["uplink"] == "displaced" {
-        say("attention     another gateway has the identity of this one: stop one, and reset it with fieldgate reset")?;
+        say("attention     another gateway has the identity of this one: stop one, and empty its state folder")?;
     }
     if status["time"]["synchronised"] == false {
         let at = date(&status["time"]["certificates"]);
@@ -70,6 +70,7 @@ pub fn run(args: Args) -> Outcome {
         .map(|(cause, octets)| format!("{octets} for {}", cause.replace('_', " ")))
         .collect();
     say(format_args!("octets        {}", octets.join(", ")))?;
+    say_flash(&status["flash"])?;
     for (name, count) in status["counters"].as_object().into_iter().flatten() {
         say(format_args!("{name:<13} {count}"))?;
     }
@@ -126,6 +127,15 @@ fn say_announcements(counts: &Value, error: Option<&str>) -> Outcome {
         say(format_args!(
             "attention     {forgotten} ends of subscriptions were never accepted: tell who runs the server"
         ))?;
+    }
+    Ok(())
+}
+
+/// What is written to flash, and what for.
+fn say_flash(flash: &Value) -> Outcome {
+    say(format_args!("flash         {} octets today, of {} a day", flash["today"], flash["per_day"]))?;
+    for (cause, wear) in flash["causes"].as_object().into_iter().flatten() {
+        say(format_args!("              {} for {cause}, in {} syncs", wear["octets"], wear["syncs"]))?;
     }
     Ok(())
 }

@@ -81,7 +81,16 @@ fn changed(old: &Device, new: &Device) -> Option<Changed> {
 
 fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
     // Taken apart, so that a setting that is added later cannot be forgotten here.
-    let Config { state, control, push_service, more_push_services, announce, urgency: _, devices: _ } = new;
+    let Config {
+        state,
+        control,
+        push_service,
+        more_push_services,
+        announce,
+        flash_bytes_per_day: _,
+        urgency: _,
+        devices: _,
+    } = new;
     let PushService { name, url, ca_file, crl_file, credential_file } = push_service;
     let settings = [
         ("state", *state != running.state),
@@ -130,6 +139,7 @@ mod tests {
     use crate::config::Announce;
     use crate::config::MTU_DEFAULT;
     use crate::config::urgency::UrgencyPolicy;
+    use crate::limits::FLASH_BYTES_PER_DAY;
     use crate::proto::device::Options;
 
     #[test]
@@ -180,6 +190,7 @@ mod tests {
             },
             more_push_services: vec![push_service()],
             announce: Some(Announce::Folder("/f".into())),
+            flash_bytes_per_day: FLASH_BYTES_PER_DAY,
             urgency: UrgencyPolicy::default(),
             devices: vec![],
         };
@@ -244,6 +255,7 @@ mod tests {
             push_service: push_service(),
             more_push_services: vec![],
             announce: None,
+            flash_bytes_per_day: FLASH_BYTES_PER_DAY,
             urgency: UrgencyPolicy::default(),
             devices: devices.to_vec(),
         }

@@ -46,6 +46,7 @@ impl Shell {
                 self.reloaded = Reloaded { problem: None, needs_restart: changes.needs_restart.clone() };
                 self.config.devices = config.devices;
                 self.config.urgency = config.urgency;
+                self.config.flash_bytes_per_day = config.flash_bytes_per_day;
                 self.look();
                 self.apply(changes);
             }

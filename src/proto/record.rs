@@ -89,6 +89,45 @@ pub enum Record {
     Device(DeviceRecord),
 }
 
+/// What a record was written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Subscriptions, their sets, and what is left of them at a service.
+    Subscription,
+    /// Messages that devices have.
+    Acknowledgement,
+    /// What application servers were told.
+    Announcement,
+    /// The time.
+    Time,
+    /// Devices that were added while running, and what is not known.
+    Other,
+}
+
+impl Cause {
+    /// That of records of a kind: the first octet of their keys.
+    pub const fn of(kind: u8) -> Self {
+        match kind {
+            SUBSCRIPTION | SET | RETIRED | ORPHANS | DEPARTURE | STOPPED => Self::Subscription,
+            PENDING_ACK => Self::Acknowledgement,
+            ANNOUNCED => Self::Announcement,
+            TIME => Self::Time,
+            _ => Self::Other,
+        }
+    }
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Subscription => "subscription",
+            Self::Acknowledgement => "acknowledgement",
+            Self::Announcement => "announcement",
+            Self::Time => "time",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// A message that its device has, of which the service is yet to hear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingAck {

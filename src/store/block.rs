@@ -1,6 +1,7 @@
 //! Blocks and changes as octets: emitted and parsed, one at a time. The byte page is in [`super::log`].
 
 use crc::{CRC_32_ISCSI, Crc};
+use zeroize::Zeroizing;
 
 use super::change::Change;
 use crate::limits::{STORE_BLOCK_BYTES, STORE_KEY_BYTES_MAX};
@@ -97,10 +98,10 @@ pub(super) const fn unit_blocks(payload_bytes: usize) -> usize {
 }
 
 /// Emits a unit: its blocks one after the other, the last one without the unused rest.
-pub(super) fn emit_unit(generation: u32, sequence: u64, payload: &[u8]) -> Vec<u8> {
+pub(super) fn emit_unit(generation: u32, sequence: u64, payload: &[u8]) -> Zeroizing<Vec<u8>> {
     let parts = unit_blocks(payload.len());
     let parts_field = u16::try_from(parts).expect("a unit is smaller than a region, which has fewer than 65536 blocks");
-    let mut out = Vec::with_capacity(parts * BLOCK_HEADER_BYTES + payload.len());
+    let mut out = Zeroizing::new(Vec::with_capacity(parts * BLOCK_HEADER_BYTES + payload.len()));
     for part in 0..parts_field {
         let start = usize::from(part) * BLOCK_PAYLOAD_BYTES;
         let chunk = &payload[start..payload.len().min(start + BLOCK_PAYLOAD_BYTES)];

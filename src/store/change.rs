@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 use super::block::VERSION;
 use super::flash::FlashError;
 use crate::limits::{STORE_BATCH_BYTES_MAX, STORE_KEY_BYTES_MAX, STORE_VALUE_BYTES_MAX};
@@ -13,8 +15,8 @@ pub enum Change {
     Put {
         /// The kind of the fact, then what tells it from others of its kind.
         key: Vec<u8>,
-        /// The new value.
-        value: Vec<u8>,
+        /// The new value; it may be a secret.
+        value: Zeroizing<Vec<u8>>,
     },
     /// From now on the key has no value.
     Remove {
@@ -26,7 +28,7 @@ pub enum Change {
 impl Change {
     /// Makes a [`Change::Put`].
     pub fn put(key: &[u8], value: &[u8]) -> Self {
-        Self::Put { key: key.to_vec(), value: value.to_vec() }
+        Self::Put { key: key.to_vec(), value: value.to_vec().into() }
     }
 
     /// Makes a [`Change::Remove`].
@@ -34,7 +36,7 @@ impl Change {
         Self::Remove { key: key.to_vec() }
     }
 
-    pub(super) fn into_parts(self) -> (Vec<u8>, Option<Vec<u8>>) {
+    pub(super) fn into_parts(self) -> (Vec<u8>, Option<Zeroizing<Vec<u8>>>) {
         match self {
             Self::Put { key, value } => (key, Some(value)),
             Self::Remove { key } => (key, None),

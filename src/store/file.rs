@@ -106,7 +106,12 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// What the file system says.
 pub fn may_close(folder: &Path) -> io::Result<bool> {
-    Ok(folder.join(file_name(Region::A)).exists() || fs::read_dir(folder)?.next().is_none())
+    Ok(is_state(folder) || fs::read_dir(folder)?.next().is_none())
+}
+
+/// Whether a folder holds a state.
+pub fn is_state(folder: &Path) -> bool {
+    folder.join(file_name(Region::A)).exists()
 }
 
 /// The permission bits of a file or folder.
@@ -117,7 +122,11 @@ pub fn mode(path: &Path) -> io::Result<u32> {
     Ok(fs::metadata(path)?.permissions().mode() & 0o777)
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
+/// Returns when the names in a folder are safe from power loss.
+///
+/// # Errors
+/// What the file system says.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 

@@ -65,6 +65,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 
+use zeroize::Zeroizing;
+
 use super::block::{self, BLOCK_PAYLOAD_BYTES};
 pub use super::change::{Change, LogError};
 use super::flash::{Flash, FlashError, Region};
@@ -116,6 +118,33 @@ impl Default for Capacity {
     }
 }
 
+/// Writes to the medium, whether they succeeded or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wear {
+    /// Octets, in whole blocks: a medium writes no less.
+    pub bytes: u64,
+    /// How often the medium was made to write what it had.
+    pub syncs: u64,
+}
+
+impl Wear {
+    /// What was written after an earlier count.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self { bytes: self.bytes - before.bytes, syncs: self.syncs - before.syncs }
+    }
+
+    /// Counts something more.
+    pub const fn add(&mut self, more: Self) {
+        self.bytes += more.bytes;
+        self.syncs += more.syncs;
+    }
+
+    const fn write(&mut self, bytes: usize) {
+        self.bytes += (bytes.div_ceil(STORE_BLOCK_BYTES) * STORE_BLOCK_BYTES) as u64;
+    }
+}
+
 /// Blocks that compaction needs at most, the header included.
 ///
 /// A unit is closed when the next change does not fit, so two neighbours fill more than one block; a change larger than
@@ -137,7 +166,7 @@ pub struct Log<F> {
     facts: Facts,
     facts_bytes: usize,
     /// Changes since the last sync; `None` removes.
-    staged: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    staged: BTreeMap<Vec<u8>, Option<Zeroizing<Vec<u8>>>>,
     /// What `facts_bytes` will be after the next sync.
     staged_bytes: usize,
     active: Region,
@@ -152,6 +181,10 @@ pub struct Log<F> {
     is_spare_disowned: bool,
     /// The last sync failed: what it wrote may show after a restart, so the next one has to write something newer.
     is_uncertain: bool,
+    /// All that was written since the log was opened.
+    wear: Wear,
+    /// The part of it that only made room.
+    compaction_wear: Wear,
 }
 
 impl<F: Flash> Log<F> {
@@ -181,6 +214,8 @@ impl<F: Flash> Log<F> {
             sequence_max: a.sequence_max.max(b.sequence_max),
             is_spare_disowned: spare_survey.has_header,
             is_uncertain: false,
+            wear: Wear::default(),
+            compaction_wear: Wear::default(),
         };
         let damage = match active_survey.generation {
             Some(generation) => log.restore(generation, active_survey.has_header)?,
@@ -230,6 +265,11 @@ impl<F: Flash> Log<F> {
     /// Iterates over the facts that are safe, in the order of their keys.
     pub fn facts(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.facts.iter().map(|(key, value)| (key.as_slice(), value.as_slice()))
+    }
+
+    /// All that was written since the log was opened, and the part of it that only made room.
+    pub const fn wear(&self) -> (Wear, Wear) {
+        (self.wear, self.compaction_wear)
     }
 
     /// Takes changes for the next [`Log::sync`], all or none of them.
@@ -308,9 +348,12 @@ impl<F: Flash> Log<F> {
         if !self.is_spare_disowned {
             self.disown_spare()?;
         }
-        let mut unit = Vec::new();
+        let bytes = |(key, value): (&Vec<u8>, &Option<Zeroizing<Vec<u8>>>)| {
+            block::put_bytes(key, value.as_ref().map_or(&[], |value| value))
+        };
+        let mut unit = Zeroizing::new(Vec::with_capacity(self.staged.iter().map(bytes).sum()));
         for (key, value) in &self.staged {
-            block::emit_change(&mut unit, key, value.as_deref());
+            block::emit_change(&mut unit, key, value.as_ref().map(|value| value.as_slice()));
         }
         let end = self.tail + block::unit_blocks(unit.len());
         // A failed append is not reported: compaction is the second try, on other blocks, and speaks for both.
@@ -318,14 +361,18 @@ impl<F: Flash> Log<F> {
             self.tail = end;
             return Ok(());
         }
-        self.compact()
+        let before = self.wear;
+        let compacted = self.compact();
+        self.compaction_wear.add(self.wear.since(before));
+        compacted
     }
 
     fn append_unit(&mut self, unit: &[u8]) -> Result<(), FlashError> {
         self.sequence_max = self.sequence_max.checked_add(1).ok_or(USED_UP)?;
         let octets = block::emit_unit(self.generation, self.sequence_max, unit);
+        self.wear.write(octets.len());
         self.flash.write(self.active, self.tail * STORE_BLOCK_BYTES, &octets)?;
-        self.flash.sync(self.active)
+        self.sync_region(self.active)
     }
 
     /// Writes all facts, staged changes applied, to the other region and makes it the active one.
@@ -334,7 +381,7 @@ impl<F: Flash> Log<F> {
         let blocks = self.make_room(target)?;
         self.generation_max = self.generation_max.checked_add(1).ok_or(USED_UP)?;
         let tail = self.write_facts(target, blocks)?;
-        self.flash.sync(target)?;
+        self.sync_region(target)?;
         // Until the header is known to be safe, a restart may find either region to be the newer one: nothing may be
         // appended to the old one before the new one is disowned.
         self.is_spare_disowned = false;
@@ -349,18 +396,22 @@ impl<F: Flash> Log<F> {
 
     /// Writes units of at most one block, larger only for a single change, so that a bad block costs little.
     fn write_facts(&mut self, target: Region, blocks: usize) -> Result<usize, FlashError> {
-        let Self { flash, facts, staged, generation_max, sequence_max, .. } = self;
+        let Self { flash, facts, staged, generation_max, sequence_max, wear, .. } = self;
         let mut tail = 1;
         let mut write_unit = |unit: &[u8]| {
             let start = tail * STORE_BLOCK_BYTES;
             tail += block::unit_blocks(unit.len());
             *sequence_max = sequence_max.checked_add(1).ok_or(USED_UP)?;
             let octets = block::emit_unit(*generation_max, *sequence_max, unit);
-            if tail > blocks { Err(FlashError::NoSpace) } else { flash.write(target, start, &octets) }
+            if tail > blocks {
+                return Err(FlashError::NoSpace);
+            }
+            wear.write(octets.len());
+            flash.write(target, start, &octets)
         };
         let kept = facts.iter().filter(|(key, _)| !staged.contains_key(*key));
         let added = staged.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
-        let mut unit = Vec::with_capacity(BLOCK_PAYLOAD_BYTES);
+        let mut unit = Zeroizing::new(Vec::with_capacity(BLOCK_PAYLOAD_BYTES));
         for (key, value) in kept.chain(added) {
             if !unit.is_empty() && unit.len() + block::put_bytes(key, value) > BLOCK_PAYLOAD_BYTES {
                 write_unit(&unit)?;
@@ -388,11 +439,13 @@ impl<F: Flash> Log<F> {
     }
 
     fn grow(&mut self, region: Region, bytes: usize) -> Result<(), FlashError> {
-        if self.flash.size(region)? >= bytes {
+        let size = self.flash.size(region)?;
+        if size >= bytes {
             return Ok(());
         }
+        self.wear.write(bytes - size);
         self.flash.grow(region, bytes)?;
-        self.flash.sync(region)
+        self.sync_region(region)
     }
 
     /// Makes sure that the other region is not taken for the active one, whatever it holds.
@@ -405,7 +458,14 @@ impl<F: Flash> Log<F> {
     }
 
     fn write_header(&mut self, region: Region, generation: u32) -> Result<(), FlashError> {
-        self.flash.write(region, 0, &block::region_header(generation))?;
+        let header = block::region_header(generation);
+        self.wear.write(header.len());
+        self.flash.write(region, 0, &header)?;
+        self.sync_region(region)
+    }
+
+    fn sync_region(&mut self, region: Region) -> Result<(), FlashError> {
+        self.wear.syncs += 1;
         self.flash.sync(region)
     }
 }

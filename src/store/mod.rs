@@ -45,6 +45,7 @@
 //! - *A database*: larger than all of this, and written for another kind of machine.
 //! - *The runtime's pool for blocking calls*: a name look-up that hangs must not stop a sync.
 
+pub mod export;
 pub mod file;
 pub mod flash;
 pub mod log;
@@ -59,8 +60,8 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 pub use change::{Change, LogError};
-pub use log::Damage;
-pub use writer::{Full, Persisted, Store};
+pub use log::{Damage, Wear};
+pub use writer::{Full, Persisted, Store, Written};
 
 use crate::limits::STORE_CLOSE_MS_MAX;
 
@@ -74,6 +75,8 @@ pub struct Replay {
     pub records: Vec<Fact>,
     /// Something that was safe is lost; a person should know.
     pub damage: Option<Damage>,
+    /// What opening it cost.
+    pub wear: Wear,
 }
 
 /// Why a store was not opened, or a submission not made safe.

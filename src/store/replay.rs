@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use zeroize::Zeroizing;
+
 use super::block::{self, Block, RegionHeader};
 use super::change::{Change, LogError};
 use super::flash::{Flash, FlashError, Region};
 use crate::limits::STORE_BLOCK_BYTES;
 
 /// The facts of a log: the last value of each key.
-pub(super) type Facts = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(super) type Facts = BTreeMap<Vec<u8>, Zeroizing<Vec<u8>>>;
 
 /// What one look over a region shows, whatever it holds.
 #[derive(Debug)]
@@ -125,7 +127,8 @@ fn read_unit(flash: &mut impl Flash, region: Region, region_bytes: usize, at: us
     if (at + usize::from(parts) - 1) * STORE_BLOCK_BYTES >= region_bytes {
         return None;
     }
-    let mut payload = first.payload.to_vec();
+    let mut payload = Zeroizing::new(Vec::with_capacity(usize::from(parts) * STORE_BLOCK_BYTES));
+    payload.extend_from_slice(first.payload);
     for part in 1..parts {
         read_block(flash, region, region_bytes, at + usize::from(part), &mut octets).ok()?;
         let same = |block: &Block| {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::file::FileFlash;
 use super::flash::Flash;
-use super::log::{Capacity, Change, Damage, Log, LogError};
+use super::log::{Capacity, Change, Damage, Log, LogError, Wear};
 use super::{Fact, Replay, StoreError};
 use crate::limits::{STORE_CLOSE_MS_MAX, STORE_QUEUE_COUNT};
 
@@ -30,6 +30,19 @@ pub struct Persisted {
     /// `Ok` when all its changes are safe from power loss. After an error none of them counts, but after a restart
     /// they may be there nevertheless, unless a later submission succeeded.
     pub result: Result<(), StoreError>,
+    /// What it cost.
+    pub written: Written,
+}
+
+/// What a submission cost the medium. Those that were synced with an earlier one cost nothing more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The kind of the first fact that it changed: the first octet of the key.
+    pub kind: u8,
+    /// For the facts themselves.
+    pub facts: Wear,
+    /// For room, of which there was none left.
+    pub compaction: Wear,
 }
 
 struct Submission {
@@ -132,25 +145,42 @@ impl Drop for Store {
 
 fn replay<F: Flash>(log: &Log<F>, damage: Option<Damage>) -> Replay {
     let records = log.facts().map(|(key, value)| -> Fact { (key.to_vec(), value.to_vec()) }).collect();
-    Replay { records, damage }
+    Replay { records, damage, wear: log.wear().0 }
 }
 
 /// Takes what waits, makes it safe with one sync, reports it; until the store is dropped.
 fn write<F: Flash>(mut log: Log<F>, submitted: &sync::Receiver<Submission>, report: &mpsc::Sender<Persisted>) {
     while let Ok(first) = submitted.recv() {
-        let mut group: Vec<(u64, Result<(), LogError>)> = Vec::with_capacity(STORE_QUEUE_COUNT);
+        let before = log.wear();
+        let mut group: Vec<(u64, u8, Result<(), LogError>)> = Vec::with_capacity(STORE_QUEUE_COUNT);
         for submission in std::iter::once(first).chain(submitted.try_iter().take(STORE_QUEUE_COUNT - 1)) {
-            group.push((submission.ticket, log.append(submission.changes)));
+            let kind = kind(&submission.changes);
+            group.push((submission.ticket, kind, log.append(submission.changes)));
         }
         let synced = log.sync();
-        for (ticket, appended) in group {
-            let persisted = Persisted { ticket, result: appended.and(synced).map_err(StoreError::from) };
+        let mut cost = cost(before, log.wear());
+        for (ticket, kind, appended) in group {
+            let result = appended.and(synced).map_err(StoreError::from);
+            // The first made the sync necessary; the others went along.
+            let (facts, compaction) = std::mem::take(&mut cost);
+            let persisted = Persisted { ticket, result, written: Written { kind, facts, compaction } };
             // The queue has room for all that may wait. Without a store there is nobody to tell, but still work to do.
             if report.try_send(persisted).is_err() && !report.is_closed() {
                 tracing::error!(ticket, "no room to report");
             }
         }
     }
+}
+
+/// The kind of the first fact that changes; 0 where there is none.
+fn kind(changes: &[Change]) -> u8 {
+    changes.first().and_then(|change| change.parts().0.first().copied()).unwrap_or_default()
+}
+
+/// What came between two counts, for facts and for compaction.
+fn cost((before, compaction_before): (Wear, Wear), (after, compaction_after): (Wear, Wear)) -> (Wear, Wear) {
+    let compaction = compaction_after.since(compaction_before);
+    (after.since(before).since(compaction), compaction)
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ fn a_ua_01_init_without_a_url_leaves_a_configuration_that_names_it() {
     assert!(made.code == 0 && made.out.contains("set the url"), "{}", made.out);
     let checked = fieldgate(folder.path(), &["check"]);
     assert_eq!(checked.code, 2);
-    assert!(checked.err.contains("fieldgate.toml:10: push_service.url: not set"), "{}", checked.err);
+    assert!(checked.err.contains("fieldgate.toml:13: push_service.url: not set"), "{}", checked.err);
     let http = fieldgate(folder.path(), &["init", "--force", "--push-service", "http://push.example.net/"]);
     assert!(http.code == 2 && http.err.contains("http:// is not encrypted"), "{}", http.err);
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use fieldgate::config::{Config, ConfigError, Device, Problem, push_service_url};
 use fieldgate::limits::{
-    CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX,
-    URI_BYTES_MAX,
+    CHANNELS_PER_DEVICE_MAX, CONFIG_BYTES_MAX, DEVICE_COUNT_MAX, FLASH_BYTES_PER_DAY, FLASH_BYTES_PER_DAY_MIN,
+    SUBSCRIPTION_COUNT_MAX, UNIX_PATH_BYTES_MAX, URI_BYTES_MAX,
 };
 use fieldgate::wire::ChannelId;
 use proptest::prelude::*;
@@ -27,6 +27,20 @@ fn the_example_of_the_module_is_read() {
     assert_eq!(config.push_service.ca_file, Some(PathBuf::from("/etc/fieldgate/ca.pem")));
     assert_eq!(config.push_service.crl_file, Some(PathBuf::from("/etc/fieldgate/crl.pem")));
     assert_eq!(config.devices.len(), 1);
+}
+
+#[test]
+fn a_budget_of_flash_is_at_least_a_commit() {
+    let with = |line: &str| Config::parse(&format!("{line}\n{HEAD}"));
+    assert_eq!(with("").expect("it is right").flash_bytes_per_day, FLASH_BYTES_PER_DAY);
+    for bytes in [FLASH_BYTES_PER_DAY_MIN, u32::MAX] {
+        let config = with(&format!("flash_bytes_per_day = {bytes}")).expect("within bounds");
+        assert_eq!(config.flash_bytes_per_day, bytes);
+    }
+    for bytes in [u64::from(FLASH_BYTES_PER_DAY_MIN) - 1, u64::from(u32::MAX) + 1] {
+        let errors = with(&format!("flash_bytes_per_day = {bytes}")).expect_err("out of bounds");
+        assert_eq!(lines(&errors), ["1: flash_bytes_per_day: out of bounds; write a number from 4096 to 4294967295"]);
+    }
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod device_process;
 
 mod disk_faults;
 mod end_to_end_content;
+mod flash_wear;
 mod flood;
 mod foreign_service;
 mod fuzz_corpus;
@@ -44,6 +45,7 @@ mod link_walks;
 mod long_life;
 mod membership;
 mod message_lengths;
+mod moving;
 mod no_clock;
 mod preferences;
 mod process;

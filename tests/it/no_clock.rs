@@ -249,6 +249,6 @@ fn a_record_that_cannot_be_read_is_ignored_with_a_line() {
 
 fn put(folder: &Path, key: Vec<u8>, value: Vec<u8>) {
     let (mut store, _) = Store::open(folder).expect("the gateway is not there");
-    store.submit(vec![Change::Put { key, value }], 1).expect("there is room");
+    store.submit(vec![Change::Put { key, value: value.into() }], 1).expect("there is room");
     store.close().expect("it is written");
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use fieldgate::webpush::subscription::PushSubscription;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_fieldgate");
+/// The binary.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_fieldgate");
 
 /// How long anything is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -201,8 +202,13 @@ impl Site {
 
     /// Runs a command that asks the gateway.
     pub fn command(&self, arguments: &[&str]) -> Output {
+        self.command_of("fieldgate.toml", arguments)
+    }
+
+    /// Runs a command that asks the gateway with this configuration.
+    pub fn command_of(&self, config: &str, arguments: &[&str]) -> Output {
         let (name, rest) = arguments.split_first().expect("a command");
-        let config = self.path("fieldgate.toml");
+        let config = self.path(config);
         let mut command = Command::new(BINARY);
         command.arg(name).args(["--config", &config]).args(rest).envs(self.environment.iter().copied());
         command.output().expect("it runs")

@@ -138,6 +138,7 @@ impl Rig {
             push_service,
             more_push_services: vec![],
             announce: None,
+            flash_bytes_per_day: fieldgate::limits::FLASH_BYTES_PER_DAY,
             urgency: UrgencyPolicy::default(),
             devices: vec![device],
         };

@@ -35,6 +35,32 @@ fn a_group_of_appends_costs_one_block_and_one_sync() {
     assert!(after.written - before.written <= STORE_BLOCK_BYTES);
 }
 
+/// The counts are those of the medium: each sync, and each octet in whole blocks; compaction apart.
+#[test]
+fn what_is_written_is_counted() {
+    let (medium, mut log) = open(MemoryFlash::new());
+    let syncs = |medium: &SharedFlash| medium.snapshot().sync_count as u64;
+    let block = STORE_BLOCK_BYTES as u64;
+    let (made, compaction) = log.wear();
+    assert_eq!((made.syncs, compaction.bytes), (syncs(&medium), 0));
+    assert_eq!(made.bytes, 2 * SMALL.region_bytes_min as u64 + 2 * block, "two regions of zeros, and their headers");
+    commit(&mut log, &[Change::put(b"k", b"v")]);
+    commit(&mut log, &[Change::put(b"k", b"v")]);
+    commit(&mut log, &[Change::put(b"large", &[7; 5_000])]);
+    let (after, compaction) = log.wear();
+    assert_eq!((after.since(made).bytes, after.since(made).syncs, compaction.syncs), (3 * block, 2, 0));
+    // Seven blocks behind the header are three units and the room for four more.
+    for n in 0..5_u8 {
+        assert_eq!(log.wear().1.bytes, 0);
+        commit(&mut log, &[Change::put(b"k", &[n])]);
+    }
+    let (full, compaction) = log.wear();
+    assert_eq!(full.syncs, syncs(&medium));
+    // Eight blocks more, a unit for the small fact and two blocks for the large one, the header; not what was appended.
+    assert_eq!((compaction.bytes, compaction.syncs), ((8 + 3 + 1) * block, 3));
+    assert_eq!(full.since(after).since(compaction).bytes, 4 * block);
+}
+
 #[test]
 fn a_commit_changes_no_file_length_and_shares_no_block() {
     let (medium, mut log) = open(MemoryFlash::new());

@@ -5,10 +5,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex, mpsc};
 
-use fieldgate::limits::STORE_QUEUE_COUNT;
+use fieldgate::limits::{STORE_BLOCK_BYTES, STORE_QUEUE_COUNT};
 use fieldgate::store::flash::{Flash, FlashError, Region};
 use fieldgate::store::log::Capacity;
-use fieldgate::store::{Change, Full, LogError, Persisted, Store, StoreError};
+use fieldgate::store::{Change, Full, LogError, Persisted, Store, StoreError, Wear, Written};
 
 use crate::flash::{Fault, MemoryFlash};
 
@@ -19,7 +19,9 @@ async fn facts_outlive_the_process() {
     let (mut store, replay) = Store::open(folder.path()).expect("a new store");
     assert!(replay.records.is_empty() && replay.damage.is_none());
     store.submit(vec![Change::put(b"\x01a", b"1"), Change::put(b"\x01b", b"2")], 7).expect("there is room");
-    assert_eq!(store.next().await, Persisted { ticket: 7, result: Ok(()) });
+    let written =
+        Written { kind: 1, facts: Wear { bytes: STORE_BLOCK_BYTES as u64, syncs: 1 }, compaction: Wear::default() };
+    assert_eq!(store.next().await, Persisted { ticket: 7, result: Ok(()), written });
     store.submit(vec![Change::remove(b"\x01a")], 8).expect("there is room");
     drop(store);
     let (store, replay) = Store::open(folder.path()).expect("the lock is free again");
@@ -124,7 +126,16 @@ async fn what_waits_during_a_sync_becomes_one_commit() {
     waits.recv().expect("the thread is in its next sync");
     permits.send(()).expect("the thread waits");
     for ticket in 0..STORE_QUEUE_COUNT as u64 {
-        assert_eq!(store.next().await, Persisted { ticket, result: Ok(()) }, "in the order of submission");
+        let Persisted { ticket: next, result, written } = store.next().await;
+        assert_eq!((next, result), (ticket, Ok(())), "in the order of submission");
+        // Two commits of a block each: what waited cost what its first cost.
+        let (kind, blocks) = match ticket {
+            0 => (b'f', 1),
+            1 => (1, 1),
+            _ => (ticket as u8, 0),
+        };
+        let facts = Wear { bytes: blocks * STORE_BLOCK_BYTES as u64, syncs: blocks };
+        assert_eq!(written, Written { kind, facts, compaction: Wear::default() });
     }
     assert_eq!(medium.inspect(|flash| flash.sync_count) - before, 2);
 }
@@ -140,11 +151,14 @@ async fn errors_are_reported_and_the_store_works_on() {
         medium.inspect(|flash| flash.fault = fault);
         store.submit(vec![Change::put(b"k", b"lost")], 1).expect("there is room");
         let refused = StoreError::Log(LogError::Flash(error));
-        assert_eq!(store.next().await, Persisted { ticket: 1, result: Err(refused.clone()) });
+        let Persisted { ticket, result, written } = store.next().await;
+        assert_eq!((ticket, result), (1, Err(refused.clone())));
+        assert!(written.facts.bytes > 0, "a write that fails wears as well");
         assert!(refused.is_retryable());
         medium.inspect(|flash| flash.fault = Fault::None);
         store.submit(vec![Change::put(b"k", b"kept")], 2).expect("there is room");
-        assert_eq!(store.next().await, Persisted { ticket: 2, result: Ok(()) });
+        let Persisted { ticket, result, .. } = store.next().await;
+        assert_eq!((ticket, result), (2, Ok(())));
     }
     store.submit(vec![Change::put(b"", b"no key")], 3).expect("there is room");
     assert_eq!(store.next().await.result, Err(StoreError::Log(LogError::TooLarge)));

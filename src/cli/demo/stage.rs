@@ -147,6 +147,7 @@ impl Stage {
         let config = Config {
             more_push_services: Vec::new(),
             announce: None,
+            flash_bytes_per_day: crate::limits::FLASH_BYTES_PER_DAY,
             urgency: UrgencyPolicy::default(),
             state: folder.path("gateway"),
             control: folder.path("control.sock"),

@@ -78,8 +78,13 @@ fn check_bounds(config: &Config) {
 
 /// Takes everything apart, so that a new setting cannot be forgotten here.
 fn written(config: &Config) -> String {
-    let Config { state, control, push_service: _, more_push_services, announce, urgency, devices } = config;
-    let mut text = format!("state = {}\ncontrol = {}\n", quoted(state), quoted(control));
+    let Config { state, control, flash_bytes_per_day, push_service: _, more_push_services, announce, urgency, devices } =
+        config;
+    let mut text = format!(
+        "state = {}\ncontrol = {}\nflash_bytes_per_day = {flash_bytes_per_day}\n",
+        quoted(state),
+        quoted(control)
+    );
     for PushService { name, url, ca_file, crl_file, credential_file } in config.push_services() {
         text += if more_push_services.is_empty() { "[push_service]\n" } else { "[[push_service]]\n" };
         writeln!(text, "url = {}", quoted(url.to_string())).expect("text grows");
