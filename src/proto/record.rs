@@ -111,7 +111,7 @@ impl Cause {
             SUBSCRIPTION | SET | RETIRED | ORPHANS | DEPARTURE | STOPPED => Self::Subscription,
             PENDING_ACK => Self::Acknowledgement,
             ANNOUNCED => Self::Announcement,
-            TIME => Self::Time,
+            TIME | LAST_TIME => Self::Time,
             _ => Self::Other,
         }
     }
