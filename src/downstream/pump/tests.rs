@@ -97,18 +97,16 @@ fn push(queue: &Queue, stream: Stream, session: u32, bytes: usize) {
     queue.push(stream, Queued { session, octets: octets[..bytes].into(), until: None }).expect("room");
 }
 
-/// C-33: what the driver holds cannot be overtaken, so it never holds more than what keeps the line busy.
-#[tokio::test(flavor = "local", start_paused = true)]
-async fn c_33_an_urgent_message_waits_for_milliseconds_of_others() {
+/// A pump at a port, and the device at its far end, in a session.
+async fn at_port(port: impl FnOnce(DuplexStream) -> LinkConnection) -> (Rc<Queue>, Far, u32, mpsc::Receiver<Event>) {
     let start = tokio::time::Instant::now();
     let (near, stream) = tokio::io::duplex(65_536);
     let (report, mut events) = mpsc::channel(8);
     let (queue, id) = (Rc::<Queue>::default(), "meter".parse::<DeviceId>().expect("an id"));
-    let (_plug, socket) = memory::pair();
     let mut pump = Pump {
         device: id.clone(),
         mtu: 256,
-        listener: Listener::memory(socket),
+        listener: Listener::memory(memory::pair().1),
         queue: Rc::clone(&queue),
         input: Rc::new(RefCell::new([0; READ_BYTES])),
         report,
@@ -116,18 +114,23 @@ async fn c_33_an_urgent_message_waits_for_milliseconds_of_others() {
         session_count: Rc::default(),
         start,
     };
-    tokio::task::spawn_local(async move {
-        let port = Box::new(Port { stream: near, busy_until: start });
-        Carrier::new(&mut pump, port).carry(&mut Retry::new()).await;
-    });
+    let port = port(near);
+    tokio::task::spawn_local(async move { Carrier::new(&mut pump, port).carry(&mut Retry::new()).await });
     let config = Config { role: Role::Device, boot_id: 7, mtu: 256 };
     let mut far = Far { device: Meter::new(id, config, Instant::ZERO), stream, bytes: 0, start };
-    let session = loop {
+    loop {
         far.pass().await;
         if let Ok(Event::Up { session, .. }) = events.try_recv() {
-            break session;
+            return (queue, far, session, events);
         }
-    };
+    }
+}
+
+/// C-33: what the driver holds cannot be overtaken, so it never holds more than what keeps the line busy.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn c_33_an_urgent_message_waits_for_milliseconds_of_others() {
+    let busy_until = tokio::time::Instant::now();
+    let (queue, mut far, session, _events) = at_port(|stream| Box::new(Port { stream, busy_until })).await;
     push(&queue, Stream::Ordered, session, 3_900);
     let before = far.bytes;
     for _ in 0..100 {
@@ -337,34 +340,9 @@ impl AsyncWrite for Acm {
 }
 
 async fn acm_ms(held: u64) -> u128 {
-    let start = tokio::time::Instant::now();
-    let (near, stream) = tokio::io::duplex(65_536);
-    let (report, mut events) = mpsc::channel(8);
-    let (queue, id) = (Rc::<Queue>::default(), "meter".parse::<DeviceId>().expect("an id"));
-    let (_plug, socket) = memory::pair();
-    let mut pump = Pump {
-        device: id.clone(),
-        mtu: 256,
-        listener: Listener::memory(socket),
-        queue: Rc::clone(&queue),
-        input: Rc::new(RefCell::new([0; READ_BYTES])),
-        report,
-        session: Rc::default(),
-        session_count: Rc::default(),
-        start,
-    };
-    tokio::task::spawn_local(async move {
-        let port = Box::new(Acm { stream: near, wrote_at: start, held, looks: Rc::default() });
-        Carrier::new(&mut pump, port).carry(&mut Retry::new()).await;
-    });
-    let config = Config { role: Role::Device, boot_id: 7, mtu: 256 };
-    let mut far = Far { device: Meter::new(id, config, Instant::ZERO), stream, bytes: 0, start };
-    let session = loop {
-        far.pass().await;
-        if let Ok(Event::Up { session, .. }) = events.try_recv() {
-            break session;
-        }
-    };
+    let wrote_at = tokio::time::Instant::now();
+    let port = |stream| -> LinkConnection { Box::new(Acm { stream, wrote_at, held, looks: Rc::default() }) };
+    let (queue, mut far, session, _events) = at_port(port).await;
     push(&queue, Stream::Ordered, session, 3_900);
     let from = tokio::time::Instant::now();
     while far.pass().await != [3_900] {}
