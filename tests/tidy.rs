@@ -181,6 +181,14 @@ fn unchecked_code_stands_in_one_place() {
     report(sources().iter().filter(elsewhere).flat_map(|source| source.mentions(&["unsafe", "unsafe_code"])));
 }
 
+/// A verifier that is not the library's is set in one place, and its own tests show that it believes no more.
+#[test]
+fn certificates_are_judged_in_one_place() {
+    let elsewhere = |source: &&Source| !source.is_in(&["transport/stack/tcp_tls.rs", "transport/judge.rs"]);
+    let own = ["dangerous", "ServerCertVerifier", "with_custom_certificate_verifier"];
+    report(sources().iter().filter(elsewhere).flat_map(|source| source.mentions(&own)));
+}
+
 #[test]
 fn every_queue_has_a_bound() {
     report(sources().iter().flat_map(|source| source.mentions(UNBOUNDED)));

@@ -14,15 +14,29 @@ use crate::wire::message::Age;
 
 const OCTETS_PER_MS: u64 = 11;
 
-/// A port with a large buffer and a slow line behind it.
+/// What was written to a port: when last, and until when a line of [`OCTETS_PER_MS`] is busy with it.
+struct Written {
+    at: tokio::time::Instant,
+    busy_until: tokio::time::Instant,
+}
+
+/// A port with a large buffer, and what its driver says of how long the line is busy.
 struct Port {
     stream: DuplexStream,
-    busy_until: tokio::time::Instant,
+    written: Written,
+    driver: Box<dyn Fn(&Written) -> Duration>,
+}
+
+impl Port {
+    fn boxed(stream: DuplexStream, driver: impl Fn(&Written) -> Duration + 'static) -> LinkConnection {
+        let now = tokio::time::Instant::now();
+        Box::new(Self { stream, written: Written { at: now, busy_until: now }, driver: Box::new(driver) })
+    }
 }
 
 impl ByteStream for Port {
     fn busy_for(&self) -> Duration {
-        self.busy_until.saturating_duration_since(tokio::time::Instant::now())
+        (self.driver)(&self.written)
     }
 }
 
@@ -40,8 +54,10 @@ impl AsyncWrite for Port {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<std::io::Result<usize>> {
         let wrote = Pin::new(&mut self.stream).poll_write(context, octets);
         if let Poll::Ready(Ok(bytes)) = &wrote {
-            let from = self.busy_until.max(tokio::time::Instant::now());
-            self.busy_until = from + Duration::from_micros(*bytes as u64 * 1_000 / OCTETS_PER_MS);
+            let now = tokio::time::Instant::now();
+            let from = self.written.busy_until.max(now);
+            let busy_until = from + Duration::from_micros(*bytes as u64 * 1_000 / OCTETS_PER_MS);
+            self.written = Written { at: now, busy_until };
         }
         wrote
     }
@@ -97,14 +113,11 @@ fn push(queue: &Queue, stream: Stream, session: u32, bytes: usize) {
     queue.push(stream, Queued { session, octets: octets[..bytes].into(), until: None }).expect("room");
 }
 
-/// A pump at a port, and the device at its far end, in a session.
-async fn at_port(port: impl FnOnce(DuplexStream) -> LinkConnection) -> (Rc<Queue>, Far, u32, mpsc::Receiver<Event>) {
-    let start = tokio::time::Instant::now();
-    let (near, stream) = tokio::io::duplex(65_536);
-    let (report, mut events) = mpsc::channel(8);
-    let (queue, id) = (Rc::<Queue>::default(), "meter".parse::<DeviceId>().expect("an id"));
-    let mut pump = Pump {
-        device: id.clone(),
+/// A pump whose time begins now.
+fn pump(report: mpsc::Sender<Event>) -> (Pump, Rc<Queue>) {
+    let queue = Rc::<Queue>::default();
+    let pump = Pump {
+        device: "meter".parse().expect("an id"),
         mtu: 256,
         listener: Listener::memory(memory::pair().1),
         queue: Rc::clone(&queue),
@@ -112,8 +125,17 @@ async fn at_port(port: impl FnOnce(DuplexStream) -> LinkConnection) -> (Rc<Queue
         report,
         session: Rc::default(),
         session_count: Rc::default(),
-        start,
+        start: tokio::time::Instant::now(),
     };
+    (pump, queue)
+}
+
+/// A pump at a port, and the device at its far end, in a session.
+async fn at_port(port: impl FnOnce(DuplexStream) -> LinkConnection) -> (Rc<Queue>, Far, u32, mpsc::Receiver<Event>) {
+    let (near, stream) = tokio::io::duplex(65_536);
+    let (report, mut events) = mpsc::channel(8);
+    let (mut pump, queue) = pump(report);
+    let (id, start) = (pump.device.clone(), pump.start);
     let port = port(near);
     tokio::task::spawn_local(async move { Carrier::new(&mut pump, port).carry(&mut Retry::new()).await });
     let config = Config { role: Role::Device, boot_id: 7, mtu: 256 };
@@ -129,8 +151,8 @@ async fn at_port(port: impl FnOnce(DuplexStream) -> LinkConnection) -> (Rc<Queue
 /// C-33: what the driver holds cannot be overtaken, so it never holds more than what keeps the line busy.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn c_33_an_urgent_message_waits_for_milliseconds_of_others() {
-    let busy_until = tokio::time::Instant::now();
-    let (queue, mut far, session, _events) = at_port(|stream| Box::new(Port { stream, busy_until })).await;
+    let honest = |written: &Written| written.busy_until.saturating_duration_since(tokio::time::Instant::now());
+    let (queue, mut far, session, _events) = at_port(|stream| Port::boxed(stream, honest)).await;
     push(&queue, Stream::Ordered, session, 3_900);
     let before = far.bytes;
     for _ in 0..100 {
@@ -301,48 +323,12 @@ impl Far {
 
 /// The driver of USB CDC-ACM devices (Linux, cdc-acm.c): a write is gone within a millisecond, and until then
 /// TIOCOUTQ says 20 packets of 64 octets, "inaccurate (overcounts), but it works".
-struct Acm {
-    stream: DuplexStream,
-    wrote_at: tokio::time::Instant,
-    held: u64,
-    looks: Rc<Cell<u32>>,
-}
-
-impl ByteStream for Acm {
-    fn busy_for(&self) -> Duration {
-        self.looks.set(self.looks.get() + 1);
-        let is_busy = self.wrote_at.elapsed() < Duration::from_millis(1);
-        Duration::from_micros(if is_busy { self.held * 10_000_000 / 115_200 } else { 0 })
-    }
-}
-
-impl AsyncRead for Acm {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, out)
-    }
-}
-
-impl AsyncWrite for Acm {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<std::io::Result<usize>> {
-        self.wrote_at = tokio::time::Instant::now();
-        Pin::new(&mut self.stream).poll_write(context, octets)
-    }
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 async fn acm_ms(held: u64) -> u128 {
-    let wrote_at = tokio::time::Instant::now();
-    let port = |stream| -> LinkConnection { Box::new(Acm { stream, wrote_at, held, looks: Rc::default() }) };
-    let (queue, mut far, session, _events) = at_port(port).await;
+    let overcounts = move |written: &Written| {
+        let is_busy = written.at.elapsed() < Duration::from_millis(1);
+        Duration::from_micros(if is_busy { held * 10_000_000 / 115_200 } else { 0 })
+    };
+    let (queue, mut far, session, _events) = at_port(|stream| Port::boxed(stream, overcounts)).await;
     push(&queue, Stream::Ordered, session, 3_900);
     let from = tokio::time::Instant::now();
     while far.pass().await != [3_900] {}
@@ -364,54 +350,16 @@ async fn a_usb_device_is_not_slowed_down_by_a_driver_that_overcounts() {
 /// A device that hangs: its driver holds 104 octets for ever, 9 ms of the line.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_port_that_stands_still_costs_little() {
-    let start = tokio::time::Instant::now();
-    let (near, _stream) = tokio::io::duplex(65_536);
+    let (near, _far) = tokio::io::duplex(65_536);
     let (report, _events) = mpsc::channel(8);
-    let (_plug, socket) = memory::pair();
+    let (mut pump, _queue) = pump(report);
     let looks = Rc::new(Cell::new(0));
-    let mut pump = Pump {
-        device: "meter".parse().expect("an id"),
-        mtu: 256,
-        listener: Listener::memory(socket),
-        queue: Rc::default(),
-        input: Rc::new(RefCell::new([0; READ_BYTES])),
-        report,
-        session: Rc::default(),
-        session_count: Rc::default(),
-        start,
-    };
-    let wrote_at = start + Duration::from_secs(3_600);
-    let port = Box::new(Acm { stream: near, wrote_at, held: 104, looks: Rc::clone(&looks) });
-    struct Stuck(Box<Acm>);
-    impl ByteStream for Stuck {
-        fn busy_for(&self) -> Duration {
-            self.0.looks.set(self.0.looks.get() + 1);
-            Duration::from_millis(9)
-        }
-    }
-    impl AsyncRead for Stuck {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            out: &mut ReadBuf<'_>,
-        ) -> Poll<std::io::Result<()>> {
-            Pin::new(&mut self.0.stream).poll_read(context, out)
-        }
-    }
-    impl AsyncWrite for Stuck {
-        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<std::io::Result<usize>> {
-            Poll::Ready(Ok(1))
-        }
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-    tokio::task::spawn_local(async move {
-        Carrier::new(&mut pump, Box::new(Stuck(port))).carry(&mut Retry::new()).await;
+    let counted = Rc::clone(&looks);
+    let port = Port::boxed(near, move |_| {
+        counted.set(counted.get() + 1);
+        Duration::from_millis(9)
     });
+    tokio::task::spawn_local(async move { Carrier::new(&mut pump, port).carry(&mut Retry::new()).await });
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(looks.get() < 600, "{} looks in a minute", looks.get());
 }
