@@ -98,10 +98,10 @@ proptest! {
     ) {
         let medium = SharedFlash::new(MemoryFlash::new());
         let (mut log, _) = Log::open(medium.clone(), SMALL).expect("an empty medium that works");
-        medium.0.borrow_mut().cut_from_now(cut);
+        medium.lock().cut_from_now(cut);
         let mut possible = vec![Facts::new()];
         for (batch, fault) in &steps {
-            medium.0.borrow_mut().fault = *fault;
+            medium.lock().fault = *fault;
             if log.append(batch.clone()).is_err() {
                 continue;
             }

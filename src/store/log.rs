@@ -89,7 +89,11 @@ pub struct Damage {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} blocks of the state are unreadable", self.bad_block_count)?;
+        match self.bad_block_count {
+            0 => f.write_str("the files of the state were something else")?,
+            1 => f.write_str("a block of the state is unreadable")?,
+            count => write!(f, "{count} blocks of the state are unreadable")?,
+        }
         f.write_str(if self.was_set_aside { "; a copy was set aside" } else { "; no copy could be set aside" })?;
         f.write_str(if self.was_repaired { ", the rest is in use" } else { ", the rest is in use but not repaired" })
     }

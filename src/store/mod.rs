@@ -60,6 +60,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 pub use change::{Change, LogError};
+pub use flash::FlashError;
 pub use log::{Damage, Wear};
 pub use writer::{Full, Persisted, Store, Written};
 
@@ -75,6 +76,8 @@ pub struct Replay {
     pub records: Vec<Fact>,
     /// Something that was safe is lost; a person should know.
     pub damage: Option<Damage>,
+    /// It could be opened for reading only: nothing becomes safe until that has changed.
+    pub takes_no_writes: Option<FlashError>,
     /// What opening it cost.
     pub wear: Wear,
 }
