@@ -78,6 +78,8 @@ fn check_devices(config: &Config, changes: &[Change]) -> Outcome {
     for change in changes {
         let Change::Put { key, value } = change else { continue };
         match Record::decode(key, value) {
+            // Where not everything can be read, nothing is ended for want of a device.
+            Err(_) => return Ok(()),
             Ok(Record::Device(device)) => drop(served.insert(device.id)),
             Ok(Record::Subscription(stored)) if !stored.leaving => drop(subscribed.insert(stored.device)),
             _ => {}

@@ -7,11 +7,13 @@
 //! 3. After a power loss at any moment, and after any number of them, the next start succeeds. What was under way when
 //!    the power went is there or not; nobody was told yet.
 //! 4. After a failed write (no space, read-only, input or output error) the facts are as they were, and a later
-//!    submission can succeed. Space is taken when the store is made: a disk that fills up later stops no commit.
+//!    submission can succeed. Space is taken when the store is made: a disk that fills up later stops no commit. One that
+//!    takes no writes is read, also from the start on, and is written again as soon as it may be.
 //! 5. A block that rots costs the facts in it. That is noticed, reported, and the file is copied for a person to study;
-//!    everything else is used.
+//!    everything else is used. The copy stays until that person removes it.
 //! 6. Two processes never use one folder. Another version of the format is refused and left untouched.
-//! 7. Facts of kinds that this version does not know are kept.
+//! 7. Facts are kept whatever their kind and value, also those of a later program: format and facts have versions of their
+//!    own (the pages of [`log`] and of `proto::record`), and that of the program is no part of either.
 //!
 //! # What is not promised
 //!

@@ -26,6 +26,7 @@ mod device_process;
 
 mod damage;
 mod disk_faults;
+mod downgrade;
 mod end_to_end_content;
 mod flash_faults;
 mod flash_wear;

@@ -52,8 +52,7 @@ fn check_outside(octets: &[u8]) {
 fn cost(octets: &[u8]) -> Option<(u32, u32)> {
     let is_ours = octets.len() >= HEADER_BYTES + TAG_BYTES && octets.starts_with(b"fieldexp\x01\0");
     let [memory, passes, length] = is_ours.then(|| [10, 14, 50].map(|at| u32_at(octets, at)))?;
-    let is_cheap = memory >= MEMORY_KIB
-        && memory <= EXPORT_MEMORY_KIB_MAX
+    let is_cheap = (MEMORY_KIB..=EXPORT_MEMORY_KIB_MAX).contains(&memory)
         && passes >= 1
         && u64::from(memory) * u64::from(passes) <= EXPORT_WORK_KIB_MAX;
     let is_whole =
