@@ -124,8 +124,13 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.is_dir();
+    let made: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
-    folder.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_folder)
+    // Each name in the folder above it, or a power loss takes the state with one of them.
+    made.into_iter()
+        .filter_map(Path::parent)
+        .try_for_each(|parent| sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }))
 }
 
 /// Whether opening a folder may take it from others: it is empty, or was a state folder before. Closing any other,

@@ -66,10 +66,12 @@ pub use flash::FlashError;
 pub use log::{Damage, Wear};
 pub use writer::{Full, Persisted, Store, Written};
 
+use zeroize::Zeroizing;
+
 use crate::limits::STORE_CLOSE_MS_MAX;
 
-/// A key and its value.
-pub type Fact = (Vec<u8>, Vec<u8>);
+/// A key and its value, which may be a secret.
+pub type Fact = (Vec<u8>, Zeroizing<Vec<u8>>);
 
 /// What a store held when it was opened.
 #[derive(Debug)]

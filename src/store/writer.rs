@@ -147,7 +147,7 @@ impl Drop for Store {
 }
 
 fn replay<F: Flash>(log: &Log<F>, damage: Option<Damage>) -> Replay {
-    let records = log.facts().map(|(key, value)| -> Fact { (key.to_vec(), value.to_vec()) }).collect();
+    let records = log.facts().map(|(key, value)| -> Fact { (key.to_vec(), value.to_vec().into()) }).collect();
     Replay { records, damage, takes_no_writes: None, wear: log.wear().0 }
 }
 
