@@ -4,14 +4,12 @@
 
 A write of 4096 octets stays in memory, or goes to the image at once, as a coin falls; a flush brings all to the image and
 takes up to 200 ms, as on a card that tidies up. So a disk whose power goes has of what was not flushed each block or not,
-whatever the order in which they were written. When its machine is gone it says how many blocks are lost:
-
-    lost N
+whatever the order in which they were written; one that is cut off amid a flush as well. IMAGE.unflushed says how many blocks
+would be lost.
 """
 
 import os
 import random
-import sys
 import time
 
 import nbdkit
@@ -21,14 +19,21 @@ BLOCK = 4096
 FLUSH_S_MAX = 0.2
 
 image = None
+unflushed = None
 cached = {}
 
 
 def config(key, value):
-    global image
+    global image, unflushed
     if key != "file":
         raise ValueError("the only parameter is file=IMAGE")
     image = os.open(value, os.O_RDWR)
+    unflushed = os.open(value + ".unflushed", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    note()
+
+
+def note():
+    os.pwrite(unflushed, b"%6d\n" % len(cached), 0)
 
 
 def config_complete():
@@ -76,6 +81,7 @@ def pwrite(_, octets, offset, flags):
         else:
             cached.pop(at, None)
             os.pwrite(image, block, at)
+    note()
 
 
 def flush(_, flags):
@@ -83,7 +89,4 @@ def flush(_, flags):
     for at, block in cached.items():
         os.pwrite(image, block, at)
     cached.clear()
-
-
-def close(_):
-    print("lost", len(cached), file=sys.stderr, flush=True)
+    note()
