@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 
@@ -122,6 +123,8 @@ struct Shell {
     damage: Option<String>,
     /// Why the last change of the state is not on flash.
     write_failure: Option<String>,
+    /// Who waits for a device to be added or removed for good: no more than the control socket serves at once.
+    unstored: Vec<(DeviceId, oneshot::Sender<Answer>)>,
     fingerprints: Fingerprints,
     surroundings: Surroundings,
     /// Power and whether the network costs, as they were last.
@@ -204,6 +207,13 @@ pub async fn run_with(
     Ok(())
 }
 
+/// Answers a command.
+fn tell(answer: oneshot::Sender<Answer>, reply: Answer) {
+    if answer.send(reply).is_err() {
+        debug!("who asked has gone");
+    }
+}
+
 /// Whoever asked for a reset hears that it is done.
 async fn linger(shell: &mut Shell, control: &mut Control) {
     let end = TokioInstant::now() + Duration::from_millis(RESET_LINGER_MS);
@@ -266,6 +276,7 @@ impl Shell {
             decoded: None,
             damage: None,
             write_failure: replay.takes_no_writes.map(|error| not_written(&error)),
+            unstored: Vec::new(),
             fingerprints: Fingerprints::new(&mut SystemRandom::default()),
             surroundings: Surroundings::default(),
             circumstances: None,
@@ -598,12 +609,35 @@ impl Shell {
             }
         };
         self.feed(Input::Persisted { ticket: persisted.ticket, stored });
+        self.tell_stored();
     }
 
     fn asked(&mut self, Asked { request, answer }: Asked) {
-        let reply = self.answer(request);
-        if answer.send(reply).is_err() {
-            debug!("who asked has gone");
+        let changed = match &request {
+            Request::DeviceAdd { id, .. } | Request::DeviceRemove { id } => id.parse().ok(),
+            _ => None,
+        };
+        match (self.answer(request), changed) {
+            (Ok(_), Some(device)) => {
+                self.unstored.push((device, answer));
+                self.tell_stored();
+            }
+            (reply, _) => tell(answer, reply),
+        }
+    }
+
+    /// A device that was added or removed for good is so once that is on flash; whoever asked hears it then.
+    fn tell_stored(&mut self) {
+        for (device, answer) in std::mem::take(&mut self.unstored) {
+            if self.core.is_device_stored(&device) {
+                tell(answer, Ok(Value::Null));
+            } else if let Some(failure) = &self.write_failure {
+                let state = if self.devices.contains_key(&device) { "served" } else { "removed" };
+                let reason = format!("{device} is {state}, but that is not on flash; it is tried again: {failure}");
+                tell(answer, Err(reason));
+            } else if !answer.is_closed() {
+                self.unstored.push((device, answer));
+            }
         }
     }
 

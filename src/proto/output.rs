@@ -9,7 +9,7 @@ use super::device::{Device, DeviceIndex, Isolation};
 use super::record::{Key, Record};
 use super::subscription::{Life, Mark, Role, Subscription, SubscriptionId};
 use super::upstream::{Upstream, UpstreamId};
-use super::{Change, Gateway, Output, Reply, Subject};
+use super::{Behind, Change, Gateway, Output, Reply, Subject};
 use crate::limits::{
     FETCH_COUNT_MAX, FETCH_HELD_COUNT_MAX, FETCH_PAUSE_MS, FETCH_PER_SUBSCRIPTION_MAX, STORE_QUEUE_COUNT,
     UPSTREAM_COUNT_MAX,
@@ -131,6 +131,11 @@ impl Gateway {
         self.persisting.iter().any(|(_, subject)| matches!(subject, Subject::Granted(other) if *other == id))
     }
 
+    /// Whether it is on flash that a device was added, or removed.
+    pub fn is_device_stored(&self, id: &DeviceId) -> bool {
+        is_stored(&self.persisting, &self.behind, id)
+    }
+
     fn persist_output(&mut self) -> Option<Output> {
         if self.persisting.len() >= STORE_QUEUE_COUNT || self.persist_not_before > self.now {
             return None;
@@ -234,16 +239,11 @@ impl Gateway {
         }) {
             return Some(reply);
         }
-        let (persisting, behind) = (&self.persisting, &self.behind.devices);
-        let is_stored = |id: &DeviceId| {
-            let mut writing = persisting.iter().map(|(_, subject)| subject);
-            !writing.any(|subject| matches!(subject, Subject::Device(device, _) if device == id))
-                && !behind.iter().any(|(device, _)| device == id)
-        };
+        let (persisting, behind) = (&self.persisting, &self.behind);
         for entry in self.subscriptions.iter_mut().filter(|entry| entry.reply_due) {
             let Life::Active(granted) = &entry.life else { continue };
             // After a power cut a device that is not stored is unknown, and its subscriptions leave.
-            if !is_stored(&entry.device_id) {
+            if !is_stored(persisting, behind, &entry.device_id) {
                 continue;
             }
             let Some(device) = entry.device.and_then(|index| self.devices.get(index)) else { continue };
@@ -405,4 +405,11 @@ impl Gateway {
         self.upstreams.get_mut(id)?.last_stream_taken = (!keeps_one).then_some(now);
         Some(Output::Fetch { connection, subscription, read, urgency: self.level.current() })
     }
+}
+
+/// Whether all that is to be written about a device itself is written.
+fn is_stored(persisting: &[(u64, Subject)], behind: &Behind, id: &DeviceId) -> bool {
+    let mut writing = persisting.iter().map(|(_, subject)| subject);
+    !writing.any(|subject| matches!(subject, Subject::Device(device, _) if device == id))
+        && !behind.devices.iter().any(|(device, _)| device == id)
 }

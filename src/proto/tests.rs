@@ -828,12 +828,16 @@ fn failed_writes_are_repeated() {
     rig.feed(Input::Started);
     let device = device_record("a", vec![]);
     rig.feed(Input::DeviceAdded { device, lasting: true });
+    assert!(!rig.gateway.is_device_stored(&id("a")), "it waits for the write");
     rig.persist(false);
+    assert!(!rig.gateway.is_device_stored(&id("a")), "it failed");
     rig.wait(PERSIST_RETRY_MS);
     let put = |output: &Output| matches!(output, Output::Persist { change: Change::Put(Record::Device(_)), .. });
     assert!(rig.outputs.iter().any(put));
     rig.persist(true);
+    assert!(rig.gateway.is_device_stored(&id("a")));
     rig.feed(Input::DeviceRemoved(id("a")));
+    assert!(!rig.gateway.is_device_stored(&id("a")));
     rig.persist(false);
     rig.wait(PERSIST_RETRY_MS);
     let removal = |output: &Output| matches!(output, Output::Persist { change: Change::Remove(Key::Device(_)), .. });

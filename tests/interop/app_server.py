@@ -5,13 +5,13 @@ It was written from what README.md says to application servers alone, on the htt
 shares no code with any gateway that it tests. It listens on a loopback address, over HTTP/1.1 and TLS, with a throw-away
 certification authority.
 
-    app_server.py --token TOKEN --folder FOLDER [--refuse N]
+    app_server.py --token TOKEN --folder FOLDER [--refuse N] [--name HOST]
 
 It keeps the newest subscription of each device and channel in FOLDER, as DEVICE.CHANNEL.json, and removes the file when
-there is none any more. It answers the first N requests with 503. The first line on standard output says where it listens
-and which certification authority to verify it with:
+there is none any more. It answers the first N requests with 503. HOST is the name under which gateways reach it, if that is
+not 127.0.0.1. The first line on standard output says where it listens and which certification authority to verify it with:
 
-    listening https://127.0.0.1:PORT/devices ca=PATH
+    listening https://HOST:PORT/devices ca=PATH
 
 Then comes one JSON object a line for each request: what it was about and how it was answered, and nothing secret.
 """
@@ -86,7 +86,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         fields = self.headers
         require(self.request_version == "HTTP/1.1", "not HTTP/1.1")
         require(self.path == PATH, "another path")
-        require(fields.get_all("Host") == [f"127.0.0.1:{self.server.server_port}"], "another host")
+        require(fields.get_all("Host") == [f"{self.server.name}:{self.server.server_port}"], "another host")
         require(fields.get_all("Content-Type") == ["application/json"], "no JSON")
         require(fields.get_all("Authorization") == [f"Bearer {self.server.token}"], "no token")
         require("Transfer-Encoding" not in fields, "a transfer encoding")
@@ -99,9 +99,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    def __init__(self, token, folder, refuse):
+    def __init__(self, name, token, folder, refuse):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.token, self.folder, self.refuse = token, folder, refuse
+        self.name, self.token, self.folder, self.refuse = name, token, folder, refuse
 
     def judge(self, body):
         device, channel, is_there = read_document(body)
@@ -112,7 +112,8 @@ class Server(http.server.ThreadingHTTPServer):
     def keep(self, event, body):
         path = os.path.join(self.folder, f"{event['device']}.{event['channel']}.json")
         if not event["is_there"]:
-            os.remove(path)
+            # An end may come twice.
+            pathlib.Path(path).unlink(missing_ok=True)
             return
         with open(path + ".new", "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(body)
@@ -124,15 +125,17 @@ def main():
     parser.add_argument("--token", required=True, help="what requests must show")
     parser.add_argument("--folder", required=True, help="where subscriptions are kept")
     parser.add_argument("--refuse", type=int, default=0, metavar="N", help="refuse the first N requests")
+    parser.add_argument("--name", metavar="HOST", help="what gateways call it, if not 127.0.0.1")
     options = parser.parse_args()
+    name = options.name or "127.0.0.1"
     with tempfile.TemporaryDirectory() as certificates:
-        ca, chain = make_certificates(pathlib.Path(certificates))
+        ca, chain = make_certificates(pathlib.Path(certificates), *filter(None, [options.name]))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(chain)
-        server = Server(options.token, options.folder, options.refuse)
+        server = Server(name, options.token, options.folder, options.refuse)
         # The handshake belongs to the thread of the connection.
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        print(f"listening https://127.0.0.1:{server.server_port}{PATH} ca={ca}", flush=True)
+        print(f"listening https://{name}:{server.server_port}{PATH} ca={ca}", flush=True)
         server.serve_forever()
 
 

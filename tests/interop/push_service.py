@@ -562,8 +562,8 @@ class Connection(asyncio.Protocol):
 # --------------------------------------------------------------------- certificate
 
 
-def make_certificates(folder):
-    """A certification authority and a certificate for 127.0.0.1, as (ca, chain and key)."""
+def make_certificates(folder, *more_names):
+    """A certification authority and a certificate for 127.0.0.1 and more names, as (ca, chain and key)."""
     now = datetime.datetime.now(datetime.timezone.utc)
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 
@@ -596,7 +596,7 @@ def make_certificates(folder):
         .add_extension(usage(key_cert_sign=True, crl_sign=True), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
-    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost"), *map(x509.DNSName, more_names)]
     leaf = (
         builder("push service under test", key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -20,7 +20,8 @@ fn a_full_disk_stops_no_gateway() {
         return;
     }
     let added = site.command(&["device", "add", "d2", "--link", &site.device_link("d2")]);
-    assert!(added.status.success());
+    let told = String::from_utf8_lossy(&added.stderr).into_owned();
+    assert!(added.status.code() == Some(1) && told.contains("d2 is served, but that is not on flash"), "{told}");
     await_true("a warning", || site.status()["state_warning"].as_str().is_some_and(|it| it.contains("not written")));
     site.send(&first, "in spite of the disk");
     site.await_received("d1", "in spite of the disk");
