@@ -42,11 +42,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::limits::{SERVICE_CERTIFICATE_LOOK_S, SERVICE_CONNECTION_COUNT_MAX, SERVICE_STOP_MS_MAX, TTL_S_MAX};
+use crate::limits::{SERVICE_CERTIFICATE_LOOK_S, SERVICE_CONNECTION_COUNT_MAX, SERVICE_STOP_MS_MAX};
 use crate::random::SystemRandom;
 use crate::telemetry;
 use crate::time::Duration;
-use crate::webpush::headers::Ttl;
 
 use alternative::Alternative;
 use certificate::{Authority, CertificateError, CurrentCertificate};
@@ -54,7 +53,7 @@ use clock::Clock;
 use hub::Hub;
 use listener::Listener;
 use resumption::Sessions;
-use retention::{Input, Retention};
+use retention::{Input, Policy, Retention};
 use routes::SUBSCRIBE_PATH;
 use store::{Closed, OpenError, Store};
 
@@ -75,8 +74,8 @@ pub struct ServiceOptions {
     pub state: PathBuf,
     /// Host name under which user agents and application servers reach it; the address listened on if there is none.
     pub name: Option<String>,
-    /// No message is kept longer; senders learn the time their message really has.
-    pub ttl_max: Ttl,
+    /// What it allows.
+    pub policy: Policy,
     /// Connections served at once; more wait in the queue of the operating system.
     pub connection_count_max: usize,
 }
@@ -89,7 +88,7 @@ impl ServiceOptions {
             alternative: None,
             state: state.into(),
             name: None,
-            ttl_max: Ttl::from_secs(TTL_S_MAX),
+            policy: Policy::default(),
             connection_count_max: SERVICE_CONNECTION_COUNT_MAX,
         }
     }
@@ -138,7 +137,7 @@ impl Service {
             None => None,
         };
 
-        let mut retention = Retention::new(options.ttl_max);
+        let mut retention = Retention::new(options.policy);
         let path = folder.join(STORE_FILE);
         let _doing = telemetry::doing(format!(
             "opening {}; if it happens each time the file is damaged: move it aside and start again",
@@ -319,7 +318,7 @@ impl fmt::Display for StartError {
             }
             Self::Store(path, OpenError::Version(version)) => write!(
                 f,
-                "{}: its format has version {version}, this program knows 1; use the program that wrote it",
+                "{}: its format has version {version}, this program knows 2; use the program that wrote it",
                 path.display()
             ),
             Self::Store(path, OpenError::Damaged(what)) => write!(

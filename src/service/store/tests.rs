@@ -16,6 +16,8 @@ fn message(sequence: u64, body: &'static [u8]) -> Record {
         since: Since::Wall(UnixTime(1_700_000_000)),
         urgency: Urgency::High,
         ttl: Ttl::from_secs(60),
+        topic: None,
+        receipts: None,
         content: Content {
             body: Bytes::from_static(body),
             content_type: Some(HeaderValue::from_static("")),
@@ -29,7 +31,7 @@ fn subscription() -> [Record; 2] {
     let set = SetId(1);
     [
         Record::Set { id: set, token: token(100) },
-        Record::Subscription { id: SubscriptionId(2), set, token: token(101), push: token(102) },
+        Record::Subscription { id: SubscriptionId(2), set, token: token(101), push: token(102), was_monitored: true },
     ]
 }
 
@@ -93,10 +95,10 @@ async fn a_store_in_use_of_another_version_or_damaged_is_not_opened() {
 
     let database = Database::create(&path).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(META).unwrap().insert("version", 2).unwrap();
+    transaction.open_table(META).unwrap().insert("version", 3).unwrap();
     transaction.commit().unwrap();
     drop(database);
-    assert!(matches!(Store::open(&path, |_| {}), Err(OpenError::Version(2))));
+    assert!(matches!(Store::open(&path, |_| {}), Err(OpenError::Version(3))));
 
     std::fs::write(&path, b"not a database at all").unwrap();
     assert!(matches!(Store::open(&path, |_| {}), Err(OpenError::Damaged(_))));
@@ -139,5 +141,6 @@ fn cut_values_are_not_read() {
     }
     assert_eq!(record::read_message(SubscriptionId(2), 1, &octets), Some(message(1, b"")));
     assert!(record::read_set(SetId(1), &[0; 15]).is_none());
-    assert!(record::read_subscription(SubscriptionId(1), &[0; 41]).is_none());
+    assert!(record::read_subscription(SubscriptionId(1), &[0; 42]).is_none());
+    assert!(record::read_subscription(SubscriptionId(1), &[2; 41]).is_none());
 }

@@ -189,7 +189,7 @@ impl Trial {
                     assert_eq!(self.reference.under_way.iter().filter(|it| twice(it)).count(), 0);
                     self.reference.under_way.push(*push);
                 }
-                Some(Output::End(..)) => {}
+                Some(Output::End(..) | Output::Receipt(_)) => {}
                 None => return,
             }
         }
@@ -222,7 +222,7 @@ impl Trial {
     /// Starts the machine anew from what was stored.
     fn restart(&mut self) {
         self.store();
-        self.world.retention = Retention::new(Ttl::from_secs(TTL_S_MAX));
+        self.world.retention = Retention::new(Policy::default());
         let rank = |record: &Record| match record {
             Record::Set { .. } => 0,
             Record::Subscription { .. } => 1,
