@@ -220,10 +220,9 @@ impl Hub {
             if records.is_empty() {
                 continue;
             }
-            match permit.write(records).await {
-                Ok(()) => self.input(Input::Stored(numbers)),
-                // The store has logged it, and ends it there as soon as it can.
-                Err(NotStored) => {}
+            // Of an error the store has told; it writes what is owed as soon as it can.
+            if permit.write(records).await.is_ok() {
+                self.input(Input::Stored(numbers));
             }
         }
     }

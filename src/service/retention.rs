@@ -258,7 +258,7 @@ impl Retention {
         let Ok(evicted) = self.make_room(id, &posted, replaced) else { return Reply::Full };
         let receipts = match self.receipts_for(posted.receipts, now, random) {
             Ok(receipts) => receipts,
-            Err(reply) => return reply,
+            Err(reason) => return reason.into(),
         };
         if let Some(evicted) = evicted {
             self.end_message(id, evicted, Outcome::GivenUp);
@@ -312,7 +312,12 @@ impl Retention {
     /// Whether a message fits in, and which one has to be given up for it: none while it is refused.
     ///
     /// Only messages of the same subscription give way: nobody loses anything to a neighbour.
-    fn make_room(&self, id: SubscriptionId, posted: &Posted, replaced: Option<u64>) -> Result<Option<u64>, ServiceFull> {
+    fn make_room(
+        &self,
+        id: SubscriptionId,
+        posted: &Posted,
+        replaced: Option<u64>,
+    ) -> Result<Option<u64>, ServiceFull> {
         let messages = &self.subscriptions[&id].messages;
         let freed = replaced.and_then(|sequence| messages.get(&sequence)).map_or(0, |it| it.stored.content.bytes());
         let bytes = self.message_bytes - freed + posted.content.bytes();

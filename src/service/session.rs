@@ -42,9 +42,7 @@ use crate::webpush::headers::Urgency;
 
 use super::hub::{BodyError, Hub};
 use super::parcel::{Parcel, Written};
-use super::retention::{
-    ConnectionId, DeliveryId, Ending, Input, MonitorId, Output, Push, Receipt, ReceiptId, Room,
-};
+use super::retention::{ConnectionId, DeliveryId, Ending, Input, MonitorId, Output, Push, Receipt, ReceiptId, Room};
 use super::routes::{self, PushSupport, Route};
 use super::token::Token;
 use super::wire::{Sightings, Wire};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fieldgate::service::retention::Policy;
 use fieldgate::service::{Running, Service, ServiceOptions};
 use fieldgate::webpush::link;
 use h2::client::{PushPromises, ResponseFuture, SendRequest};
@@ -32,7 +33,16 @@ impl Rig {
     }
 
     pub async fn start_in(folder: tempfile::TempDir) -> Self {
-        let options = ServiceOptions::new("127.0.0.1:0".parse().expect("an address"), folder.path().join("state"));
+        Self::start_as(folder, Policy::default()).await
+    }
+
+    pub async fn with_policy(policy: Policy) -> Self {
+        Self::start_as(tempfile::tempdir().expect("a temporary folder"), policy).await
+    }
+
+    async fn start_as(folder: tempfile::TempDir, policy: Policy) -> Self {
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let options = ServiceOptions { policy, ..ServiceOptions::new(address, folder.path().join("state")) };
         let running = Service::start(options).await.expect("the service starts");
         Self { running, folder }
     }

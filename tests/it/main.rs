@@ -73,5 +73,6 @@ mod service;
 
 mod service_alternative;
 mod service_push;
+mod service_receipts;
 mod service_requests;
 mod service_state;

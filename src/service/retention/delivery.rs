@@ -13,8 +13,8 @@ use crate::webpush::headers::Urgency;
 use super::super::token::Token;
 use super::model::{Delivery, Mode, Monitor, Monitored, Owner, Timer};
 use super::{
-    ConnectionId, DeliveryId, Ending, Input, Moment, MonitorId, Outcome, Output, Push, Reply, Resource, Retention, Room,
-    SubscriptionId,
+    ConnectionId, DeliveryId, Ending, Input, Moment, MonitorId, Outcome, Output, Push, Reply, Resource, Retention,
+    Room, SubscriptionId,
 };
 
 impl Retention {
@@ -215,9 +215,7 @@ impl Retention {
     /// take turns.
     fn first_waiting(&self, id: SubscriptionId) -> Option<u64> {
         let (messages, least) = (&self.subscriptions[&id].messages, self.least_wanted(id));
-        let waiting = messages
-            .iter()
-            .filter(|(_, message)| message.is_ready() && message.stored.urgency >= least);
+        let waiting = messages.iter().filter(|(_, message)| message.is_ready() && message.stored.urgency >= least);
         let (first, message) = waiting.clone().next()?;
         if !message.is_in_vain() {
             return Some(*first);

@@ -27,6 +27,24 @@ use super::{
     Resource, Retention,
 };
 
+/// Why there is no receipt subscription for a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NoReceipts {
+    /// The one presented is none.
+    Invalid,
+    /// There are as many as there may be.
+    Full,
+}
+
+impl From<NoReceipts> for Reply {
+    fn from(reason: NoReceipts) -> Self {
+        match reason {
+            NoReceipts::Invalid => Self::InvalidReceipts,
+            NoReceipts::Full => Self::Full,
+        }
+    }
+}
+
 /// A receipt subscription.
 #[derive(Debug)]
 pub(super) struct Receipts {
@@ -47,6 +65,12 @@ impl Receipts {
         self.expected_count + self.held.len()
     }
 
+    /// What it has to tell.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> impl Iterator<Item = (Token, Outcome)> {
+        self.held.values().copied()
+    }
+
     /// Whether a receipt may be pushed now.
     pub(super) fn is_ready(&self) -> bool {
         !self.waiting.is_empty() && self.sent.len() < SERVICE_RECEIPTS_UNCONFIRMED_MAX
@@ -60,13 +84,13 @@ impl Retention {
         wish: ReceiptWish,
         now: Moment,
         random: &mut dyn Random,
-    ) -> Result<Option<ReceiptsId>, Reply> {
+    ) -> Result<Option<ReceiptsId>, NoReceipts> {
         let presented = match wish {
             ReceiptWish::None => return Ok(None),
             ReceiptWish::New => None,
             ReceiptWish::In(token) => match self.tokens.get(&token) {
                 Some(Resource::Receipts(id)) => Some(*id),
-                _ => return Err(Reply::InvalidReceipts),
+                _ => return Err(NoReceipts::Invalid),
             },
         };
         if let Some(id) = presented {
@@ -76,7 +100,7 @@ impl Retention {
             }
         }
         if self.receipts.len() >= SERVICE_RECEIPT_SUBSCRIPTION_COUNT_MAX {
-            return Err(Reply::Full);
+            return Err(NoReceipts::Full);
         }
         let (id, token) = (ReceiptsId(self.number()), Token::random(random));
         self.insert_receipts(id, token, now);

@@ -11,7 +11,9 @@ fn token(kind: Kind) -> Token {
 }
 
 fn kind_of(wanted: Token) -> Option<Kind> {
-    [Kind::Subscription, Kind::Push, Kind::Set, Kind::Message, Kind::Receipts].into_iter().find(|kind| token(*kind) == wanted)
+    [Kind::Subscription, Kind::Push, Kind::Set, Kind::Message, Kind::Receipts]
+        .into_iter()
+        .find(|kind| token(*kind) == wanted)
 }
 
 fn head(method: &str, path: &str, fields: &[(&str, &str)]) -> request::Parts {
@@ -141,7 +143,9 @@ fn a_ps_39_a_topic_is_one_short_word() {
 fn a_ps_17_a_receipt_is_asked_for_by_a_preference() {
     let (path, receipts) = (token(Kind::Push).path(), token(Kind::Receipts));
     let link = format!("<{}>; rel=\"urn:ietf:params:push:receipt\"", receipts.path());
-    for preference in ["respond-async", "Respond-Async", "wait=10, respond-async", "respond-async; x=\"y\"", "respond-async=\"\""] {
+    for preference in
+        ["respond-async", "Respond-Async", "wait=10, respond-async", "respond-async; x=\"y\"", "respond-async=\"\""]
+    {
         let fields = [("ttl", "5"), ("prefer", preference)];
         assert_eq!(posted(routed("POST", &path, &fields)).receipts, ReceiptWish::New, "{preference}");
         let presented = [&fields[..], &[("link", &*link)]].concat();
@@ -299,7 +303,8 @@ fn a_ps_05_the_201_names_subscription_push_resource_and_set() {
 /// A-PS-14, A-PS-26: the answer to a message names it and how long it is kept.
 #[test]
 fn a_ps_14_the_201_names_the_message_and_its_time() {
-    let response = answer(Reply::Accepted { message: token(Kind::Message), ttl: Ttl::from_secs(3_600), receipts: None });
+    let response =
+        answer(Reply::Accepted { message: token(Kind::Message), ttl: Ttl::from_secs(3_600), receipts: None });
     let response = response.unwrap();
     assert_eq!(response.status(), 201);
     assert_eq!(

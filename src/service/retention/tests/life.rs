@@ -85,7 +85,9 @@ fn unused_receipt_subscriptions_expire() {
     let member = world.subscribe(None);
     world.monitor(A, member.set, None);
     let wish = |receipts| Posted { receipts, ..posted(member.push, 60, "m") };
-    let Reply::Accepted { receipts: Some(receipts), .. } = world.post(wish(ReceiptWish::New)) else { panic!("accepted") };
+    let Reply::Accepted { receipts: Some(receipts), .. } = world.post(wish(ReceiptWish::New)) else {
+        panic!("accepted")
+    };
     world.pass(UNUSED_MS - 1);
     world.post(wish(ReceiptWish::In(receipts)));
     world.pass(1);

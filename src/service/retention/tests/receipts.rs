@@ -43,7 +43,10 @@ fn a_ps_57_an_acknowledgement_gives_a_receipt() {
     assert_eq!(world.outputs(B), []);
     assert_eq!(world.remove(message), Reply::Removed);
     assert_eq!(world.outputs(B), [], "it is not stored yet");
-    assert!(matches!(world.store()[..], [Record::Subscription { .. }, Record::MessageEnded { .. }, Record::Receipt { .. }]));
+    assert!(matches!(
+        world.store()[..],
+        [Record::Subscription { .. }, Record::MessageEnded { .. }, Record::Receipt { .. }]
+    ));
     assert_eq!(world.receipts(B), [(message, Outcome::Acknowledged)]);
     assert!(matches!(world.store()[..], [Record::ReceiptEnded(_)]));
     assert_eq!(world.outputs(B), []);
@@ -142,7 +145,9 @@ fn a_ps_71_the_oldest_of_the_least_urgent_gives_way() {
     let receipts = ReceiptWish::New;
     world.send_urgently(member.push, 600, Urgency::High, "high");
     let low = Posted { urgency: Urgency::Low, receipts, ..posted(member.push, 600, "low") };
-    let Reply::Accepted { message: evicted, receipts: Some(receipts), .. } = world.post(low) else { panic!("accepted") };
+    let Reply::Accepted { message: evicted, receipts: Some(receipts), .. } = world.post(low) else {
+        panic!("accepted")
+    };
     world.send_urgently(member.push, 600, Urgency::Low, "low, later");
     assert_eq!(world.send_urgently(member.push, 600, Urgency::VeryLow, "matters less than all"), Reply::Full);
     world.accept(member.push, 600, "normal");
