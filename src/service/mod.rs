@@ -137,14 +137,7 @@ impl Service {
             None => None,
         };
 
-        let mut retention = Retention::new(options.policy);
-        let path = folder.join(STORE_FILE);
-        let _doing = telemetry::doing(format!(
-            "opening {}; if it happens each time the file is damaged: move it aside and start again",
-            path.display()
-        ));
-        let (store, closed) = Store::open(&path, |record| retention.restore(record, clock.now()))
-            .map_err(|error| StartError::Store(path.clone(), error))?;
+        let (retention, store, closed) = open_store(&folder.join(STORE_FILE), &options.policy, &clock)?;
         let alternative = other.as_ref().map(|other| other.address);
         let announced = options.alternative.zip(alternative).map(|(other, listening)| other.field(listening));
         let random = Box::new(SystemRandom::default());
@@ -170,6 +163,38 @@ impl Service {
         let closed = Some(closed);
         Ok(Running { url, address, alternative, ca_file, clock, hub, stop, serving, helpers, closed })
     }
+}
+
+/// Opens the store, and with what it holds the machine. A damaged one is set aside, for a person to look at, and a new one
+/// begun: half of it is never served, and gateways subscribe again by themselves.
+fn open_store(path: &Path, policy: &Policy, clock: &Clock) -> Result<(Retention, Store, Closed), StartError> {
+    let failed = |error| StartError::Store(path.to_owned(), error);
+    match try_open(path, policy, clock) {
+        Err(OpenError::Damaged(what)) => {
+            let aside = path.with_extension("redb.damaged");
+            if aside.exists() {
+                return Err(failed(OpenError::Damaged(what)));
+            }
+            std::fs::rename(path, &aside).map_err(|error| failed(OpenError::Io(error)))?;
+            tracing::error!(
+                what,
+                aside = %aside.display(),
+                "the store was damaged and is set aside; all subscriptions and messages are lost, gateways subscribe again"
+            );
+            try_open(path, policy, clock).map_err(failed)
+        }
+        opened => opened.map_err(failed),
+    }
+}
+
+fn try_open(path: &Path, policy: &Policy, clock: &Clock) -> Result<(Retention, Store, Closed), OpenError> {
+    let mut retention = Retention::new(policy.clone());
+    let _doing = telemetry::doing(format!(
+        "opening {}; if it happens each time the file is damaged: move it aside and start again",
+        path.display()
+    ));
+    let (store, closed) = Store::open(path, |record| retention.restore(record, clock.now()))?;
+    Ok((retention, store, closed))
 }
 
 /// A push service that runs. Dropping it stops it at once; [`stop`](Self::stop) lets monitors end first.
@@ -323,7 +348,8 @@ impl fmt::Display for StartError {
             ),
             Self::Store(path, OpenError::Damaged(what)) => write!(
                 f,
-                "{}: damaged ({what}); restore it from a backup, or move it away to start without subscriptions",
+                "{}: damaged ({what}), and an earlier one is set aside beside it already; restore one from a backup, or move \
+                 both away to start without subscriptions",
                 path.display()
             ),
             Self::Store(path, OpenError::Io(error)) => {
