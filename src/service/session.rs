@@ -255,7 +255,7 @@ impl Session {
             let mut has_news = self.sightings.has_resets() || !self.written.borrow().is_empty();
             has_news |= !self.poll_resets(cx).is_empty() || self.has_monitors_to_refuse();
             has_news |= self.is_narrow && self.promising_on().is_none();
-            has_news |= self.poll_answer(cx);
+            has_news |= self.poll_answer(cx) || self.sightings.has_settings();
             for sending in self.sending.values_mut().filter(|sending| !sending.rest.is_empty()) {
                 // A stream that is over has no capacity at once and for ever; it is no news here.
                 has_news |= matches!(sending.stream.poll_capacity(cx), Poll::Ready(Some(Ok(_))));
@@ -326,6 +326,7 @@ impl Session {
         for stream in self.sending.keys().copied().collect::<Vec<_>>() {
             self.progress(stream)?;
         }
+        self.sightings.took_settings();
         let limit = connection.max_concurrent_send_streams().min(SERVICE_PROMISES_UNENDED_MAX);
         loop {
             let room = self.room(limit);
