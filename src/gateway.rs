@@ -12,7 +12,7 @@ mod wear;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ use crate::proto::record::{DeviceRecord, Record, Unreadable};
 use crate::proto::status::ChannelStatus;
 use crate::proto::{Change, Gateway, Input, Output, Reply};
 use crate::random::SystemRandom;
-use crate::store::{self, Store, StoreError, file};
+use crate::store::{self, Damage, Replay, Store, StoreError, file};
 use crate::telemetry::{Fingerprints, Kind};
 use crate::time::Instant;
 use crate::transport::clock::{BUILT, WallClock};
@@ -137,15 +137,20 @@ struct Shell {
 /// # Errors
 /// [`StartError`]; once it serves, it goes on whatever happens.
 pub async fn run(config: Config, supervisor: impl Supervisor) -> Result<(), StartError> {
-    run_with(config, supervisor, WallClock::default()).await
+    run_with(config, supervisor, WallClock::default(), Store::open).await
 }
 
-/// The same with another wall clock than the kernel's.
+/// The same with another wall clock than the kernel's, and with the state on another medium than the folder.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_with(config: Config, mut supervisor: impl Supervisor, clock: WallClock) -> Result<(), StartError> {
-    let (mut shell, mut control) = Shell::start(config, clock)?;
+pub async fn run_with(
+    config: Config,
+    mut supervisor: impl Supervisor,
+    clock: WallClock,
+    open: impl FnOnce(&Path) -> Result<(Store, Replay), StoreError>,
+) -> Result<(), StartError> {
+    let (mut shell, mut control) = Shell::start(config, clock, open)?;
     let mut path = path_monitor();
     let mut report = Report::new(&supervisor, shell.start);
     // Before the first request there is: what it asks for depends on it.
@@ -225,10 +230,14 @@ async fn path_changed(path: &mut Option<PathMonitor>) {
 }
 
 impl Shell {
-    fn start(config: Config, clock: WallClock) -> Result<(Self, Control), StartError> {
+    fn start(
+        config: Config,
+        clock: WallClock,
+        open: impl FnOnce(&Path) -> Result<(Store, Replay), StoreError>,
+    ) -> Result<(Self, Control), StartError> {
         let services = services(&config, &clock)?;
         let mut named = config.push_services().map(|service| service.name.clone()).zip(uris(&services));
-        let (store, replay) = Store::open(&config.state).map_err(StartError::Store)?;
+        let (store, replay) = open(&config.state).map_err(StartError::Store)?;
         let control =
             Control::listen(&config.control).map_err(|error| StartError::Control(config.control.clone(), error))?;
         let first = named.next().expect("a configuration has a service");
@@ -255,8 +264,8 @@ impl Shell {
             was_synchronised: None,
             devices: BTreeMap::new(),
             decoded: None,
-            damage: replay.damage.as_ref().map(ToString::to_string),
-            write_failure: None,
+            damage: None,
+            write_failure: replay.takes_no_writes.map(|error| not_written(&error)),
             fingerprints: Fingerprints::new(&mut SystemRandom::default()),
             surroundings: Surroundings::default(),
             circumstances: None,
@@ -264,6 +273,7 @@ impl Shell {
             was_displaced: false,
         };
         shell.flash.opened(replay.wear);
+        shell.damage = damage(replay.damage.as_ref(), &shell.config.state);
         let added = shell.restore(replay);
         for device in devices {
             shell.take_up(device, Origin::Configured);
@@ -276,18 +286,26 @@ impl Shell {
     }
 
     /// Gives the stored facts to the machine; gives back the devices among them, since the configured ones come first.
-    fn restore(&mut self, replay: store::Replay) -> Vec<DeviceRecord> {
-        if let Some(damage) = &replay.damage {
+    fn restore(&mut self, replay: Replay) -> Vec<DeviceRecord> {
+        if let Some(damage) = &self.damage {
             error!("the state was damaged: {damage}");
         }
-        let mut added = Vec::new();
+        if let Some(failure) = &self.write_failure {
+            error!("the state is {failure}");
+        }
+        let (mut added, mut is_incomplete) = (Vec::new(), self.damage.is_some());
         for (key, value) in replay.records {
             match Record::decode(&key, &value) {
                 Ok(Record::Device(record)) => added.push(record),
                 Ok(record) => self.feed(Input::Restored(record)),
-                Err(Unreadable::Unknown) => info!(kind = key.first(), "a record of a later version is kept"),
-                Err(Unreadable::Malformed) => warn!(kind = key.first(), "a malformed record is ignored"),
+                Err(error) => {
+                    is_incomplete = true;
+                    note_unreadable(&key, error);
+                }
             }
+        }
+        if is_incomplete {
+            self.feed(Input::Incomplete);
         }
         added
     }
@@ -570,7 +588,7 @@ impl Shell {
                 true
             }
             Err(failure) => {
-                let failure = format!("not written: {failure}");
+                let failure = not_written(&failure);
                 // It is tried again and again, and said once.
                 if self.write_failure.as_ref() != Some(&failure) {
                     error!("the state is {failure}");
@@ -676,7 +694,7 @@ impl Shell {
         status["flash"] = self.flash.status(self.now(), self.config.flash_bytes_per_day);
         status["power"] = json!(self.circumstances.map(|(power, _)| power.as_str()));
         status["metered"] = json!(self.circumstances.map(|(_, is_metered)| is_metered));
-        status["state_warning"] = json!(self.write_failure.as_ref().or(self.damage.as_ref()));
+        status["state_warning"] = json!(self.state_warning());
         status["configuration"] = json!(self.reloaded.note());
         status["uptime_s"] = json!(self.now().as_millis() / 1_000);
         status["time"] = self.time();
@@ -699,11 +717,15 @@ impl Shell {
 
     /// What the gateway does, in a line for a person.
     fn status_line(&self) -> String {
-        let state =
-            self.write_failure.as_ref().or(self.damage.as_ref()).into_iter().map(|warning| format!("state: {warning}"));
+        let state = self.state_warning().map(|warning| format!("state: {warning}")).into_iter();
         let configuration = self.reloaded.note().map(|note| format!("configuration {note}"));
         let notes: Vec<String> = state.chain(configuration).collect();
         status_line(self.service(), self.core.uplink_state(), self.upstream.last_error(), &notes)
+    }
+
+    /// What is wrong with the state.
+    fn state_warning(&self) -> Option<&String> {
+        self.write_failure.as_ref().or(self.damage.as_ref())
     }
 
     /// The first push service.
@@ -824,6 +846,32 @@ fn service(configured: &config::PushService, clock: &WallClock) -> Result<Servic
 
 fn uris(services: &[Service]) -> Vec<PushServiceUri> {
     services.iter().map(|service| service.uri.clone()).collect()
+}
+
+fn not_written(failure: &dyn fmt::Display) -> String {
+    format!("not written: {failure}")
+}
+
+fn note_unreadable(key: &[u8], error: Unreadable) {
+    let kind = key.first();
+    match error {
+        Unreadable::Unknown => warn!(kind, "a record of a later version is kept, unless its place is needed"),
+        Unreadable::Malformed => warn!(kind, "a malformed record is ignored"),
+    }
+}
+
+/// What of the state was lost: found now, or at an earlier start after which nobody has removed the copy.
+fn damage(found: Option<&Damage>, folder: &Path) -> Option<String> {
+    let copies = file::damaged_copies(folder);
+    let copies = copies.iter().map(|copy| copy.display().to_string()).collect::<Vec<_>>().join(" and ");
+    match found {
+        Some(damage) if copies.is_empty() => Some(damage.to_string()),
+        Some(damage) => Some(format!("{damage}; when it was studied, remove {copies}")),
+        None if copies.is_empty() => None,
+        None => Some(format!(
+            "an earlier start found damage, and what was lost is made anew; when it was studied, remove {copies}"
+        )),
+    }
 }
 
 fn record(device: &config::Device) -> DeviceRecord {

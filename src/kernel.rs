@@ -36,7 +36,8 @@ fn adjustment() -> Option<i32> {
 /// How long the machine has been suspended since it booted: what monotonic clocks do not count.
 pub fn suspended() -> Duration {
     let read = |clock| clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
-    // In this order the difference is never less than it was: what passes between the two is not counted.
+    // In this order it is never more than that; where the two are interrupted it is a little less, so whoever needs a time
+    // that never goes back keeps the latest.
     let boot = read(ClockId::CLOCK_BOOTTIME);
     boot.saturating_sub(read(ClockId::CLOCK_MONOTONIC))
 }

@@ -47,6 +47,15 @@ fn every_octet_of_large_commits() {
     ]);
 }
 
+/// A-GAP-06: an identity that takes the place of another one is there as a whole, or the other one is; in units of several
+/// blocks, and by compaction.
+#[test]
+fn every_octet_of_an_import() {
+    let facts = |board: u8| (0..3).map(move |n| Change::put(&[board, n], &[board; 1500]));
+    let in_place_of = |old: u8, new: u8| (0..3).map(|n| Change::remove(&[old, n])).chain(facts(new)).collect::<Batch>();
+    cut_everywhere(&[facts(1).collect(), in_place_of(1, 2), in_place_of(2, 3)]);
+}
+
 /// A-UA-49: a log whose last fact is removed by compaction does not get it back.
 #[test]
 fn every_octet_of_a_log_that_becomes_empty() {
@@ -98,10 +107,10 @@ proptest! {
     ) {
         let medium = SharedFlash::new(MemoryFlash::new());
         let (mut log, _) = Log::open(medium.clone(), SMALL).expect("an empty medium that works");
-        medium.0.borrow_mut().cut_from_now(cut);
+        medium.lock().cut_from_now(cut);
         let mut possible = vec![Facts::new()];
         for (batch, fault) in &steps {
-            medium.0.borrow_mut().fault = *fault;
+            medium.lock().fault = *fault;
             if log.append(batch.clone()).is_err() {
                 continue;
             }

@@ -11,6 +11,7 @@ use crate::store::export::{EXPORT_BYTES_MAX, Sealed};
 use crate::store::file::FileFlash;
 use crate::store::log::Log;
 use crate::store::{Change, LogError};
+use crate::webpush::resource::PushServiceUri;
 
 /// Arguments of `fieldgate import`.
 #[derive(clap::Args)]
@@ -46,7 +47,7 @@ pub fn run(args: Args) -> Outcome {
     let sealed = Sealed::parse(&octets).map_err(|error| unusable(&error))?;
     let passphrase = args.passphrase.known()?;
     let changes = sealed.open(passphrase.as_bytes()).map_err(|error| unusable(&error))?;
-    check_devices(&config, &changes)?;
+    check_configuration(&config, &changes)?;
     let mut log = state::open(&config.state)?;
     let folder = config.state.display();
     if !args.replace && log.facts().next().is_some() {
@@ -56,10 +57,21 @@ pub fn run(args: Args) -> Outcome {
     }
     let count = changes.len();
     take_over(&mut log, changes)
-        .map_err(|error| Failure::failed(format_args!("{folder}: {error}; nothing was changed")))?;
+        .map_err(|error| Failure::failed(format_args!("{folder}: {error}; {}", outcome(error))))?;
     let are = if count == 1 { "record is" } else { "records are" };
     say(format_args!("{count} {are} in {folder}"))?;
     say("next: see that the other gateway is off, and start this one: fieldgate run, or systemctl start fieldgate")
+}
+
+/// What a failure leaves behind.
+const fn outcome(error: LogError) -> &'static str {
+    match error {
+        // What a medium did not confirm it may have all the same, all of it or nothing.
+        LogError::Flash(_) => {
+            "import it again with --replace before a gateway starts: all of it may be there, or nothing"
+        }
+        LogError::Full | LogError::TooLarge | LogError::Version(_) => "nothing was changed",
+    }
 }
 
 /// With one sync: a power loss leaves what was there, or all that is new.
@@ -71,24 +83,38 @@ fn take_over(log: &mut Log<FileFlash>, changes: Vec<Change>) -> Result<(), LogEr
     log.sync()
 }
 
-/// A gateway ends the subscriptions of devices that it does not serve: with another configuration the identity would be lost.
-fn check_devices(config: &Config, changes: &[Change]) -> Outcome {
-    let (mut served, mut subscribed) = (BTreeSet::new(), BTreeSet::new());
-    served.extend(config.devices.iter().map(|device| device.id.clone()));
+/// A gateway ends the subscriptions of devices that it does not serve, and forgets those of push services that it does not
+/// know: with another configuration the identity would be lost.
+fn check_configuration(config: &Config, changes: &[Change]) -> Outcome {
+    let configured = config.devices.iter().map(|device| device.id.as_str().to_owned());
+    let (mut served, mut subscribed) = (BTreeSet::from_iter(configured), BTreeSet::new());
+    let known = config.push_services().filter_map(|service| PushServiceUri::new(&service.url).ok());
+    let known = BTreeSet::from_iter(known.map(|service| service.authority().to_owned()));
+    let (mut used, mut is_readable) = (BTreeSet::new(), true);
     for change in changes {
         let Change::Put { key, value } = change else { continue };
         match Record::decode(key, value) {
-            Ok(Record::Device(device)) => drop(served.insert(device.id)),
-            Ok(Record::Subscription(stored)) if !stored.leaving => drop(subscribed.insert(stored.device)),
-            _ => {}
+            Ok(Record::Device(device)) => drop(served.insert(device.id.as_str().to_owned())),
+            Ok(Record::Subscription(stored)) if !stored.leaving => {
+                used.insert(stored.via.unwrap_or_else(|| stored.granted.read.authority().to_owned()));
+                subscribed.insert(stored.device.as_str().to_owned());
+            }
+            Ok(_) => {}
+            Err(_) => is_readable = false,
         }
     }
-    let missing: Vec<&str> = subscribed.difference(&served).map(|id| id.as_str()).collect();
+    refuse_lacking("push services", "forget", &used, &known)?;
+    // Where not everything can be read, nothing is ended for want of a device.
+    if is_readable { refuse_lacking("devices", "end", &subscribed, &served) } else { Ok(()) }
+}
+
+fn refuse_lacking(what: &str, fate: &str, needed: &BTreeSet<String>, there: &BTreeSet<String>) -> Outcome {
+    let missing: Vec<&str> = needed.difference(there).map(String::as_str).collect();
     if missing.is_empty() {
         return Ok(());
     }
     Err(Failure::failed(format_args!(
-        "the configuration lacks devices that have subscriptions, which the gateway would end: {}; copy the configuration of \
+        "the configuration lacks {what} that have subscriptions, which the gateway would {fate}: {}; copy the configuration of \
          the other board, or add them",
         missing.join(", ")
     )))

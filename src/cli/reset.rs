@@ -1,7 +1,10 @@
 //! `fieldgate reset`: everything gone, at the push services and on flash.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -75,28 +78,32 @@ fn unfinished(answer: &Value) -> Failure {
 
 /// Without a running gateway it is done here.
 async fn alone(config: Config, wait: Duration) -> Outcome {
-    let supervisor = Resetting { is_ordered: false, end: Box::pin(terminated()?) };
+    let was_interrupted = Rc::new(Cell::new(false));
+    let supervisor =
+        Resetting { is_ordered: false, end: Box::pin(terminated()?), was_interrupted: Rc::clone(&was_interrupted) };
     let place = config.state.display().to_string();
+    let unfinished = |why: &str| Failure::failed(format_args!("{why}; what is left is in {place}, try again later"));
     match tokio::time::timeout(wait, gateway::run(config, supervisor)).await {
+        Ok(Ok(())) if was_interrupted.get() => Err(unfinished("interrupted")),
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Failure::failed(error)),
-        Err(_) => Err(Failure::failed(format_args!(
-            "a push service did not answer within {} s; what is left is in {place}, try again later",
-            wait.as_secs()
-        ))),
+        Err(_) => Err(unfinished(&format!("a push service did not answer within {} s", wait.as_secs()))),
     }
 }
 
 /// Orders the reset, and nothing else.
 struct Resetting {
     is_ordered: bool,
-    end: std::pin::Pin<Box<dyn Future<Output = ()>>>,
+    end: Pin<Box<dyn Future<Output = ()>>>,
+    /// Told to end before everything was removed.
+    was_interrupted: Rc<Cell<bool>>,
 }
 
 impl Supervisor for Resetting {
     async fn order(&mut self) -> Order {
         if std::mem::replace(&mut self.is_ordered, true) {
             self.end.as_mut().await;
+            self.was_interrupted.set(true);
             return Order::Stop;
         }
         Order::Reset

@@ -11,6 +11,7 @@ use crate::limits::STATUS_BYTES_MAX;
 /// What the supervisor was told, and when it is to hear more.
 pub(super) struct Report {
     uplink: Option<&'static str>,
+    state_warning: Option<String>,
     interval: Option<Duration>,
     alive_at: TokioInstant,
 }
@@ -18,7 +19,7 @@ pub(super) struct Report {
 impl Report {
     /// Nothing is told yet.
     pub fn new(supervisor: &impl Supervisor, now: TokioInstant) -> Self {
-        Self { uplink: None, interval: supervisor.alive_interval(), alive_at: now }
+        Self { uplink: None, state_warning: None, interval: supervisor.alive_interval(), alive_at: now }
     }
 
     /// Tells what is new in this round of the loop. That it comes round is told from here and nowhere else, so that a
@@ -30,8 +31,8 @@ impl Report {
             self.alive_at = now + interval;
         }
         let uplink = Some(shell.core.uplink_state());
-        if self.uplink != uplink {
-            self.uplink = uplink;
+        if self.uplink != uplink || self.state_warning.as_ref() != shell.state_warning() {
+            (self.uplink, self.state_warning) = (uplink, shell.state_warning().cloned());
             supervisor.tell(News::Status(&shell.status_line()));
         }
     }

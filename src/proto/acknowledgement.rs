@@ -203,7 +203,7 @@ impl Gateway {
                 let acknowledgement = Acknowledgement::restored(self.now);
                 self.delivery.restore(owed.message.clone(), entry.upstream, route, owed.id, acknowledgement).ok()
             });
-            if restored.is_none() {
+            if restored.is_none() && !self.is_incomplete {
                 self.behind.ended.push(key(&owed.message));
             }
         }

@@ -28,6 +28,8 @@ pub struct PromiseId(pub u64);
 pub enum Input {
     /// A stored fact was read; all of them come first.
     Restored(Record),
+    /// Of what an earlier run has left something is lost, or of a later version: what fits nothing else may fit that.
+    Incomplete,
     /// All stored facts and all configured devices were given.
     Started,
     /// A device is known, by configuration or by a person; `lasting` asks to store it.
@@ -601,6 +603,7 @@ impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Restored(..) => "Restored",
+            Self::Incomplete => "Incomplete",
             Self::Started => "Started",
             Self::DeviceAdded { .. } => "DeviceAdded { .. }",
             Self::DeviceRemoved(..) => "DeviceRemoved",

@@ -155,7 +155,8 @@ impl Gateway {
                 entry.leave(now);
             }
         }
-        for stopped in self.stopped.iter_mut().filter(|it| devices.find(&it.device).is_none()) {
+        let is_stray = |it: &&mut Stopped| !self.is_incomplete && devices.find(&it.device).is_none();
+        for stopped in self.stopped.iter_mut().filter(is_stray) {
             (stopped.is_over, stopped.is_behind) = (true, true);
         }
     }

@@ -5,7 +5,7 @@ use super::delivery::Stage;
 use super::device::{DeviceIndex, Isolation, Presence, StatusDue, Terms};
 use super::monitor::MonitorId;
 use super::record::{DeviceRecord, Key, Record, Tag};
-use super::subscription::{Life, Mark, Role, Stored, SubscriptionId};
+use super::subscription::{Life, Mark, Role, Stored, Subscription, SubscriptionId};
 use super::upstream::{Reason, Upstream, UpstreamId};
 use super::{Gateway, Reply};
 use crate::limits::{CHANNELS_PER_DEVICE_MAX, ROTATION_GRACE_MS, SUBSCRIBE_UNKNOWN_MS};
@@ -91,7 +91,8 @@ impl Gateway {
         Some((home, self.upstreams.move_on(home, &service, self.now).ok()?))
     }
 
-    /// All devices are known: a subscription whose device is none of them is removed at the service.
+    /// All devices are known: a subscription whose device is none of them is removed at the service, unless the record of
+    /// that one may be what is lost.
     pub(super) fn started(&mut self) {
         let now = self.now;
         self.is_started = true;
@@ -107,8 +108,9 @@ impl Gateway {
         self.restore_acknowledgements();
         self.settle_stopped();
         self.settle_announced();
-        for entry in self.subscriptions.iter_mut().filter(|entry| entry.device.is_none() && !entry.is_leaving()) {
-            entry.leave(now);
+        let is_stray = |entry: &&mut Subscription| entry.device.is_none() && !entry.is_leaving();
+        if !self.is_incomplete {
+            self.subscriptions.iter_mut().filter(is_stray).for_each(|entry| entry.leave(now));
         }
         self.reconcile_monitors();
     }

@@ -129,6 +129,8 @@ pub struct Gateway {
     stopped: Vec<Stopped>,
     /// What an earlier run owed, until all subscriptions are known.
     restored_acks: Vec<PendingAck>,
+    /// What an earlier run has left cannot be read as a whole: then nothing is removed for not fitting the rest.
+    is_incomplete: bool,
     /// All stored facts and all configured devices are known.
     is_started: bool,
     /// Everything is to go.
@@ -180,6 +182,7 @@ impl Gateway {
             seen: Seen::default(),
             stopped: Vec::new(),
             restored_acks: Vec::new(),
+            is_incomplete: false,
             is_started: false,
             is_resetting: false,
             promise: None,
@@ -205,6 +208,7 @@ impl Gateway {
             self.device_awake(device);
         }
         match input {
+            Input::Incomplete => self.is_incomplete = true,
             Input::Started => self.started(),
             Input::Restored(record) => self.restored(record),
             Input::DeviceAdded { device, lasting } => self.device_added(device, lasting),

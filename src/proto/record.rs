@@ -1,26 +1,76 @@
 //! The facts that outlive power, as keys and values of the store.
 //!
+//! # Keys
+//!
+//! A key is a kind (1 octet) and what tells facts of that kind apart. Numbers are big endian; a *device* is the id as text,
+//! 1 to 32 octets; a *tag* the first 8 octets of SHA-256 of a URI.
+//!
 //! ```text
-//! key    kind(1) | rest           kind 1 subscription: channel(2, big endian) | device id
-//!                                 kind 2 set: nothing, or the authority of a service that is not the first one
-//!                                 kind 3 time, kind 6 orphans, kind 11 last known time: nothing
-//!                                 kind 4 device: device id
-//!                                 kind 5 subscription that was replaced: tag(8) | channel(2) | device id
-//!                                 kind 7 set that is being removed: tag(8)
-//!                                 kind 9 what an application server was told: channel(2) | device id
-//!                                 kind 10 channel that is not subscribed by itself: channel(2) | device id
-//!                                 kind 8 message that its device has and the service does not know of: tag(8)
-//! value  version(1) = 1 | postcard of the record below
-//!        version(1) = 2   a subscription that another service granted than was asked: as in 1, then that one's authority;
-//!                         a device with options: as in 1, then these
-//!        version(1) = 3   a subscription that is restricted to an application server: as in 1, then the authority as in
-//!                         2 if there is one, then the key;
-//!                         a device with link options: as in 2, then these
-//! tag    the first octets of SHA-256 of the URI
+//! kind                                          rest of the key                                   value versions
+//!    1 subscription                             channel(2) device                                 1 2 3
+//!    2 set to present when subscribing          nothing; of another service than the first one
+//!                                               its authority, as in `push.example.net:8443`      1
+//!    3 time, as earlier versions wrote it       nothing                                           1
+//!    4 device that was added while running      device                                            1 2 3
+//!    5 subscription that was replaced           tag(8) of its `read`, channel(2) device           1 2 3
+//!    6 orphans                                  nothing                                           1
+//!    7 set that is being removed                tag(8) of the set                                 1
+//!    8 message that its device has and the
+//!      service does not know of                 tag(8) of the message                             1
+//!    9 what an application server was told      channel(2) device                                 1
+//!   10 channel not subscribed by itself         channel(2) device                                 1
+//!   11 last known time                          nothing                                           1
 //! ```
 //!
-//! The last value of a key is the fact; a removed key is none. Kinds that this version does not know stay in the store
-//! untouched.
+//! # Values
+//!
+//! A value is its version (1 octet) and fields in the encoding of postcard, without names or padding:
+//!
+//! ```text
+//! number   7 bits in each octet, the lowest first; the highest bit is set in all octets but the last; u8 is one octet
+//! text     its length in octets (number), the octets in UTF-8         list    its length (number), its elements
+//! flag     0 or 1                                                     [n]     n octets
+//! choice   the number of the word, from 0                             ?       0 for none, or 1 and the field
+//! ```
+//!
+//! ```text
+//! kind version  fields
+//!  1,5  1  dialect choice(rfc8030) · read text · send text · set ?text · private key [32] · auth [16] · leaving flag
+//!       2  as in 1 · asked text: the authority that was asked, which another service granted for
+//!       3  as in 1 · asked ?text · server text: the VAPID key of the one server that may send, as base64url
+//!  2,7  1  URI text
+//!    3  1  seconds since 1970 number
+//!    4  1  id text · link text · channels list of number · mtu number
+//!       2  as in 1 · options: service ?text · isolated choice(none set connection) · server ?text ·
+//!                    pending_acks choice(auto flash) · flood_per_minute ?number · undeliverable choice(keep acknowledge)
+//!       3  as in 2 · hold_for_sleep u8 · urgent channels list of number
+//!    6  1  count u8
+//!    8  1  URI text · device text · channel number · id on the link [8]
+//!    9  1  device text · channel number · hash [16]: the first octets of SHA-256 of target, a zero octet and document, or
+//!          16 zeros where it is not known what was heard
+//!   10  1  device text · channel number
+//!   11  1  seconds since 1970 number · boot ?[16]
+//! ```
+//!
+//! The last value of a key is the fact; a removed key is none. A value that contradicts its key, its form or
+//! [`RECORD_BYTES_MAX`] is ignored. Octets behind the last field are ignored as well, so more fields need another version.
+//!
+//! # Other versions of the program
+//!
+//! The version of the program is no part of the state; that of the byte format stands in the header of a region
+//! (`store::log`), that of a value in its first octet.
+//!
+//! 1. A record is written in the lowest version that can hold it: what uses nothing new an earlier program can read.
+//! 2. A kind is never used for something else, nor is a version of a value.
+//! 3. What a program cannot read it leaves as it is, through compaction, export and import. Where it needs the key itself,
+//!    its own value takes that place: a channel is subscribed anew, and application servers are told.
+//! 4. A program that cannot read everything removes nothing because of what it does not find. The subscriptions of a device
+//!    whose record it cannot read stay, and messages for them wait at the push service.
+//! 5. A fact that takes the place of another one gets a kind of its own, and the old one stays until it is forgotten, as
+//!    kind 3 does beside kind 11.
+//!
+//! So a program that is one version older keeps all it knows and serves it; what it lacks is there when the newer one is
+//! back, but for what rule 3 took the place of.
 
 use ring::digest;
 use serde::{Deserialize, Serialize};

@@ -618,6 +618,33 @@ fn a_subscription_without_device_leaves() {
     assert_eq!(again.take(|output| matches!(output, Output::Unsubscribe { .. })).len(), 1);
 }
 
+/// The record of its device may be what was lost or what a later version wrote: then its subscription stays as it is, with
+/// what is owed for it, until the device is there again.
+#[test]
+fn a_subscription_without_device_stays_while_facts_are_missing() {
+    let mut rig = Rig::serving(&["a", "b"]);
+    let owed = PendingAck { message: message("m1"), device: id("b"), channel: ChannelId(1), id: MessageId([7; 8]) };
+    let mut again = Rig::new();
+    for record in std::mem::take(&mut rig.stored).into_iter().chain([Record::PendingAck(owed)]) {
+        again.feed(Input::Restored(record));
+    }
+    again.feed(Input::Restored(Record::Stopped(id("c"), ChannelId(1))));
+    again.feed(Input::Incomplete);
+    again.add_device("a", &[1]);
+    again.feed(Input::Started);
+    again.connect();
+    let ends = |output: &Output| matches!(output, Output::Unsubscribe { .. } | Output::Persist { .. });
+    assert!(again.take(ends).is_empty(), "nothing is removed, neither there nor on flash");
+    let monitors = again.take(|output| matches!(output, Output::Monitor { .. }));
+    let [Output::Monitor { monitor, .. }] = monitors[..] else { panic!("one monitor") };
+    again.monitor = monitor;
+    let send = rig.send_uri("b");
+    assert!(again.promise(message("m2"), Some(send)).is_none(), "the service keeps it");
+    again.add_device("b", &[1]);
+    assert!(again.take(|output| matches!(output, Output::Subscribe { .. })).is_empty());
+    assert_eq!(again.gateway.push_subscription(&id("b"), None), rig.gateway.push_subscription(&id("b"), None));
+}
+
 /// B-X-13: a promise whose acknowledgement would remove a subscription or a set is refused.
 #[test]
 fn a_promise_of_a_subscription_itself_is_refused() {

@@ -4,7 +4,7 @@
 //! state/            0700, made if missing
 //!   lock            held while a process uses the folder
 //!   log.a, log.b    0600, one region each
-//!   log.a.damaged   0600, copy of a region in which damage was found
+//!   log.a.damaged   0600, copy of a region in which damage was found; a person removes it
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -27,8 +27,32 @@ pub const OTHERS: u32 = 0o077;
 #[derive(Debug)]
 pub struct FileFlash {
     folder: PathBuf,
-    regions: [File; 2],
+    regions: [RegionFile; 2],
     _lock: Lock,
+}
+
+/// The file of a region.
+#[derive(Debug)]
+struct RegionFile {
+    path: PathBuf,
+    file: File,
+    /// The file system was read-only when it was opened.
+    is_read_only: bool,
+}
+
+impl RegionFile {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let (file, is_read_only) = open_as_it_may(&path)?;
+        Ok(Self { path, file, is_read_only })
+    }
+
+    /// The file for writing: it may be that by now.
+    fn writable(&mut self) -> io::Result<&File> {
+        if self.is_read_only {
+            (self.file, self.is_read_only) = (open_private(&self.path)?, false);
+        }
+        Ok(&self.file)
+    }
 }
 
 /// A lock on a file. When the process ends, however it does, the kernel takes it away.
@@ -60,27 +84,31 @@ impl FileFlash {
             }
             fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE)).map_err(failed)?;
         }
-        let lock = open_private(&folder.join("lock")).map_err(failed)?;
+        let (lock, _) = open_as_it_may(&folder.join("lock")).map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => StoreError::InUse { folder: folder.to_owned() },
             TryLockError::Error(error) => failed(error),
         })?;
-        let [a, b] = Region::BOTH.map(|region| open_private(&folder.join(file_name(region))));
+        let [a, b] = Region::BOTH.map(|region| RegionFile::open(folder.join(file_name(region))));
         let regions = [a.map_err(failed)?, b.map_err(failed)?];
         sync_folder(folder).map_err(failed)?;
         Ok(Self { folder: folder.to_owned(), regions, _lock: Lock(lock) })
     }
 
-    fn file(&self, region: Region) -> &File {
+    /// Why nothing can be written at present, if that is known already: what is there can be read.
+    pub fn takes_no_writes(&self) -> Option<FlashError> {
+        self.regions.iter().any(|region| region.is_read_only).then_some(FlashError::ReadOnly)
+    }
+
+    fn region(&mut self, region: Region) -> &mut RegionFile {
         match region {
-            Region::A => &self.regions[0],
-            Region::B => &self.regions[1],
+            Region::A => &mut self.regions[0],
+            Region::B => &mut self.regions[1],
         }
     }
 
     fn copy(&self, region: Region) -> io::Result<()> {
-        let target = self.folder.join(format!("{}.damaged", file_name(region)));
-        let mut copy = open_private(&target)?;
+        let mut copy = open_private(&damaged_copy(&self.folder, region))?;
         copy.set_len(0)?;
         io::copy(&mut File::open(self.folder.join(file_name(region)))?, &mut copy)?;
         copy.sync_all()?;
@@ -96,8 +124,13 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.is_dir();
+    let made: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
-    folder.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_folder)
+    // Each name in the folder above it, or a power loss takes the state with one of them.
+    made.into_iter()
+        .filter_map(Path::parent)
+        .try_for_each(|parent| sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }))
 }
 
 /// Whether opening a folder may take it from others: it is empty, or was a state folder before. Closing any other,
@@ -112,6 +145,15 @@ pub fn may_close(folder: &Path) -> io::Result<bool> {
 /// Whether a folder holds a state.
 pub fn is_state(folder: &Path) -> bool {
     folder.join(file_name(Region::A)).exists()
+}
+
+/// The copies of regions in which damage was found, which a person has not removed yet.
+pub fn damaged_copies(folder: &Path) -> Vec<PathBuf> {
+    Region::BOTH.map(|region| damaged_copy(folder, region)).into_iter().filter(|copy| copy.exists()).collect()
+}
+
+fn damaged_copy(folder: &Path, region: Region) -> PathBuf {
+    folder.join(format!("{}.damaged", file_name(region)))
 }
 
 /// The permission bits of a file or folder.
@@ -138,6 +180,16 @@ fn open_private(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a file for reading and writing, or for reading where the file system takes no writes; then it is not made.
+fn open_as_it_may(path: &Path) -> io::Result<(File, bool)> {
+    match open_private(path) {
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+            File::open(path).map(|file| (file, true)).map_err(|_| error)
+        }
+        opened => opened.map(|file| (file, false)),
+    }
+}
+
 const fn file_name(region: Region) -> &'static str {
     match region {
         Region::A => "log.a",
@@ -151,16 +203,17 @@ fn flash_error(error: &io::Error) -> FlashError {
 
 impl Flash for FileFlash {
     fn size(&mut self, region: Region) -> Result<usize, FlashError> {
-        let bytes = self.file(region).metadata().map_err(|error| flash_error(&error))?.len();
+        let bytes = self.region(region).file.metadata().map_err(|error| flash_error(&error))?.len();
         usize::try_from(bytes).map_err(|_| FlashError::Io(ErrorKind::FileTooLarge))
     }
 
     fn read(&mut self, region: Region, offset: usize, into: &mut [u8]) -> Result<(), FlashError> {
-        self.file(region).read_exact_at(into, offset as u64).map_err(|error| flash_error(&error))
+        self.region(region).file.read_exact_at(into, offset as u64).map_err(|error| flash_error(&error))
     }
 
     fn write(&mut self, region: Region, offset: usize, octets: &[u8]) -> Result<(), FlashError> {
-        self.file(region).write_all_at(octets, offset as u64).map_err(|error| flash_error(&error))
+        let file = self.region(region).writable().map_err(|error| flash_error(&error))?;
+        file.write_all_at(octets, offset as u64).map_err(|error| flash_error(&error))
     }
 
     fn grow(&mut self, region: Region, bytes: usize) -> Result<(), FlashError> {
@@ -173,7 +226,7 @@ impl Flash for FileFlash {
     }
 
     fn sync(&mut self, region: Region) -> Result<(), FlashError> {
-        self.file(region).sync_data().map_err(|error| flash_error(&error))
+        self.region(region).file.sync_data().map_err(|error| flash_error(&error))
     }
 
     fn set_aside(&mut self, region: Region) -> Result<(), FlashError> {

@@ -5,8 +5,9 @@
 //!
 //! # Byte page, version 1
 //!
-//! Numbers are little endian. A *region* is a whole number of *blocks* of 4096 octets. Its first block starts with the
-//! region header, the rest of that block is ignored:
+//! Numbers are little endian. CRC-32C is that of RFC 3720 (of "123456789" it is e3069283). A *region* is a whole number of
+//! *blocks* of 4096 octets, made of zeros: 128 blocks at first, at most 1024. Its first block starts with the region header,
+//! the rest of that block is ignored:
 //!
 //! ```text
 //! offset  octets
@@ -18,7 +19,8 @@
 //! ```
 //!
 //! These 20 octets keep their place and meaning in every version; a reader that meets a whole header of another version
-//! touches nothing. A region that ends inside a block is read as if zeros followed.
+//! touches nothing. A region that ends inside a block is read as if zeros followed. The version of the program stands
+//! nowhere: this number changes with the bytes of this page and with nothing else.
 //!
 //! All other blocks hold *units*, each in as many blocks as it needs, in order and without a gap:
 //!
@@ -41,13 +43,22 @@
 //! remove   2 (1 octet) · length of the key (2) · key
 //! ```
 //!
+//! A key has 1 to 1024 octets, a value at most 8192. What keys and values mean is for others to say (those of a gateway:
+//! `proto::record`); nobody here looks into them, so whatever a later program has put is carried along.
+//!
+//! A *whole* block has the magic, a length that fits and the right CRC; whole blocks make a unit if they follow each other,
+//! agree in generation, sequence number and number of parts, and count their parts from 0 to the last.
+//!
 //! # Reading
 //!
 //! 1. The generation of a region is the one in its header; without a whole header, the highest of its whole blocks.
-//! 2. The region of the higher generation is active. If both are 0 or nothing, there are no facts.
-//! 3. From block 1 of the active region on: a unit counts if all its blocks are whole, have the generation of the region,
-//!    and its sequence number is above that of the last unit that counted. Otherwise the search goes on one block later.
-//! 4. Blocks skipped in front of a unit that counts are damage. Blocks behind the last one are a torn or unused tail.
+//! 2. The region of the higher generation is active, the first one if they are equal. If both are 0 or nothing, there are no
+//!    facts; a region of octets that this page does not explain is then copied before anything is written.
+//! 3. From block 1 of the active region on: a unit counts if it has the generation of the region, its sequence number is
+//!    above that of the last unit that counted, and its payload is changes to the last octet. Otherwise the search goes on
+//!    one block later. Changes are applied in their order.
+//! 4. Blocks skipped in front of a unit that counts are damage. Blocks behind the last one are a torn or unused tail. A
+//!    region with damage is copied, then compacted.
 //!
 //! # Writing
 //!
@@ -89,7 +100,11 @@ pub struct Damage {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} blocks of the state are unreadable", self.bad_block_count)?;
+        match self.bad_block_count {
+            0 => f.write_str("the files of the state were something else")?,
+            1 => f.write_str("a block of the state is unreadable")?,
+            count => write!(f, "{count} blocks of the state are unreadable")?,
+        }
         f.write_str(if self.was_set_aside { "; a copy was set aside" } else { "; no copy could be set aside" })?;
         f.write_str(if self.was_repaired { ", the rest is in use" } else { ", the rest is in use but not repaired" })
     }

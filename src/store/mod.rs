@@ -7,11 +7,13 @@
 //! 3. After a power loss at any moment, and after any number of them, the next start succeeds. What was under way when
 //!    the power went is there or not; nobody was told yet.
 //! 4. After a failed write (no space, read-only, input or output error) the facts are as they were, and a later
-//!    submission can succeed. Space is taken when the store is made: a disk that fills up later stops no commit.
+//!    submission can succeed. Space is taken when the store is made: a disk that fills up later stops no commit. One that
+//!    takes no writes is read, also from the start on, and is written again as soon as it may be.
 //! 5. A block that rots costs the facts in it. That is noticed, reported, and the file is copied for a person to study;
-//!    everything else is used.
+//!    everything else is used. The copy stays until that person removes it.
 //! 6. Two processes never use one folder. Another version of the format is refused and left untouched.
-//! 7. Facts of kinds that this version does not know are kept.
+//! 7. Facts are kept whatever their kind and value, also those of a later program: format and facts have versions of their
+//!    own (the pages of [`log`] and of `proto::record`), and that of the program is no part of either.
 //!
 //! # What is not promised
 //!
@@ -60,13 +62,16 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 pub use change::{Change, LogError};
+pub use flash::FlashError;
 pub use log::{Damage, Wear};
 pub use writer::{Full, Persisted, Store, Written};
 
+use zeroize::Zeroizing;
+
 use crate::limits::STORE_CLOSE_MS_MAX;
 
-/// A key and its value.
-pub type Fact = (Vec<u8>, Vec<u8>);
+/// A key and its value, which may be a secret.
+pub type Fact = (Vec<u8>, Zeroizing<Vec<u8>>);
 
 /// What a store held when it was opened.
 #[derive(Debug)]
@@ -75,6 +80,8 @@ pub struct Replay {
     pub records: Vec<Fact>,
     /// Something that was safe is lost; a person should know.
     pub damage: Option<Damage>,
+    /// It could be opened for reading only: nothing becomes safe until that has changed.
+    pub takes_no_writes: Option<FlashError>,
     /// What opening it cost.
     pub wear: Wear,
 }

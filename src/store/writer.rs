@@ -69,7 +69,10 @@ impl Store {
     /// # Errors
     /// Another process uses the folder, others may read it, another version wrote it, or the file system says no.
     pub fn open(folder: &Path) -> Result<(Self, Replay), StoreError> {
-        Self::open_on(FileFlash::open(folder)?, Capacity::default())
+        let flash = FileFlash::open(folder)?;
+        let takes_no_writes = flash.takes_no_writes();
+        let (store, replay) = Self::open_on(flash, Capacity::default())?;
+        Ok((store, Replay { takes_no_writes, ..replay }))
     }
 
     /// Opens the store on any medium.
@@ -144,8 +147,8 @@ impl Drop for Store {
 }
 
 fn replay<F: Flash>(log: &Log<F>, damage: Option<Damage>) -> Replay {
-    let records = log.facts().map(|(key, value)| -> Fact { (key.to_vec(), value.to_vec()) }).collect();
-    Replay { records, damage, wear: log.wear().0 }
+    let records = log.facts().map(|(key, value)| -> Fact { (key.to_vec(), value.to_vec().into()) }).collect();
+    Replay { records, damage, takes_no_writes: None, wear: log.wear().0 }
 }
 
 /// Takes what waits, makes it safe with one sync, reports it; until the store is dropped.

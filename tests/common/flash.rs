@@ -2,9 +2,8 @@
 //! lets them overtake each other, flips bits, fills up, and takes no writes.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::cell::RefCell;
 use std::io::ErrorKind;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use fieldgate::store::flash::{Flash, FlashError, Region};
 
@@ -275,42 +274,47 @@ impl Flash for MemoryFlash {
 
 /// A medium that the test holds on to while a log uses it.
 #[derive(Clone, Debug)]
-pub struct SharedFlash(pub Rc<RefCell<MemoryFlash>>);
+pub struct SharedFlash(Arc<Mutex<MemoryFlash>>);
 
 impl SharedFlash {
     /// Shares a medium.
     pub fn new(flash: MemoryFlash) -> Self {
-        Self(Rc::new(RefCell::new(flash)))
+        Self(Arc::new(Mutex::new(flash)))
     }
 
     /// The medium as it is now.
     pub fn snapshot(&self) -> MemoryFlash {
-        self.0.borrow().clone()
+        self.lock().clone()
+    }
+
+    /// The medium itself.
+    pub fn lock(&self) -> MutexGuard<'_, MemoryFlash> {
+        self.0.lock().expect("no test panicked")
     }
 }
 
 impl Flash for SharedFlash {
     fn size(&mut self, region: Region) -> Result<usize, FlashError> {
-        self.0.borrow_mut().size(region)
+        self.lock().size(region)
     }
 
     fn read(&mut self, region: Region, offset: usize, into: &mut [u8]) -> Result<(), FlashError> {
-        self.0.borrow_mut().read(region, offset, into)
+        self.lock().read(region, offset, into)
     }
 
     fn write(&mut self, region: Region, offset: usize, octets: &[u8]) -> Result<(), FlashError> {
-        self.0.borrow_mut().write(region, offset, octets)
+        self.lock().write(region, offset, octets)
     }
 
     fn grow(&mut self, region: Region, bytes: usize) -> Result<(), FlashError> {
-        self.0.borrow_mut().grow(region, bytes)
+        self.lock().grow(region, bytes)
     }
 
     fn sync(&mut self, region: Region) -> Result<(), FlashError> {
-        self.0.borrow_mut().sync(region)
+        self.lock().sync(region)
     }
 
     fn set_aside(&mut self, region: Region) -> Result<(), FlashError> {
-        self.0.borrow_mut().set_aside(region)
+        self.lock().set_aside(region)
     }
 }

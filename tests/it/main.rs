@@ -24,8 +24,11 @@ mod config_commands;
 mod config_text;
 mod device_process;
 
+mod damage;
 mod disk_faults;
+mod downgrade;
 mod end_to_end_content;
+mod flash_faults;
 mod flash_wear;
 mod flood;
 mod foreign_service;

@@ -141,6 +141,30 @@ fn a_reset_works_with_and_without_a_running_gateway() {
     }
 }
 
+/// A reset that is interrupted does not say that it is done; the next one goes on with what is left.
+#[test]
+fn a_reset_that_is_interrupted_is_not_done() {
+    let (site, mut service) = Site::with_service();
+    site.configure(&[("d1", site.device_link("d1"))]);
+    let mut gateway = site.start_gateway();
+    let subscription = site.subscription("d1");
+    gateway.terminate();
+    service.terminate();
+    let mut reset = site.spawn("reset", &["reset", "--yes", "--config", &site.path("fieldgate.toml")]);
+    await_true("it tries", || site.status()["uplink"].is_string());
+    reset.signal("INT");
+    assert_eq!(reset.exit_code(), Some(1));
+    let told = site.line_of("reset.err", "fieldgate: ");
+    assert!(told.contains("interrupted") && told.contains(&site.path("gateway")), "{told}");
+    assert!(site.lines("reset.out").is_empty());
+
+    let _service = site.restart_service();
+    site.await_listening();
+    assert!(site.command(&["reset", "--yes"]).status.success());
+    let sent = site.try_send(&subscription, "to nobody");
+    assert!(String::from_utf8_lossy(&sent.stderr).contains("gone"));
+}
+
 /// A-GAP-06: a second gateway with a copy of the state of the first: both are told, and leave each other alone.
 #[test]
 fn a_gap_06_two_gateways_of_one_identity_are_told() {

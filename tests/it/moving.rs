@@ -18,6 +18,9 @@ use crate::process::{BINARY, Process, Site, await_true, pause};
 const LOUD: &[(&str, &str)] = &[("FIELDGATE_LOG", "trace")];
 const PASSPHRASE: &str = "four random words here";
 
+/// Runs the binary with files of 8 blocks of 512 octets at most, which is no room for anything new.
+const ON_A_FULL_DISK: &str = "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\"";
+
 /// Two boards: the one of the site, and another one with the same configuration.
 struct Boards {
     site: Site,
@@ -222,8 +225,10 @@ fn what_cannot_be_imported_changes_nothing() {
     }
     assert!(!fs::exists(site.path("other")).expect("readable"), "nothing was made");
 
-    // Of a configuration without its devices all subscriptions would end.
+    // Of a configuration without its devices all subscriptions would end, and without its push service be forgotten.
     let text = fs::read_to_string(site.path("other.toml")).expect("readable");
+    fs::write(site.path("other.toml"), text.replace(site.authority(), "push.example:8443")).expect("written");
+    refused(&boards.import(&[]), 1, &["lacks push services", site.authority(), "copy the configuration"]);
     fs::write(site.path("other.toml"), text.replace("id = \"d1\"", "id = \"d2\"")).expect("written");
     refused(&boards.import(&[]), 1, &["lacks devices", "d1", "copy the configuration"]);
     assert!(!fs::exists(site.path("other")).expect("readable"), "nothing was made");
@@ -250,6 +255,11 @@ fn an_identity_in_use_is_not_replaced() {
     assert_ne!(own, boards.facts("gateway"));
     refused(&boards.import(&[]), 1, &["holds a state already", "fieldgate reset", "--replace"]);
     refused(&boards.import_with("export", "wrong", &["--replace"]), 1, &["another passphrase"]);
+    assert_eq!(boards.facts("other"), own);
+    let [from, passphrase, config] = ["export", "passphrase", "other.toml"].map(|name| site.path(name));
+    let import = ["import", "--replace", "--from", &from, "--passphrase-file", &passphrase, "--config", &config];
+    let full = Command::new("sh").args(["-c", ON_A_FULL_DISK, BINARY]).args(import).output().expect("it runs");
+    refused(&full, 1, &["the medium failed", "again with --replace", "or nothing"]);
     assert_eq!(boards.facts("other"), own);
     done(&boards.import(&["--replace"]));
     assert_eq!(boards.facts("other"), boards.facts("gateway"), "nothing of its own is left");

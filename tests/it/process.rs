@@ -251,11 +251,22 @@ impl Site {
     }
 
     fn spawn_with(&self, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        self.spawn_program(name, BINARY, arguments, environment)
+    }
+
+    /// Starts any program that may become the binary.
+    pub fn spawn_program(
+        &self,
+        name: &str,
+        program: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Process {
         let open = |path: String| File::options().create(true).append(true).open(Path::new(&path)).expect("a file");
         let (out, err) = (open(self.path(&format!("{name}.out"))), open(self.path(&format!("{name}.err"))));
         // A write beyond a limit of file size fails then, and does not end the process.
         let mut command = Command::new("sh");
-        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", BINARY]).args(arguments);
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", program]).args(arguments);
         command.envs(self.environment.iter().chain(environment).copied()).stdin(Stdio::null()).stdout(out).stderr(err);
         Process(command.spawn().expect("it starts"))
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use fieldgate::proto::device::Options;
 use fieldgate::sender::{SendError, Sender};
 use fieldgate::service::alternative::Alternative;
 use fieldgate::service::{Running, Service, ServiceOptions};
+use fieldgate::store::Store;
+use fieldgate::store::log::Capacity;
 use fieldgate::transport::clock::WallClock;
 use fieldgate::transport::endpoint::LinkEndpoint;
 use fieldgate::transport::properties::Trust;
@@ -28,6 +31,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::device::ScriptedDevice;
+use crate::flash::SharedFlash;
 use crate::push_service::PushService;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,6 +83,8 @@ pub struct Rig {
     pub config: Config,
     /// Its wall clock.
     pub clock: WallClock,
+    /// What its state is on, unless that is a folder.
+    pub flash: Option<SharedFlash>,
     told: Rc<RefCell<Vec<String>>>,
     sender: Option<Sender>,
 }
@@ -149,6 +155,7 @@ impl Rig {
             gateway: None,
             config,
             clock: WallClock::default(),
+            flash: None,
             told: Rc::default(),
             sender: None,
         }
@@ -175,7 +182,12 @@ impl Rig {
     pub fn start_gateway(&mut self) {
         let (order, orders) = mpsc::channel(1);
         let supervisor = Orders { orders, told: Rc::clone(&self.told) };
-        let running = gateway::run_with(self.config.clone(), supervisor, self.clock.clone());
+        let flash = self.flash.clone();
+        let open = |folder: &Path| match flash {
+            Some(flash) => Store::open_on(flash, Capacity::default()),
+            None => Store::open(folder),
+        };
+        let running = gateway::run_with(self.config.clone(), supervisor, self.clock.clone(), open);
         let task = tokio::task::spawn_local(async {
             // Who waits for it waits in vain, and should know why.
             running.await.inspect_err(|error| eprintln!("the gateway did not start: {error}"))

@@ -157,7 +157,7 @@ fn regions_grow_up_to_their_bound_and_keep_all_facts() {
 #[test]
 fn a_log_that_may_not_grow_works_on_while_it_fits() {
     let (medium, mut log) = open(MemoryFlash::new());
-    medium.0.borrow_mut().fault = Fault::Grow;
+    medium.lock().fault = Fault::Grow;
     for n in 0..50_u8 {
         commit(&mut log, &[Change::put(b"k", &[n; 5000])]);
     }
@@ -172,13 +172,13 @@ fn a_medium_that_fails_for_a_while_is_used_again() {
     let (medium, mut log) = open(MemoryFlash::new());
     commit(&mut log, &[Change::put(b"a", b"1")]);
     for fault in [Fault::Writes(FlashError::ReadOnly), Fault::Writes(FlashError::NoSpace), Fault::Syncs] {
-        medium.0.borrow_mut().fault = fault;
+        medium.lock().fault = fault;
         for _ in 0..10 {
             log.append(vec![Change::put(b"b", &[9; 5000])]).expect("it fits");
             assert!(matches!(log.sync(), Err(LogError::Flash(_))));
             assert_eq!(keys(&log), ["a"]);
         }
-        medium.0.borrow_mut().fault = Fault::None;
+        medium.lock().fault = Fault::None;
         commit(&mut log, &[Change::put(b"a", b"2")]);
         let (_, reopened) = open(medium.snapshot().restarted());
         assert_eq!(keys(&reopened), ["a"], "nothing that was refused comes back");
@@ -189,7 +189,7 @@ fn a_medium_that_fails_for_a_while_is_used_again() {
 fn one_bad_region_stops_nothing() {
     for bad in Region::BOTH {
         let (medium, mut log) = open(MemoryFlash::new());
-        medium.0.borrow_mut().fault = Fault::Region(bad);
+        medium.lock().fault = Fault::Region(bad);
         // The first commit moves off the bad region if it has to; compaction needs both.
         commit(&mut log, &[Change::put(b"a", b"1")]);
         commit(&mut log, &[Change::put(b"b", b"2")]);
@@ -278,11 +278,11 @@ fn a_disowned_region_does_not_come_alive_when_the_other_is_lost() {
 #[test]
 fn parts_of_two_units_make_no_third() {
     let (medium, mut log) = open(MemoryFlash::new());
-    medium.0.borrow_mut().fault = Fault::Syncs;
+    medium.lock().fault = Fault::Syncs;
     log.append(vec![Change::put(b"k", &[1; 8000])]).expect("it fits");
     log.sync().expect_err("what is there now was not reported");
     let mut first = medium.snapshot();
-    medium.0.borrow_mut().fault = Fault::None;
+    medium.lock().fault = Fault::None;
     commit(&mut log, &[Change::put(b"k", &[2; 8000])]);
     let mut second = medium.snapshot().restarted();
     let last_part = 2 * STORE_BLOCK_BYTES..3 * STORE_BLOCK_BYTES;

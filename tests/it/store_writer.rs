@@ -25,7 +25,7 @@ async fn facts_outlive_the_process() {
     store.submit(vec![Change::remove(b"\x01a")], 8).expect("there is room");
     drop(store);
     let (store, replay) = Store::open(folder.path()).expect("the lock is free again");
-    assert_eq!(replay.records, [(b"\x01b".to_vec(), b"2".to_vec())]);
+    assert_eq!(replay.records, [(b"\x01b".to_vec(), b"2".to_vec().into())]);
     store.close().expect("nothing to wait for");
 }
 
@@ -90,7 +90,7 @@ fn damage_in_a_file_leaves_a_copy_beside_it() {
     octets[4096 + 30] ^= 1;
     fs::write(&path, &octets).expect("writable");
     let (store, replay) = Store::open(folder.path()).expect("the rest is used");
-    assert_eq!(replay.records, [(b"b".to_vec(), b"value".to_vec())]);
+    assert_eq!(replay.records, [(b"b".to_vec(), b"value".to_vec().into())]);
     assert!(replay.damage.is_some_and(|damage| damage.was_set_aside && damage.was_repaired));
     let copy = folder.path().join("log.a.damaged");
     assert!(fs::read(&copy).expect("it is there") == octets && mode(&copy) == 0o600);
@@ -165,7 +165,7 @@ async fn errors_are_reported_and_the_store_works_on() {
     drop(store);
     let (_store, replay) =
         Store::open_on(medium.inspect(|flash| flash.restarted()), Capacity::default()).expect("it opens");
-    assert_eq!(replay.records, [(b"k".to_vec(), b"kept".to_vec())]);
+    assert_eq!(replay.records, [(b"k".to_vec(), b"kept".to_vec().into())]);
 }
 
 #[tokio::test]

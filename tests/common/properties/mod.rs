@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod ece;
+pub mod export;
 pub mod frames;
 pub mod headers;
 pub mod hello;
@@ -25,6 +26,7 @@ pub type Check = fn(&[u8]);
 pub const ALL: &[(&str, Check)] = &[
     ("config", config::check),
     ("ece", ece::check),
+    ("export", export::check),
     ("frames", frames::check),
     ("headers", headers::check),
     ("hello", hello::check),
