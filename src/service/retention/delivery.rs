@@ -284,7 +284,7 @@ impl Retention {
         match self.monitors[&id].resource {
             Monitored::Subscription(one) => waits(&one),
             Monitored::Set(set) => self.sets[&set].members.iter().any(waits),
-            Monitored::Receipts(receipts) => self.receipts[&receipts].is_ready(),
+            Monitored::Receipts(receipts) => self.receipts[&receipts].has_waiting(),
         }
     }
 

@@ -71,9 +71,9 @@ impl Receipts {
         self.held.values().copied()
     }
 
-    /// Whether a receipt may be pushed now.
-    pub(super) fn is_ready(&self) -> bool {
-        !self.waiting.is_empty() && self.sent.len() < SERVICE_RECEIPTS_UNCONFIRMED_MAX
+    /// Whether there is a receipt to push, now or once others have arrived.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 }
 
@@ -183,7 +183,10 @@ impl Retention {
     }
 
     pub(super) fn next_receipt(&mut self, id: ReceiptsId, monitor: MonitorId) -> Option<Receipt> {
-        let receipts = self.receipts.get_mut(&id).filter(|it| it.is_ready() && it.monitor == Some(monitor))?;
+        let receipts = self.receipts.get_mut(&id).filter(|it| it.monitor == Some(monitor))?;
+        if receipts.sent.len() >= SERVICE_RECEIPTS_UNCONFIRMED_MAX {
+            return None;
+        }
         if self.monitors.get(&monitor)?.ending.is_some() {
             return None;
         }
