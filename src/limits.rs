@@ -91,6 +91,8 @@ pub const STORE_QUEUE_COUNT: usize = 64;
 pub const TTL_S_MAX: u64 = 1 << 31;
 /// Longest wait that a `Retry-After` is believed, in seconds.
 pub const RETRY_AFTER_S_MAX: u64 = 86_400;
+/// Characters of a topic (RFC 8030 §5.4).
+pub const TOPIC_CHARS_MAX: usize = 32;
 
 const _: () = assert!(DELIVERY_PER_DEVICE_MAX <= DELIVERY_SLOT_SHARED_COUNT + 1);
 const _: () = assert!(PROMISED_STREAMS_MAX <= DELIVERY_SLOT_COUNT);
@@ -433,6 +435,20 @@ pub const SERVICE_MESSAGE_COUNT_MAX: usize = 65_536;
 pub const SERVICE_MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Messages one subscription may have waiting.
 pub const SERVICE_MESSAGES_PER_SUBSCRIPTION_MAX: usize = 4_096;
+/// Receipt subscriptions the push service holds at most.
+pub const SERVICE_RECEIPT_SUBSCRIPTION_COUNT_MAX: usize = 16_384;
+/// Messages and receipts of one receipt subscription; a message beyond them gets a new one.
+pub const SERVICE_RECEIPTS_PER_SUBSCRIPTION_MAX: usize = 4_096;
+/// Receipts the push service holds at most; the oldest gives way.
+pub const SERVICE_RECEIPT_COUNT_MAX: usize = 65_536;
+/// Receipts of one receipt subscription that are pushed and may not have arrived.
+pub const SERVICE_RECEIPTS_UNCONFIRMED_MAX: usize = 256;
+/// How long a subscription lives that nobody ever asked for messages, in seconds.
+pub const SERVICE_FRESH_S: u64 = 86_400;
+/// How long a subscription, an empty set or a receipt subscription lives that nobody uses, in seconds.
+pub const SERVICE_UNUSED_S: u64 = 90 * 86_400;
+/// Messages that one push resource takes within a minute.
+pub const SERVICE_SENDS_PER_MINUTE: u32 = 60_000;
 /// Messages of one subscription that are promised and not yet acknowledged.
 pub const SERVICE_IN_FLIGHT_PER_SUBSCRIPTION: usize = 8;
 /// First wait for an acknowledgement before a message is pushed again, in milliseconds.
@@ -483,7 +499,7 @@ pub const SERVICE_HANDSHAKE_MS_MAX: u64 = 10_000;
 /// How long a connection without any open request is kept, in milliseconds.
 pub const SERVICE_IDLE_MS: u64 = 120_000;
 /// Silence of a monitoring peer after which the service asks whether it is there, in milliseconds.
-pub const SERVICE_PING_MS: u64 = 900_000;
+pub const SERVICE_PING_MS: u64 = 7_800_000;
 /// How long the answer to that may take, in milliseconds.
 pub const SERVICE_PONG_MS: u64 = 30_000;
 /// How long connections may take to end when the service stops, in milliseconds.

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -122,10 +123,10 @@ impl Hub {
         let request = match route {
             Route::Answer(response) => return Some(response),
             Route::Subscribe { set } => Request::Subscribe { set },
-            Route::Send { push, ttl, urgency, mut content } => match read.await {
+            Route::Send(mut posted) => match read.await {
                 Ok(body) => {
-                    content.body = body;
-                    Request::Send { push, ttl, urgency, content }
+                    posted.content.body = body;
+                    Request::Send(posted)
                 }
                 Err(BodyError::TooLarge) => return Some(routes::too_large()),
                 Err(BodyError::TooSlow) => return Some(routes::too_slow()),
@@ -152,13 +153,16 @@ impl Hub {
             return Err(NotStored);
         }
         let reply = self.apply(request);
-        let records = self.take_records();
+        let (records, numbers) = self.take_records();
         self.settle();
         if records.is_empty() {
             return Ok(reply);
         }
         match permit.write(records).await {
-            Ok(()) => Ok(reply),
+            Ok(()) => {
+                self.input(Input::Stored(numbers));
+                Ok(reply)
+            }
             Err(NotStored) => {
                 match reply {
                     Reply::Subscribed { subscription, .. } => self.input(Input::NotStored(subscription)),
@@ -176,9 +180,12 @@ impl Hub {
         self.retention.borrow_mut().handle_request(request, now, &mut **self.random.borrow_mut())
     }
 
-    fn take_records(&self) -> Vec<Record> {
+    /// What is to be stored, and the numbers of these records.
+    fn take_records(&self) -> (Vec<Record>, Range<u64>) {
         let mut retention = self.retention.borrow_mut();
-        std::iter::from_fn(|| retention.poll_record()).collect()
+        let first = retention.next_record();
+        let records = std::iter::from_fn(|| retention.poll_record()).collect();
+        (records, first..retention.next_record())
     }
 
     /// Passes on what the last step changed: whom to wake, and when the timer is due.
@@ -208,11 +215,14 @@ impl Hub {
             }
             let Ok(permit) = self.store.permit().await else { return };
             self.retention.borrow_mut().handle_timeout(self.clock.now());
-            let records = self.take_records();
+            let (records, numbers) = self.take_records();
             self.settle();
-            if !records.is_empty() && permit.write(records).await.is_err() {
-                // The store has logged it. What could not be ended there ends when it is next opened.
+            if records.is_empty() {
                 continue;
+            }
+            // Of an error the store has told; it writes what is owed as soon as it can.
+            if permit.write(records).await.is_ok() {
+                self.input(Input::Stored(numbers));
             }
         }
     }

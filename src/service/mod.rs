@@ -42,11 +42,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::limits::{SERVICE_CERTIFICATE_LOOK_S, SERVICE_CONNECTION_COUNT_MAX, SERVICE_STOP_MS_MAX, TTL_S_MAX};
+use crate::limits::{SERVICE_CERTIFICATE_LOOK_S, SERVICE_CONNECTION_COUNT_MAX, SERVICE_STOP_MS_MAX};
 use crate::random::SystemRandom;
 use crate::telemetry;
 use crate::time::Duration;
-use crate::webpush::headers::Ttl;
 
 use alternative::Alternative;
 use certificate::{Authority, CertificateError, CurrentCertificate};
@@ -54,7 +53,7 @@ use clock::Clock;
 use hub::Hub;
 use listener::Listener;
 use resumption::Sessions;
-use retention::{Input, Retention};
+use retention::{Input, Policy, Retention};
 use routes::SUBSCRIBE_PATH;
 use store::{Closed, OpenError, Store};
 
@@ -75,8 +74,8 @@ pub struct ServiceOptions {
     pub state: PathBuf,
     /// Host name under which user agents and application servers reach it; the address listened on if there is none.
     pub name: Option<String>,
-    /// No message is kept longer; senders learn the time their message really has.
-    pub ttl_max: Ttl,
+    /// What it allows.
+    pub policy: Policy,
     /// Connections served at once; more wait in the queue of the operating system.
     pub connection_count_max: usize,
 }
@@ -89,7 +88,7 @@ impl ServiceOptions {
             alternative: None,
             state: state.into(),
             name: None,
-            ttl_max: Ttl::from_secs(TTL_S_MAX),
+            policy: Policy::default(),
             connection_count_max: SERVICE_CONNECTION_COUNT_MAX,
         }
     }
@@ -138,14 +137,7 @@ impl Service {
             None => None,
         };
 
-        let mut retention = Retention::new(options.ttl_max);
-        let path = folder.join(STORE_FILE);
-        let _doing = telemetry::doing(format!(
-            "opening {}; if it happens each time the file is damaged: move it aside and start again",
-            path.display()
-        ));
-        let (store, closed) = Store::open(&path, |record| retention.restore(record, clock.now()))
-            .map_err(|error| StartError::Store(path.clone(), error))?;
+        let (retention, store, closed) = open_store(&folder.join(STORE_FILE), &options.policy, &clock)?;
         let alternative = other.as_ref().map(|other| other.address);
         let announced = options.alternative.zip(alternative).map(|(other, listening)| other.field(listening));
         let random = Box::new(SystemRandom::default());
@@ -171,6 +163,38 @@ impl Service {
         let closed = Some(closed);
         Ok(Running { url, address, alternative, ca_file, clock, hub, stop, serving, helpers, closed })
     }
+}
+
+/// Opens the store, and with what it holds the machine. A damaged one is set aside, for a person to look at, and a new one
+/// begun: half of it is never served, and gateways subscribe again by themselves.
+fn open_store(path: &Path, policy: &Policy, clock: &Clock) -> Result<(Retention, Store, Closed), StartError> {
+    let failed = |error| StartError::Store(path.to_owned(), error);
+    match try_open(path, policy, clock) {
+        Err(OpenError::Damaged(what)) => {
+            let aside = path.with_extension("redb.damaged");
+            if aside.exists() {
+                return Err(failed(OpenError::Damaged(what)));
+            }
+            std::fs::rename(path, &aside).map_err(|error| failed(OpenError::Io(error)))?;
+            tracing::error!(
+                what,
+                aside = %aside.display(),
+                "the store was damaged and is set aside; all subscriptions and messages are lost, gateways subscribe again"
+            );
+            try_open(path, policy, clock).map_err(failed)
+        }
+        opened => opened.map_err(failed),
+    }
+}
+
+fn try_open(path: &Path, policy: &Policy, clock: &Clock) -> Result<(Retention, Store, Closed), OpenError> {
+    let mut retention = Retention::new(policy.clone());
+    let _doing = telemetry::doing(format!(
+        "opening {}; if it happens each time the file is damaged: move it aside and start again",
+        path.display()
+    ));
+    let (store, closed) = Store::open(path, |record| retention.restore(record, clock.now()))?;
+    Ok((retention, store, closed))
 }
 
 /// A push service that runs. Dropping it stops it at once; [`stop`](Self::stop) lets monitors end first.
@@ -319,12 +343,13 @@ impl fmt::Display for StartError {
             }
             Self::Store(path, OpenError::Version(version)) => write!(
                 f,
-                "{}: its format has version {version}, this program knows 1; use the program that wrote it",
+                "{}: its format has version {version}, this program knows 2; use the program that wrote it",
                 path.display()
             ),
             Self::Store(path, OpenError::Damaged(what)) => write!(
                 f,
-                "{}: damaged ({what}); restore it from a backup, or move it away to start without subscriptions",
+                "{}: damaged ({what}), and an earlier one is set aside beside it already; restore one from a backup, or move \
+                 both away to start without subscriptions",
                 path.display()
             ),
             Self::Store(path, OpenError::Io(error)) => {

@@ -15,10 +15,18 @@
 //!                                             connection lost
 //! ```
 //!
+//! What a client may be told only once it is stored waits for [`Input::Stored`]: records are numbered in the order in which
+//! they are polled.
+//!
 //! Source: RFC 8030 §4 to §7.
 
 mod delivery;
+mod lifetime;
 mod model;
+mod pace;
+mod policy;
+mod rate;
+mod receipts;
 mod since;
 #[cfg(test)]
 mod tests;
@@ -27,19 +35,21 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use crate::limits::{
-    SERVICE_MESSAGE_BYTES_MAX, SERVICE_MESSAGE_COUNT_MAX, SERVICE_MESSAGES_PER_SUBSCRIPTION_MAX,
-    SERVICE_SET_MEMBER_COUNT_MAX, SERVICE_SUBSCRIPTION_COUNT_MAX, SERVICE_TIMERS_PER_TURN, SERVICE_TTL_ZERO_MS,
+    SERVICE_MESSAGE_BYTES_MAX, SERVICE_MESSAGE_COUNT_MAX, SERVICE_SUBSCRIPTION_COUNT_MAX, SERVICE_TIMERS_PER_TURN,
+    SERVICE_TTL_ZERO_MS,
 };
 use crate::random::Random;
 use crate::time::{Duration, Instant, UnixTime};
-use crate::webpush::headers::{Ttl, Urgency};
 
 use super::token::Token;
 pub use model::{
-    ConnectionId, Content, DeliveryId, Ending, Input, Kind, Moment, MonitorId, Output, Push, Record, Reply, Request,
-    Room, SetId, StoredMessage, SubscriptionId,
+    ConnectionId, Content, DeliveryId, Ending, Input, Kind, Moment, MonitorId, Outcome, Output, Posted, Push, Receipt,
+    ReceiptId, ReceiptWish, ReceiptsId, Record, Reply, Request, Room, SetId, StoredMessage, SubscriptionId,
 };
-use model::{Delivery, Message, Monitor, Set, Subscription, Timer};
+use model::{Delivery, Message, Monitor, Owner, Set, Subscription, Timer};
+pub use policy::{Policy, WhenFull};
+use rate::Window;
+use receipts::Receipts;
 pub use since::Since;
 
 /// Every resource of the push service, and the next thing to do about each.
@@ -50,18 +60,32 @@ pub struct Retention {
     /// Sets whose members have all left; the oldest gives way when there are too many sets.
     empty_sets: BTreeSet<SetId>,
     subscriptions: BTreeMap<SubscriptionId, Subscription>,
+    receipts: BTreeMap<ReceiptsId, Receipts>,
+    /// Whose each receipt is, in the order of what they tell.
+    receipt_order: BTreeMap<u64, ReceiptsId>,
     monitors: BTreeMap<MonitorId, Monitor>,
     /// Messages promised or unacknowledged, by the connection that carries them.
     carried: BTreeSet<(ConnectionId, SubscriptionId, u64)>,
+    /// Receipts that may not have arrived, by the connection that carries them.
+    carried_receipts: BTreeSet<(ConnectionId, ReceiptsId, u64)>,
     timers: BTreeSet<(Instant, Timer)>,
     woken: BTreeSet<ConnectionId>,
     records: VecDeque<Record>,
+    /// Records polled so far: the number of the next one.
+    polled_count: u64,
+    /// Receipts to push once the record of that number is stored.
+    unstored_receipts: BTreeMap<u64, ReceiptId>,
+    /// Messages that have replaced another one once the record of that number is stored.
+    unstored_replacements: BTreeMap<u64, (SubscriptionId, u64)>,
     next_number: u64,
     message_count: usize,
     message_bytes: usize,
-    ttl_max: Ttl,
+    policy: Policy,
     is_stopping: bool,
 }
+
+/// There is no room for a message.
+struct ServiceFull;
 
 /// What a token names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,38 +94,48 @@ enum Resource {
     Push(SubscriptionId),
     Set(SetId),
     Message(SubscriptionId, u64),
+    Receipts(ReceiptsId),
 }
 
 impl Retention {
-    /// An empty service that keeps no message longer than `ttl_max`.
-    pub fn new(ttl_max: Ttl) -> Self {
+    /// An empty service.
+    pub fn new(policy: Policy) -> Self {
         Self {
             tokens: BTreeMap::new(),
             sets: BTreeMap::new(),
             empty_sets: BTreeSet::new(),
             subscriptions: BTreeMap::new(),
+            receipts: BTreeMap::new(),
+            receipt_order: BTreeMap::new(),
             monitors: BTreeMap::new(),
             carried: BTreeSet::new(),
+            carried_receipts: BTreeSet::new(),
             timers: BTreeSet::new(),
             woken: BTreeSet::new(),
             records: VecDeque::new(),
+            polled_count: 0,
+            unstored_receipts: BTreeMap::new(),
+            unstored_replacements: BTreeMap::new(),
             next_number: 1,
             message_count: 0,
             message_bytes: 0,
-            ttl_max,
+            policy,
             is_stopping: false,
         }
     }
 
-    /// Takes back one stored record. Sets come first, then subscriptions, then messages in their order.
+    /// Takes back one stored record. Sets and receipt subscriptions come first, then subscriptions and receipts, then
+    /// messages in their order.
     ///
     /// What expired meanwhile, or belongs to nothing, is ended at once.
     pub fn restore(&mut self, record: Record, now: Moment) {
         match record {
-            Record::Set { id, token } => self.insert_set(id, token),
-            Record::Subscription { id, set, token, push } if self.sets.contains_key(&set) => {
-                self.insert_subscription(id, set, token, push);
+            Record::Set { id, token } => self.insert_set(id, token, now),
+            Record::Receipts { id, token } => self.insert_receipts(id, token, now),
+            Record::Subscription { id, set, token, push, was_monitored } if self.sets.contains_key(&set) => {
+                self.insert_subscription(id, set, (token, push), was_monitored, now);
             }
+            Record::Receipt { id, message, outcome } => self.restore_receipt(id, message, outcome),
             Record::Message(stored) => {
                 // Its number names its record, which may outlive it here if the disk fails.
                 self.next_number = self.next_number.max(stored.sequence + 1);
@@ -112,10 +146,11 @@ impl Retention {
                     let expires = now.instant + Duration::from_secs(rest);
                     self.insert_message(stored, expires, true);
                 } else {
-                    self.records.push_back(Record::MessageEnded {
-                        subscription: stored.subscription,
-                        sequence: stored.sequence,
-                    });
+                    let (subscription, sequence) = (stored.subscription, stored.sequence);
+                    self.push_record(Record::MessageEnded { subscription, sequence });
+                    if let Some(receipts) = stored.receipts {
+                        self.tell(receipts, stored.token, Outcome::GivenUp);
+                    }
                 }
             }
             // Ends are applied by the store and never come back; a member without its set is dropped.
@@ -130,6 +165,7 @@ impl Retention {
             Resource::Push(_) => Kind::Push,
             Resource::Set(_) => Kind::Set,
             Resource::Message(..) => Kind::Message,
+            Resource::Receipts(_) => Kind::Receipts,
         })
     }
 
@@ -138,8 +174,8 @@ impl Retention {
     /// A request that cannot be fulfilled changes nothing.
     pub fn handle_request(&mut self, request: Request, now: Moment, random: &mut dyn Random) -> Reply {
         match request {
-            Request::Subscribe { set } => self.subscribe(set, random),
-            Request::Send { push, ttl, urgency, content } => self.send(push, (ttl, urgency), content, now, random),
+            Request::Subscribe { set } => self.subscribe(set, now, random),
+            Request::Send(posted) => self.send(posted, now, random),
             Request::Read { message } => self.read(message, now),
             Request::Remove { resource } => self.remove(resource, now),
             Request::Monitor { resource, monitor, wait_s, urgency } => {
@@ -154,10 +190,15 @@ impl Retention {
             let Some((_, timer)) = self.timers.first().copied().filter(|(due, _)| *due <= now.instant) else { return };
             self.timers.pop_first();
             match timer {
-                Timer::Expire(subscription, sequence) => self.end_message(subscription, sequence),
+                Timer::Expire(subscription, sequence) => {
+                    self.end_message(subscription, sequence, Outcome::GivenUp);
+                }
                 Timer::Retry(subscription, sequence) => self.put_back(subscription, sequence),
                 Timer::Resume(subscription) => self.resume(subscription),
                 Timer::End(monitor) => drop(self.woken.insert(monitor.connection)),
+                Timer::Unused(owner) => self.look_at_use(owner, now),
+                Timer::Pace(set) => self.end_pace(set),
+                Timer::Batch(set) => self.release_batch(set),
             }
         }
     }
@@ -169,7 +210,14 @@ impl Retention {
 
     /// The next record to store; they are stored in this order.
     pub fn poll_record(&mut self) -> Option<Record> {
-        self.records.pop_front()
+        let record = self.records.pop_front()?;
+        self.polled_count += 1;
+        Some(record)
+    }
+
+    /// The number of the next record, which [`Input::Stored`] speaks of.
+    pub const fn next_record(&self) -> u64 {
+        self.polled_count
     }
 
     /// Whether [`poll_record`](Self::poll_record) has something.
@@ -182,7 +230,7 @@ impl Retention {
         self.woken.pop_first()
     }
 
-    fn subscribe(&mut self, set: Option<Token>, random: &mut dyn Random) -> Reply {
+    fn subscribe(&mut self, set: Option<Token>, now: Moment, random: &mut dyn Random) -> Reply {
         let presented = match set.map(|token| self.tokens.get(&token)) {
             None => None,
             Some(Some(Resource::Set(id))) => Some(*id),
@@ -191,59 +239,105 @@ impl Retention {
         if self.subscriptions.len() >= SERVICE_SUBSCRIPTION_COUNT_MAX {
             return Reply::Full;
         }
-        let has_room = |id: &SetId| self.sets[id].members.len() < SERVICE_SET_MEMBER_COUNT_MAX;
-        let set = presented.filter(has_room).unwrap_or_else(|| self.create_set(random));
+        let has_room = |id: &SetId| self.sets[id].members.len() < self.policy.set_member_count_max;
+        let set = presented.filter(has_room).unwrap_or_else(|| self.create_set(now, random));
         let id = SubscriptionId(self.number());
         let (token, push) = (Token::random(random), Token::random(random));
-        self.insert_subscription(id, set, token, push);
-        self.records.push_back(Record::Subscription { id, set, token, push });
+        let was_monitored = self.sets[&set].monitor.is_some();
+        self.insert_subscription(id, set, (token, push), was_monitored, now);
+        self.push_record(Record::Subscription { id, set, token, push, was_monitored });
         Reply::Subscribed { subscription: token, push, set: self.sets[&set].token }
     }
 
-    fn send(
-        &mut self,
-        push: Token,
-        (ttl, urgency): (Ttl, Urgency),
-        content: Content,
-        now: Moment,
-        random: &mut dyn Random,
-    ) -> Reply {
-        let Some(Resource::Push(subscription)) = self.tokens.get(&push).copied() else { return Reply::Gone };
-        let ttl = ttl.min(self.ttl_max);
-        let can_go_now = self.can_push(subscription) && urgency >= self.least_wanted(subscription);
-        let message = Token::random(random);
-        if ttl.as_secs() == 0 && !can_go_now {
-            // Nobody can take it now, so it has expired.
-            return Reply::Accepted { message, ttl };
+    fn send(&mut self, posted: Posted, now: Moment, random: &mut dyn Random) -> Reply {
+        let Some(Resource::Push(id)) = self.tokens.get(&posted.push).copied() else { return Reply::Gone };
+        if let Some(reply) = self.refuse_rate(id, now) {
+            return reply;
         }
-        if self.is_full_for(subscription, &content) {
-            return Reply::Full;
-        }
-        let stored = StoredMessage {
-            subscription,
-            sequence: self.number(),
-            token: message,
-            since: Since::now(now),
-            ttl,
-            urgency,
-            content,
+        let replaced = posted.topic.as_ref().and_then(|topic| self.subscriptions[&id].topics.get(topic).copied());
+        let Ok(evicted) = self.make_room(id, &posted, replaced) else { return Reply::Full };
+        let receipts = match self.receipts_for(posted.receipts, now, random) {
+            Ok(receipts) => receipts,
+            Err(reason) => return reason.into(),
         };
-        let lifetime = match ttl.as_secs() {
-            0 => Duration::from_millis(SERVICE_TTL_ZERO_MS),
-            secs => Duration::from_secs(secs),
-        };
-        if ttl.as_secs() > 0 {
-            self.records.push_back(Record::Message(stored.clone()));
+        if let Some(evicted) = evicted {
+            self.end_message(id, evicted, Outcome::GivenUp);
         }
-        self.insert_message(stored, now.instant + lifetime, !can_go_now);
-        self.offer(subscription);
-        Reply::Accepted { message, ttl }
+        let token = Token::random(random);
+        let ttl = posted.ttl.min(self.policy.ttl_max);
+        let reply = Reply::Accepted { message: token, ttl, receipts: receipts.map(|id| self.receipts[&id].token) };
+        let can_go_now = self.can_push(id) && posted.urgency >= self.least_wanted(id);
+        let Posted { urgency, topic, content, .. } = posted;
+        let sequence = self.number();
+        let since = Since::now(now);
+        let stored = StoredMessage { subscription: id, sequence, token, since, ttl, urgency, topic, receipts, content };
+        self.keep(stored, replaced, can_go_now, now);
+        self.offer(id);
+        reply
     }
 
-    fn is_full_for(&self, subscription: SubscriptionId, content: &Content) -> bool {
-        self.message_count >= SERVICE_MESSAGE_COUNT_MAX
-            || self.message_bytes + content.bytes() > SERVICE_MESSAGE_BYTES_MAX
-            || self.subscriptions[&subscription].messages.len() >= SERVICE_MESSAGES_PER_SUBSCRIPTION_MAX
+    /// Keeps an accepted message; one with a time to live of zero that nobody can take now has expired.
+    fn keep(&mut self, stored: StoredMessage, replaced: Option<u64>, can_go_now: bool, now: Moment) {
+        let (id, sequence) = (stored.subscription, stored.sequence);
+        let old = replaced.and_then(|sequence| self.take_message(id, sequence));
+        let replaced = replaced.filter(|_| old.as_ref().is_some_and(Message::is_durable));
+        if stored.ttl.as_secs() == 0 {
+            if let Some(replaced) = replaced {
+                self.push_record(Record::MessageEnded { subscription: id, sequence: replaced });
+            }
+            match (can_go_now, stored.receipts) {
+                (true, _) => {
+                    self.insert_message(stored, now.instant + Duration::from_millis(SERVICE_TTL_ZERO_MS), false);
+                }
+                (false, Some(receipts)) => self.tell(receipts, stored.token, Outcome::GivenUp),
+                (false, None) => {}
+            }
+            return;
+        }
+        let expires = now.instant + Duration::from_secs(stored.ttl.as_secs());
+        self.insert_message(stored.clone(), expires, !can_go_now);
+        match replaced {
+            None => drop(self.push_record(Record::Message(stored))),
+            Some(replaced) => {
+                let number = self.push_record(Record::Replacement { message: stored, replaced });
+                self.unstored_replacements.insert(number, (id, sequence));
+                if let Some(message) = self.message_mut(id, sequence) {
+                    message.instead_of = old.map(Box::new);
+                }
+            }
+        }
+        self.hold(id, sequence, now);
+    }
+
+    /// Whether a message fits in, and which one has to be given up for it: none while it is refused.
+    ///
+    /// Only messages of the same subscription give way: nobody loses anything to a neighbour.
+    fn make_room(
+        &self,
+        id: SubscriptionId,
+        posted: &Posted,
+        replaced: Option<u64>,
+    ) -> Result<Option<u64>, ServiceFull> {
+        let messages = &self.subscriptions[&id].messages;
+        let freed = replaced.and_then(|sequence| messages.get(&sequence)).map_or(0, |it| it.stored.content.bytes());
+        let bytes = self.message_bytes - freed + posted.content.bytes();
+        let gone = usize::from(replaced.is_some());
+        let is_full = |gone, bytes| {
+            self.message_count - gone >= SERVICE_MESSAGE_COUNT_MAX
+                || bytes > SERVICE_MESSAGE_BYTES_MAX
+                || messages.len() - gone >= self.policy.message_count_max
+        };
+        if !is_full(gone, bytes) {
+            return Ok(None);
+        }
+        if self.policy.when_full == WhenFull::Refuse {
+            return Err(ServiceFull);
+        }
+        let others = messages.iter().filter(|(sequence, _)| Some(**sequence) != replaced);
+        let least = others.min_by_key(|(sequence, message)| (message.stored.urgency, **sequence));
+        let (sequence, message) = least.filter(|(_, it)| it.stored.urgency <= posted.urgency).ok_or(ServiceFull)?;
+        let still_full = is_full(gone + 1, bytes - message.stored.content.bytes());
+        if still_full { Err(ServiceFull) } else { Ok(Some(*sequence)) }
     }
 
     fn read(&mut self, token: Token, now: Moment) -> Reply {
@@ -266,11 +360,15 @@ impl Retention {
             Some(Resource::Message(subscription, sequence)) => self.acknowledge(subscription, sequence, now),
             Some(Resource::Subscription(id)) => {
                 self.remove_subscription(id);
-                self.records.push_back(Record::SubscriptionEnded(id));
+                self.push_record(Record::SubscriptionEnded(id));
                 Reply::Removed
             }
             Some(Resource::Set(id)) => {
                 self.remove_set(id);
+                Reply::Removed
+            }
+            Some(Resource::Receipts(id)) => {
+                self.remove_receipts(id);
                 Reply::Removed
             }
             Some(Resource::Push(_)) | None => Reply::Gone,
@@ -279,15 +377,17 @@ impl Retention {
 
     fn remove_set(&mut self, id: SetId) {
         let Some(set) = self.sets.get(&id) else { return };
-        let (token, monitor) = (set.token, set.monitor);
+        let (token, monitor, life) = (set.token, set.monitor, set.life);
         for member in set.members.clone() {
             self.remove_subscription(member);
-            self.records.push_back(Record::SubscriptionEnded(member));
+            self.push_record(Record::SubscriptionEnded(member));
         }
+        self.end_life(Owner::Set(id), life);
+        self.stop_pacing(id);
         self.sets.remove(&id);
         self.empty_sets.remove(&id);
         self.tokens.remove(&token);
-        self.records.push_back(Record::SetEnded(id));
+        self.push_record(Record::SetEnded(id));
         self.end_monitor(monitor, Ending::Gone);
     }
 
@@ -295,10 +395,13 @@ impl Retention {
     fn remove_subscription(&mut self, id: SubscriptionId) {
         let sequences: Vec<u64> = self.subscriptions[&id].messages.keys().copied().collect();
         for sequence in sequences {
-            self.take_message(id, sequence);
+            if let Some(message) = self.take_message(id, sequence) {
+                self.tell_end(&message, Outcome::GivenUp);
+            }
         }
         self.leave_line(id);
         let Some(subscription) = self.subscriptions.remove(&id) else { return };
+        self.end_life(Owner::Subscription(id), subscription.life);
         self.tokens.remove(&subscription.token);
         self.tokens.remove(&subscription.push);
         if let Some(until) = subscription.paused_until {
@@ -307,19 +410,31 @@ impl Retention {
         if let Some(set) = self.sets.get_mut(&subscription.set) {
             set.members.remove(&id);
             if set.members.is_empty() {
+                set.life.unused_since = None;
                 self.empty_sets.insert(subscription.set);
             }
         }
         self.end_monitor(subscription.monitor, Ending::Gone);
     }
 
-    /// Ends a message before or at its expiry.
-    fn end_message(&mut self, subscription: SubscriptionId, sequence: u64) {
-        if let Some(message) = self.take_message(subscription, sequence) {
-            if message.is_durable() {
-                self.records.push_back(Record::MessageEnded { subscription, sequence });
-            }
-            self.offer(subscription);
+    /// Ends a message, and tells its sender.
+    fn end_message(&mut self, id: SubscriptionId, sequence: u64, end: Outcome) {
+        self.end_quietly(id, sequence, end);
+        self.offer(id);
+    }
+
+    /// Ends a message without offering another one in its place.
+    fn end_quietly(&mut self, subscription: SubscriptionId, sequence: u64, end: Outcome) {
+        let Some(message) = self.take_message(subscription, sequence) else { return };
+        if message.is_durable() {
+            self.push_record(Record::MessageEnded { subscription, sequence });
+        }
+        self.tell_end(&message, end);
+    }
+
+    fn tell_end(&mut self, message: &Message, outcome: Outcome) {
+        if let Some(receipts) = message.stored.receipts {
+            self.tell(receipts, message.stored.token, outcome);
         }
     }
 
@@ -332,6 +447,15 @@ impl Retention {
         subscription.waiting_count -= 1;
         self.tokens.remove(&message.stored.token);
         self.timers.remove(&(message.expires, Timer::Expire(id, sequence)));
+        if let Some(topic) = &message.stored.topic {
+            subscription.topics.remove(topic);
+        }
+        if let Some(batch) = self.sets.get_mut(&subscription.set).and_then(|set| set.batch.as_mut()) {
+            batch.held.remove(&(id, sequence));
+        }
+        if let Some(receipts) = message.stored.receipts.and_then(|id| self.receipts.get_mut(&id)) {
+            receipts.expected_count -= 1;
+        }
         self.message_count -= 1;
         self.message_bytes -= message.stored.content.bytes();
         Some(message)
@@ -372,30 +496,41 @@ impl Retention {
     }
 
     /// Makes a set. There are as many at most as subscriptions, so at the bound one of them is empty.
-    fn create_set(&mut self, random: &mut dyn Random) -> SetId {
+    fn create_set(&mut self, now: Moment, random: &mut dyn Random) -> SetId {
         if self.sets.len() >= SERVICE_SUBSCRIPTION_COUNT_MAX
             && let Some(oldest) = self.empty_sets.first().copied()
         {
             self.remove_set(oldest);
         }
         let (id, token) = (SetId(self.number()), Token::random(random));
-        self.insert_set(id, token);
-        self.records.push_back(Record::Set { id, token });
+        self.insert_set(id, token, now);
+        self.push_record(Record::Set { id, token });
         id
     }
 
-    fn insert_set(&mut self, id: SetId, token: Token) {
+    fn insert_set(&mut self, id: SetId, token: Token, now: Moment) {
         self.next_number = self.next_number.max(id.0 + 1);
+        let life = self.begin_life(Owner::Set(id), self.policy.unused, now);
         self.tokens.insert(token, Resource::Set(id));
-        self.sets.insert(id, Set { token, members: BTreeSet::new(), monitor: None });
+        let (members, pushed) = (BTreeSet::new(), Window::default());
+        self.sets.insert(id, Set { token, members, monitor: None, life, pushed, paced_until: None, batch: None });
         self.empty_sets.insert(id);
     }
 
-    fn insert_subscription(&mut self, id: SubscriptionId, set: SetId, token: Token, push: Token) {
+    fn insert_subscription(
+        &mut self,
+        id: SubscriptionId,
+        set: SetId,
+        (token, push): (Token, Token),
+        was_monitored: bool,
+        now: Moment,
+    ) {
         self.next_number = self.next_number.max(id.0 + 1);
+        let lasts = if was_monitored { self.policy.unused } else { self.policy.fresh };
+        let life = self.begin_life(Owner::Subscription(id), lasts, now);
         self.tokens.insert(token, Resource::Subscription(id));
         self.tokens.insert(push, Resource::Push(id));
-        self.subscriptions.insert(id, Subscription::new(token, push, set));
+        self.subscriptions.insert(id, Subscription::new((token, push), set, was_monitored, life));
         self.sets.get_mut(&set).expect("the caller made sure of the set").members.insert(id);
         self.empty_sets.remove(&set);
     }
@@ -407,9 +542,25 @@ impl Retention {
         self.timers.insert((expires, Timer::Expire(id, sequence)));
         self.message_count += 1;
         self.message_bytes += stored.content.bytes();
+        if let Some(receipts) = stored.receipts.and_then(|id| self.receipts.get_mut(&id)) {
+            receipts.expected_count += 1;
+        }
         let subscription = self.subscriptions.get_mut(&id).expect("the caller made sure of the subscription");
         subscription.waiting_count += 1;
+        if let Some(topic) = stored.topic.clone() {
+            subscription.topics.insert(topic, sequence);
+        }
         subscription.messages.insert(sequence, Message::new(stored, expires, was_stored));
+    }
+
+    fn message_mut(&mut self, id: SubscriptionId, sequence: u64) -> Option<&mut Message> {
+        self.subscriptions.get_mut(&id)?.messages.get_mut(&sequence)
+    }
+
+    /// Hands over a record to store, and says its number.
+    fn push_record(&mut self, record: Record) -> u64 {
+        self.records.push_back(record);
+        self.polled_count + self.records.len() as u64 - 1
     }
 
     /// The next internal number. It orders messages and keys records, and never leaves the service.

@@ -17,11 +17,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 
 use crate::limits::{PUSH_BODY_BYTES_MAX, SERVICE_DESCRIPTION_BYTES_MAX, SERVICE_RETRY_AFTER_S};
 use crate::time::UnixTime;
-use crate::webpush::headers::{InvalidTtl, Preferences, Ttl, Urgency, http_date};
+use crate::webpush::headers::{InvalidTtl, Preferences, Topic, Ttl, Urgency, http_date};
 use crate::webpush::headers::{MONITOR_FIELD, MONITOR_REPLACED};
 use crate::webpush::link;
 
-use super::retention::{Content, Ending, Kind, Push, Reply};
+use super::retention::{Content, Ending, Kind, Outcome, Posted, Push, Receipt, ReceiptWish, Reply};
 use super::token::Token;
 
 /// Path of the push service resource, where subscriptions are made.
@@ -48,30 +48,21 @@ pub enum Route {
         /// The set.
         set: Option<Token>,
     },
-    /// Read the content, at most [`PUSH_BODY_BYTES_MAX`] octets, and accept the message.
-    Send {
-        /// The push resource.
-        push: Token,
-        /// How long to keep it.
-        ttl: Ttl,
-        /// How much it matters.
-        urgency: Urgency,
-        /// The message, its octets still missing.
-        content: Content,
-    },
+    /// Read the content, at most [`PUSH_BODY_BYTES_MAX`] octets, which is still missing, and accept the message.
+    Send(Posted),
     /// Show a message.
     Read {
         /// The push message.
         message: Token,
     },
-    /// Acknowledge a message, end a subscription or a set.
+    /// Acknowledge a message, end a subscription, a set or a receipt subscription.
     Remove {
         /// The resource.
         resource: Token,
     },
     /// Keep the request open and push.
     Monitor {
-        /// The subscription or set.
+        /// The subscription, set or receipt subscription.
         resource: Token,
         /// The preference for an answer after so many seconds.
         wait_s: Option<u64>,
@@ -96,10 +87,10 @@ pub fn route(head: &request::Parts, push: PushSupport, kind: impl Fn(Token) -> O
         return Route::Answer(empty(StatusCode::NOT_FOUND));
     };
     match (kind, &head.method) {
-        (Kind::Push, &Method::POST) => send(token, &head.headers),
+        (Kind::Push, &Method::POST) => send(token, head),
         (Kind::Push, _) => Route::Answer(not_allowed("POST")),
         (Kind::Message, &Method::GET) => Route::Read { message: token },
-        (Kind::Subscription | Kind::Set, &Method::GET) => monitor(token, &head.headers, push),
+        (Kind::Subscription | Kind::Set | Kind::Receipts, &Method::GET) => monitor(token, &head.headers, push),
         (_, &Method::DELETE) => Route::Remove { resource: token },
         _ => Route::Answer(not_allowed("GET, DELETE")),
     }
@@ -117,10 +108,14 @@ pub fn answer(reply: Reply) -> Option<Response<Bytes>> {
             fields.append(LINK, link::value(&set.path(), link::SET));
             response
         }
-        Reply::Accepted { message, ttl } => {
-            let mut response = empty(StatusCode::CREATED);
-            response.headers_mut().insert(LOCATION, path_value(message));
-            response.headers_mut().insert("ttl", HeaderValue::from(ttl.as_secs()));
+        Reply::Accepted { message, ttl, receipts } => {
+            let mut response = empty(if receipts.is_some() { StatusCode::ACCEPTED } else { StatusCode::CREATED });
+            let fields = response.headers_mut();
+            fields.insert(LOCATION, path_value(message));
+            fields.insert("ttl", HeaderValue::from(ttl.as_secs()));
+            if let Some(receipts) = receipts {
+                fields.insert(LINK, link::value(&receipts.path(), link::RECEIPT));
+            }
             response
         }
         Reply::Content { content, accepted, max_age_s } => {
@@ -132,6 +127,14 @@ pub fn answer(reply: Reply) -> Option<Response<Bytes>> {
         Reply::Gone => empty(StatusCode::NOT_FOUND),
         Reply::InvalidSet => {
             reason(StatusCode::BAD_REQUEST, "the subscription set in the link is not one of this service")
+        }
+        Reply::InvalidReceipts => {
+            reason(StatusCode::BAD_REQUEST, "the receipt subscription in the link is not one of this service")
+        }
+        Reply::TooMany { wait_s } => {
+            let mut response = reason(StatusCode::TOO_MANY_REQUESTS, "too many messages for this push resource");
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait_s));
+            response
         }
         Reply::Full => unavailable("the service is full; try again later"),
     })
@@ -181,15 +184,39 @@ pub fn ended(ending: Ending) -> Response<()> {
 ///
 /// Source: RFC 8030 §6.1, RFC 9113 §8.4.1.
 pub fn promise(push: &Push, authority: &Authority) -> Request<()> {
-    let path = PathAndQuery::try_from(push.message.path()).expect("a slash and base64url are a path");
+    let mut request = promise_of(push.message, authority);
+    request.headers_mut().insert(LINK, link::value(&push.push.path(), link::PUSH));
+    request
+}
+
+fn promise_of(message: Token, authority: &Authority) -> Request<()> {
+    let path = PathAndQuery::try_from(message.path()).expect("a slash and base64url are a path");
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(Scheme::HTTPS);
     uri.authority = Some(authority.clone());
     uri.path_and_query = Some(path);
     let mut request = Request::new(());
     *request.uri_mut() = Uri::from_parts(uri).expect("all three parts are there");
-    request.headers_mut().insert(LINK, link::value(&push.push.path(), link::PUSH));
     request
+}
+
+/// The request that a receipt promises: GET on the message it is about, and nothing else.
+///
+/// Source: RFC 8030 §6.3, RFC 9113 §8.4.1.
+pub fn receipt_promise(receipt: &Receipt, authority: &Authority) -> Request<()> {
+    promise_of(receipt.message, authority)
+}
+
+/// A receipt: what became of the message, as a status.
+///
+/// Source: RFC 8030 §6.3.
+pub fn receipt(receipt: &Receipt) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = match receipt.outcome {
+        Outcome::Acknowledged => StatusCode::NO_CONTENT,
+        Outcome::GivenUp => StatusCode::GONE,
+    };
+    response
 }
 
 /// The head of a pushed response: what the sender said about the content, and nothing else of its fields.
@@ -219,45 +246,70 @@ fn names_host(headers: &HeaderMap) -> bool {
 }
 
 fn subscribe(head: &request::Parts) -> Route {
-    let invalid = || Route::Answer(answer(Reply::InvalidSet).expect("only an open monitor has no answer"));
-    let Some(authority) = authority(head) else {
-        return Route::Answer(reason(StatusCode::BAD_REQUEST, "the request names no host"));
-    };
-    let Ok(base) = format!("https://{authority}{SUBSCRIBE_PATH}").parse::<Uri>() else { return invalid() };
-    match link::find(&head.headers, link::SET, &base) {
-        None => Route::Subscribe { set: None },
-        Some(Ok(target)) if is_same_origin(&target, &base) => {
-            let path = target.path_and_query().map_or("", PathAndQuery::as_str);
-            Token::from_path(path).map_or_else(invalid, |set| Route::Subscribe { set: Some(set) })
-        }
-        Some(_) => invalid(),
+    match presented(head, link::SET) {
+        Ok(set) => Route::Subscribe { set },
+        Err(Presented::NoHost) => Route::Answer(reason(StatusCode::BAD_REQUEST, "the request names no host")),
+        Err(Presented::Foreign) => refuse(Reply::InvalidSet),
     }
 }
 
-fn send(push: Token, headers: &HeaderMap) -> Route {
-    let Ok(urgency) = Urgency::from_headers(headers) else { return invalid_urgency() };
-    let urgency = urgency.unwrap_or_default();
-    match Ttl::from_headers(headers) {
-        Ok(_) if announces_too_much(headers) => Route::Answer(too_large()),
-        Ok(ttl) => match (description(headers, CONTENT_TYPE), description(headers, CONTENT_ENCODING)) {
-            (Ok(content_type), Ok(content_encoding)) => {
-                let content = Content { body: Bytes::new(), content_type, content_encoding };
-                Route::Send { push, ttl, urgency, content }
-            }
-            _ => Route::Answer(reason(
-                StatusCode::BAD_REQUEST,
-                "content type and content encoding are one field of at most 256 octets each",
-            )),
-        },
-        Err(invalid) => Route::Answer(reason(
-            StatusCode::BAD_REQUEST,
-            match invalid {
-                InvalidTtl::Missing => "the TTL field is missing",
-                InvalidTtl::Malformed => "the TTL field is not a number of seconds",
-                InvalidTtl::Repeated => "there is more than one TTL field",
-            },
-        )),
+fn refuse(reply: Reply) -> Route {
+    Route::Answer(answer(reply).expect("only an open monitor has no answer"))
+}
+
+/// Why what a request presents in a link is no resource of this service.
+enum Presented {
+    /// It cannot be told, for the request names no host.
+    NoHost,
+    /// It is another origin's, or nothing.
+    Foreign,
+}
+
+/// The resource that a request presents in a link of a relation, if it does.
+fn presented(head: &request::Parts, relation: &str) -> Result<Option<Token>, Presented> {
+    let authority = authority(head).ok_or(Presented::NoHost)?;
+    let base: Uri = format!("https://{authority}{SUBSCRIBE_PATH}").parse().map_err(|_| Presented::Foreign)?;
+    match link::find(&head.headers, relation, &base) {
+        None => Ok(None),
+        Some(Ok(target)) if is_same_origin(&target, &base) => {
+            let path = target.path_and_query().map_or("", PathAndQuery::as_str);
+            Token::from_path(path).map(Some).ok_or(Presented::Foreign)
+        }
+        Some(_) => Err(Presented::Foreign),
     }
+}
+
+fn send(push: Token, head: &request::Parts) -> Route {
+    let refused = |text| Route::Answer(reason(StatusCode::BAD_REQUEST, text));
+    let headers = &head.headers;
+    let ttl = match Ttl::from_headers(headers) {
+        Ok(ttl) => ttl,
+        Err(InvalidTtl::Missing) => return refused("the TTL field is missing"),
+        Err(InvalidTtl::Malformed) => return refused("the TTL field is not a number of seconds"),
+        Err(InvalidTtl::Repeated) => return refused("there is more than one TTL field"),
+    };
+    let Ok(urgency) = Urgency::from_headers(headers) else { return invalid_urgency() };
+    let Ok(topic) = Topic::from_headers(headers) else {
+        return refused("a topic is one field of 1 to 32 letters, digits, - and _");
+    };
+    if announces_too_much(headers) {
+        return Route::Answer(too_large());
+    }
+    let fields = (description(headers, CONTENT_TYPE), description(headers, CONTENT_ENCODING));
+    let (Ok(content_type), Ok(content_encoding)) = fields else {
+        return refused("content type and content encoding are one field of at most 256 octets each");
+    };
+    let Ok(receipts) = receipt_wish(head) else { return refuse(Reply::InvalidReceipts) };
+    let content = Content { body: Bytes::new(), content_type, content_encoding };
+    Route::Send(Posted { push, ttl, urgency: urgency.unwrap_or_default(), topic, receipts, content })
+}
+
+/// Source: RFC 8030 §5.1.
+fn receipt_wish(head: &request::Parts) -> Result<ReceiptWish, Presented> {
+    if !Preferences::from_headers(&head.headers).respond_async {
+        return Ok(ReceiptWish::None);
+    }
+    Ok(presented(head, link::RECEIPT)?.map_or(ReceiptWish::New, ReceiptWish::In))
 }
 
 /// A field that goes with the message to its receiver, whose room for fields is small.

@@ -42,7 +42,7 @@ use crate::webpush::headers::Urgency;
 
 use super::hub::{BodyError, Hub};
 use super::parcel::{Parcel, Written};
-use super::retention::{ConnectionId, DeliveryId, Ending, Input, MonitorId, Output, Push, Room};
+use super::retention::{ConnectionId, DeliveryId, Ending, Input, MonitorId, Output, Push, Receipt, ReceiptId, Room};
 use super::routes::{self, PushSupport, Route};
 use super::token::Token;
 use super::wire::{Sightings, Wire};
@@ -55,7 +55,10 @@ where
     let sightings = Rc::new(Sightings::default());
     let handshake = builder().handshake::<_, Parcel>(Wire::new(io, Rc::clone(&sightings)));
     match timeout(Duration::from_millis(SERVICE_HANDSHAKE_MS_MAX), handshake).await {
-        Ok(Ok(connection)) => Session::new(hub, sightings).run(connection, stop).await,
+        Ok(Ok(mut connection)) => {
+            let ping = connection.ping_pong().expect("nobody took it before");
+            Session::new(hub, sightings, ping).run(connection, stop).await;
+        }
         Ok(Err(error)) => tracing::debug!(%error, "an HTTP/2 handshake failed"),
         Err(_) => tracing::debug!("an HTTP/2 handshake took too long"),
     }
@@ -94,8 +97,14 @@ struct Session {
     is_narrow: bool,
     /// Since when no request is open, one that was answered at once included; none while there is one.
     idle_since: Option<Instant>,
-    /// When the peer was last asked whether it is there, and did not answer since.
+    /// Asks the peer whether it is there, or has got so far.
+    ping: PingPong,
+    /// When the peer was last asked, and did not answer since.
     pinged: Option<Instant>,
+    /// Receipts written since it was asked.
+    told: Vec<ReceiptId>,
+    /// Receipts written before it was asked.
+    asked: Vec<ReceiptId>,
     /// When the connection was said goodbye to, for want of use.
     closing: Option<Instant>,
 }
@@ -129,7 +138,7 @@ const PING: Duration = Duration::from_millis(SERVICE_PING_MS);
 const PONG: Duration = Duration::from_millis(SERVICE_PONG_MS);
 
 impl Session {
-    fn new(hub: Rc<Hub>, sightings: Rc<Sightings>) -> Self {
+    fn new(hub: Rc<Hub>, sightings: Rc<Sightings>, ping: PingPong) -> Self {
         let (id, wake) = hub.connect();
         Self {
             hub,
@@ -144,7 +153,10 @@ impl Session {
             promising: None,
             is_narrow: false,
             idle_since: None,
+            ping,
             pinged: None,
+            told: Vec::new(),
+            asked: Vec::new(),
             closing: None,
         }
     }
@@ -153,7 +165,6 @@ impl Session {
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut ping = connection.ping_pong().expect("nobody took it before");
         let mut is_stopping = false;
         loop {
             if self.pump(&connection).is_err() {
@@ -180,7 +191,7 @@ impl Session {
                         connection.graceful_shutdown();
                     }
                 }
-                () = sleep_until(deadline) => match self.overdue(&mut ping).await {
+                () = sleep_until(deadline) => match self.overdue() {
                     Overdue::Nothing => {}
                     Overdue::Close => connection.graceful_shutdown(),
                     Overdue::Gone => return tracing::debug!("an HTTP/2 connection is silent"),
@@ -244,6 +255,7 @@ impl Session {
             let mut has_news = self.sightings.has_resets() || !self.written.borrow().is_empty();
             has_news |= !self.poll_resets(cx).is_empty() || self.has_monitors_to_refuse();
             has_news |= self.is_narrow && self.promising_on().is_none();
+            has_news |= self.poll_answer(cx) || self.sightings.has_settings();
             for sending in self.sending.values_mut().filter(|sending| !sending.rest.is_empty()) {
                 // A stream that is over has no capacity at once and for ever; it is no news here.
                 has_news |= matches!(sending.stream.poll_capacity(cx), Poll::Ready(Some(Ok(_))));
@@ -257,6 +269,24 @@ impl Session {
             if has_news { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    /// Whether the peer has answered that it is there; if so, it has got all that was written before it was asked.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_answered = self.pinged.is_some() && matches!(self.ping.poll_pong(cx), Poll::Ready(Ok(_)));
+        if is_answered {
+            self.pinged = None;
+            self.asked.drain(..).for_each(|receipt| self.hub.input(Input::Received(receipt)));
+        }
+        is_answered
+    }
+
+    /// Asks the peer to answer, which it does in the order of what it got.
+    fn ask(&mut self) {
+        if self.pinged.is_none() && self.ping.send_ping(Ping::opaque()).is_ok() {
+            self.pinged = Some(Instant::now());
+            self.asked.append(&mut self.told);
+        }
     }
 
     /// The streams in use that were reset: by the client, or by the library for an error of the client.
@@ -296,16 +326,22 @@ impl Session {
         for stream in self.sending.keys().copied().collect::<Vec<_>>() {
             self.progress(stream)?;
         }
+        self.sightings.took_settings();
         let limit = connection.max_concurrent_send_streams().min(SERVICE_PROMISES_UNENDED_MAX);
         loop {
             let room = self.room(limit);
             self.is_narrow = matches!(room, Room::On(_));
             match self.hub.poll_output(self.id, room) {
                 Some(Output::Push(push)) => self.push(*push)?,
+                Some(Output::Receipt(receipt)) => self.tell(receipt)?,
                 Some(Output::End(monitor, ending)) => self.end(monitor, ending)?,
-                None => return Ok(()),
+                None => break,
             }
         }
+        if !self.told.is_empty() {
+            self.ask();
+        }
+        Ok(())
     }
 
     fn room(&self, limit: usize) -> Room {
@@ -355,6 +391,18 @@ impl Session {
         let sending = Sending { delivery: push.delivery, _promise: promise, stream: body, rest, deadline };
         self.sending.insert(stream, sending);
         self.progress(stream)
+    }
+
+    fn tell(&mut self, receipt: Receipt) -> Result<(), Broken> {
+        let (monitor, authority) = self.monitors.get_mut(&receipt.monitor.stream).ok_or(Broken)?;
+        let request = routes::receipt_promise(&receipt, authority);
+        let mut promise = monitor.push_request(request).map_err(|_| Broken)?;
+        let mut head = routes::receipt(&receipt);
+        head.headers_mut().insert(http::header::DATE, self.hub.date());
+        self.promising = Some((receipt.monitor.stream, promise.stream_id().as_u32()));
+        promise.send_response(head, true).map_err(|_| Broken)?;
+        self.told.push(receipt.id);
+        Ok(())
     }
 
     /// Sends as much of a message as the client's window takes: all of it in one frame, unless the window is small.
@@ -422,7 +470,7 @@ impl Session {
         let liveness = match (self.closing, self.idle_since, self.pinged) {
             (Some(closing), ..) => closing + PONG,
             (None, Some(since), _) => since + IDLE,
-            (None, None, Some(pinged)) => pinged + PONG,
+            (None, None, Some(pinged)) => pinged.max(heard) + PONG,
             (None, None, None) => heard + PING,
         };
         self.sending.values().map(|sending| self.given_up_at(sending)).fold(liveness, Instant::min)
@@ -435,7 +483,7 @@ impl Session {
     }
 
     /// Decides what to do at the deadline: close a connection that is of no use, ask a silent peer whether it is there.
-    async fn overdue(&mut self, ping: &mut PingPong) -> Overdue {
+    fn overdue(&mut self) -> Overdue {
         let (now, heard) = (Instant::now(), self.sightings.heard());
         let is_stuck = |sending: &Sending| sending.rest.is_empty() && now >= self.given_up_at(sending);
         if self.sending.values().any(is_stuck) {
@@ -448,18 +496,8 @@ impl Session {
                 self.closing = Some(now);
                 return Overdue::Close;
             }
-            (None, Some(pinged)) if heard >= pinged => {
-                self.pinged = None;
-                // Takes the answer, so that the next question may be asked.
-                let answer = poll_fn(|cx| Poll::Ready(ping.poll_pong(cx))).await;
-                tracing::trace!(?answer, "a silent peer is there");
-            }
-            (None, Some(pinged)) if now >= pinged + PONG => return Overdue::Gone,
-            (None, None) if now >= heard + PING => {
-                // An answer still under way to an earlier question does as well.
-                ping.send_ping(Ping::opaque()).ok();
-                self.pinged = Some(now);
-            }
+            (None, Some(pinged)) if now >= pinged.max(heard) + PONG => return Overdue::Gone,
+            (None, None) if now >= heard + PING => self.ask(),
             // Something else was due: a message that waited too long.
             (None, _) => {}
         }

@@ -6,18 +6,25 @@
 //! A disk that refuses (full, read-only, failing) stops no more than the writing: nothing new is accepted, what is stored
 //! is served on, and the file is opened anew until it takes a commit again. What ended in the meantime is committed then.
 //!
-//! Layout of `service.redb`, version 1 (integers little-endian, tokens 16 octets):
+//! Layout of `service.redb`, version 2 (integers little-endian, tokens 16 octets):
 //!
 //! ```text
-//! meta           "version"                  -> 1
+//! meta           "version"                  -> 2
 //! sets           set                        -> token
-//! subscriptions  subscription               -> set u64, token, token of the push resource
-//! messages       (subscription, sequence)   -> token, accepted u64 (see below), ttl u64 (seconds),
+//! subscriptions  subscription               -> set u64, token, token of the push resource,
+//!                                              octet: 0 until somebody asks for its messages, then 1
+//! messages       (subscription, sequence)   -> token, accepted u64 (see below), word u64 (see below),
+//!                                              receipt subscription u64 if bit 40 of the word is set,
+//!                                              length u16 and octets of Topic if bit 41 of the word is set,
 //!                                              length u16 and octets of Content-Type, the same of Content-Encoding,
 //!                                              content
+//! receipt subscriptions  receipts           -> token
+//! receipts       (receipts, number)         -> token of the message, status u16: 204 or 410
 //! ```
 //!
-//! A length of 65535 stands for an absent field. When a message was accepted is in seconds since 1970 if the clock was
+//! The word has the time to live in seconds in its lowest 32 bits, then the urgency in four: 0 normal, 1 very low, 2 low, 3
+//! high. A length of 65535 stands for an absent field. Version 1 had neither topics nor receipts, nor the last octet of
+//! subscriptions (they count as asked for); it is read, and is version 2 from then on. When a message was accepted is in seconds since 1970 if the clock was
 //! synchronised; otherwise bit 63 is set, 23 bits below tell the boot from others (0: not known), and the rest are seconds
 //! since that boot.
 
@@ -32,19 +39,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::limits::{SERVICE_STORE_CACHE_BYTES, SERVICE_STORE_QUEUE_COUNT, SERVICE_STORE_RETRY_MS};
 
-use super::retention::{Record, SetId, SubscriptionId};
+use super::retention::{ReceiptId, ReceiptsId, Record, SetId, StoredMessage, SubscriptionId};
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const SETS: TableDefinition<u64, &[u8]> = TableDefinition::new("sets");
 const SUBSCRIPTIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("subscriptions");
 const MESSAGES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("messages");
-const VERSION: u64 = 1;
+const RECEIPT_SUBSCRIPTIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("receipt subscriptions");
+const RECEIPTS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("receipts");
+const VERSION: u64 = 2;
+/// All that it has is as in this version, and it lacks some.
+const VERSION_READ: u64 = 1;
 
 /// Why a store cannot be opened.
 #[derive(Debug)]
@@ -167,7 +178,7 @@ impl Writer {
     /// Tells how a write went. What ended is gone from memory whether that was stored or not.
     fn answer(&mut self, write: Write, stored: Result<(), NotStored>) {
         if stored.is_err() {
-            self.owed.extend(write.records.into_iter().filter(Record::is_end));
+            self.owed.extend(write.records.into_iter().filter(Record::is_owed));
         }
         // Whoever asked may have gone away.
         write.done.send(stored).ok();
@@ -224,31 +235,51 @@ fn commit<'a>(database: &Database, records: impl Iterator<Item = &'a Record>) ->
         let mut sets = transaction.open_table(SETS).map_err(boxed)?;
         let mut subscriptions = transaction.open_table(SUBSCRIPTIONS).map_err(boxed)?;
         let mut messages = transaction.open_table(MESSAGES).map_err(boxed)?;
+        let mut receipt_subscriptions = transaction.open_table(RECEIPT_SUBSCRIPTIONS).map_err(boxed)?;
+        let mut receipts = transaction.open_table(RECEIPTS).map_err(boxed)?;
         for record in records {
             match record {
                 Record::Set { id, token } => {
                     sets.insert(id.0, token.as_bytes().as_slice()).map_err(boxed)?;
                 }
                 Record::SetEnded(id) => drop(sets.remove(id.0).map_err(boxed)?),
-                Record::Subscription { id, set, token, push } => {
-                    let value = record::subscription(*set, *token, *push);
+                Record::Subscription { id, set, token, push, was_monitored } => {
+                    let value = record::subscription(*set, *token, *push, *was_monitored);
                     subscriptions.insert(id.0, value.as_slice()).map_err(boxed)?;
                 }
                 Record::SubscriptionEnded(id) => {
                     subscriptions.remove(id.0).map_err(boxed)?;
                     messages.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false).map_err(boxed)?;
                 }
-                Record::Message(message) => {
-                    let key = (message.subscription.0, message.sequence);
-                    messages.insert(key, record::message(message).as_slice()).map_err(boxed)?;
+                Record::Message(message) => put_message(&mut messages, message)?,
+                Record::Replacement { message, replaced } => {
+                    messages.remove((message.subscription.0, *replaced)).map_err(boxed)?;
+                    put_message(&mut messages, message)?;
                 }
                 Record::MessageEnded { subscription, sequence } => {
                     messages.remove((subscription.0, *sequence)).map_err(boxed)?;
                 }
+                Record::Receipts { id, token } => {
+                    receipt_subscriptions.insert(id.0, token.as_bytes().as_slice()).map_err(boxed)?;
+                }
+                Record::ReceiptsEnded(id) => {
+                    receipt_subscriptions.remove(id.0).map_err(boxed)?;
+                    receipts.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false).map_err(boxed)?;
+                }
+                Record::Receipt { id, message, outcome } => {
+                    receipts.insert(id.key(), record::receipt(*message, *outcome).as_slice()).map_err(boxed)?;
+                }
+                Record::ReceiptEnded(id) => drop(receipts.remove(id.key()).map_err(boxed)?),
             }
         }
     }
     transaction.commit().map_err(boxed)
+}
+
+fn put_message(messages: &mut Table<'_, (u64, u64), &[u8]>, message: &StoredMessage) -> Result<(), Box<redb::Error>> {
+    let key = (message.subscription.0, message.sequence);
+    messages.insert(key, record::message(message).as_slice()).map_err(boxed)?;
+    Ok(())
 }
 
 /// Makes sure that the tables exist and are of this version.
@@ -257,10 +288,10 @@ fn prepare(database: &Database) -> Result<(), OpenError> {
     let version = {
         let mut meta = transaction.open_table(META).map_err(unusable)?;
         let found = meta.get("version").map_err(unusable)?.map(|version| version.value());
-        if found.is_none() {
+        if found.is_none_or(|version| version == VERSION_READ) {
             meta.insert("version", VERSION).map_err(unusable)?;
         }
-        found.unwrap_or(VERSION)
+        found.filter(|version| *version != VERSION_READ).unwrap_or(VERSION)
     };
     if version != VERSION {
         transaction.abort().map_err(unusable)?;
@@ -269,6 +300,8 @@ fn prepare(database: &Database) -> Result<(), OpenError> {
     transaction.open_table(SETS).map_err(unusable)?;
     transaction.open_table(SUBSCRIPTIONS).map_err(unusable)?;
     transaction.open_table(MESSAGES).map_err(unusable)?;
+    transaction.open_table(RECEIPT_SUBSCRIPTIONS).map_err(unusable)?;
+    transaction.open_table(RECEIPTS).map_err(unusable)?;
     transaction.commit().map_err(unusable)
 }
 
@@ -277,6 +310,14 @@ fn load(database: &Database, mut restore: impl FnMut(Record)) -> Result<(), Open
     for entry in transaction.open_table(SETS).map_err(unusable)?.iter().map_err(unusable)? {
         let (id, value) = entry.map_err(unusable)?;
         restore(record::read_set(SetId(id.value()), value.value()).ok_or_else(malformed)?);
+    }
+    for entry in transaction.open_table(RECEIPT_SUBSCRIPTIONS).map_err(unusable)?.iter().map_err(unusable)? {
+        let (id, value) = entry.map_err(unusable)?;
+        restore(record::read_receipts(ReceiptsId(id.value()), value.value()).ok_or_else(malformed)?);
+    }
+    for entry in transaction.open_table(RECEIPTS).map_err(unusable)?.iter().map_err(unusable)? {
+        let (key, value) = entry.map_err(unusable)?;
+        restore(record::read_receipt(ReceiptId::from_key(key.value()), value.value()).ok_or_else(malformed)?);
     }
     for entry in transaction.open_table(SUBSCRIPTIONS).map_err(unusable)?.iter().map_err(unusable)? {
         let (id, value) = entry.map_err(unusable)?;

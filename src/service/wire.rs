@@ -3,9 +3,9 @@
 //! Outgoing, it gathers what is written until the flush, so that promise, head and message of a push leave in one TLS
 //! record, and a burst of answers in few.
 //!
-//! Incoming, it looks at frame headers for two facts the library keeps to itself: whether the client switched server
-//! push off, and which streams it reset, for a stream that we have ended is forgotten there although the client may
-//! still refuse it. Outgoing, it looks for a third one: how far promises have come. The octets pass unchanged; a
+//! Incoming, it looks at frame headers for three facts the library keeps to itself: whether the client switched server
+//! push off, that its other settings may have changed, and which streams it reset, for a stream that we have ended is forgotten there although the client may
+//! still refuse it. Outgoing, it looks for a fourth one: how far promises have come. The octets pass unchanged; a
 //! malformed frame is the library's to judge.
 //!
 //! ```text
@@ -45,6 +45,8 @@ pub(super) struct Sightings {
     sent: Cell<Instant>,
     /// The stream that was promised last.
     promised: Cell<u32>,
+    /// Whether the client changed its settings since the last look.
+    settings: Cell<bool>,
     /// Streams whose reset is of interest. Whoever watches bounds this, and with it `reset`.
     watched: RefCell<BTreeSet<u32>>,
     reset: RefCell<Vec<u32>>,
@@ -57,6 +59,7 @@ impl Default for Sightings {
             heard: Cell::new(Instant::now()),
             sent: Cell::new(Instant::now()),
             promised: Cell::new(0),
+            settings: Cell::new(false),
             watched: RefCell::default(),
             reset: RefCell::default(),
         }
@@ -82,6 +85,16 @@ impl Sightings {
     /// The stream whose promise was written last; those before it were written as well.
     pub(super) fn promised(&self) -> u32 {
         self.promised.get()
+    }
+
+    /// Whether the client changed its settings, and with them perhaps what may be promised, since they were last taken note
+    /// of.
+    pub(super) fn has_settings(&self) -> bool {
+        self.settings.get()
+    }
+
+    pub(super) fn took_settings(&self) {
+        self.settings.set(false);
     }
 
     pub(super) fn watch(&self, stream: u32) {
@@ -231,6 +244,8 @@ impl Frames {
                     if self.gather(&mut octets, 6) {
                         self.parameter(sightings);
                         self.state = after_parameter(rest - 6);
+                        // The library knows of it by the time this is looked at: it has been given the whole frame.
+                        sightings.settings.set(sightings.settings.get() || rest < 12);
                     }
                 }
                 State::Promise { rest } => {

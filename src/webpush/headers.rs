@@ -1,9 +1,9 @@
-//! Header fields that the gateway, the push service and the sender share: `TTL`, `Urgency`, `Prefer`, `Retry-After`,
-//! `Cache-Control`, `Date`.
+//! Header fields that the gateway, the push service and the sender share: `TTL`, `Urgency`, `Topic`, `Prefer`,
+//! `Retry-After`, `Cache-Control`, `Date`.
 //!
 //! Each is parsed once into a value that cannot be wrong; none of them is logged here.
 //!
-//! Source: RFC 8030 §5.2 (TTL), §5.3 (Urgency), RFC 7240 §2 (Prefer), RFC 9110 §5.6.7 and §10.2.3, RFC 9111 §5.2.
+//! Source: RFC 8030 §5.2 (TTL), §5.3 (Urgency), §5.4 (Topic), RFC 7240 §2 (Prefer), RFC 9110 §5.6.7 and §10.2.3, RFC 9111 §5.2.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use http::HeaderMap;
 use http::header::{CACHE_CONTROL, DATE, LAST_MODIFIED, RETRY_AFTER};
 
 use super::scan::Scanner;
-use crate::limits::{RETRY_AFTER_S_MAX, TTL_S_MAX};
+use crate::limits::{RETRY_AFTER_S_MAX, TOPIC_CHARS_MAX, TTL_S_MAX};
 use crate::time::{Duration, UnixTime};
 
 /// The last second that an HTTP-date can express: 9999-12-31T23:59:59Z.
@@ -145,6 +145,58 @@ impl fmt::Display for InvalidUrgency {
 }
 
 impl std::error::Error for InvalidUrgency {}
+
+/// What a message is about: the service keeps the newest of a topic in each subscription.
+///
+/// Layout: 1 to 32 characters of the URL-safe base64 alphabet; they differ in case.
+///
+/// Source: RFC 8030 §5.4.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic(Box<str>);
+
+/// More than one topic, or none that is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidTopic;
+
+impl Topic {
+    /// As it is written in a field.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Reads the one Topic field of a request, if it has one.
+    ///
+    /// # Errors
+    /// [`InvalidTopic`] when the field is repeated, or its value is no topic.
+    ///
+    /// Source: RFC 8030 §5.4.
+    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, InvalidTopic> {
+        let mut values = headers.get_all("topic").iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(InvalidTopic);
+        }
+        value.to_str().map_err(|_| InvalidTopic)?.parse().map(Some)
+    }
+}
+
+impl FromStr for Topic {
+    type Err = InvalidTopic;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTopic> {
+        let is_allowed = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'_';
+        let is_topic = (1..=TOPIC_CHARS_MAX).contains(&text.len()) && text.bytes().all(is_allowed);
+        if is_topic { Ok(Self(text.into())) } else { Err(InvalidTopic) }
+    }
+}
+
+impl fmt::Display for InvalidTopic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no topic; write 1 to {TOPIC_CHARS_MAX} letters, digits, - and _")
+    }
+}
+
+impl std::error::Error for InvalidTopic {}
 
 /// The preferences of a request that RFC 8030 gives a meaning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,13 @@
 //! A push service on loopback with its own certificate authority, and clients for it.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fieldgate::service::retention::Policy;
 use fieldgate::service::{Running, Service, ServiceOptions};
 use fieldgate::webpush::link;
 use h2::client::{PushPromises, ResponseFuture, SendRequest};
@@ -32,7 +35,16 @@ impl Rig {
     }
 
     pub async fn start_in(folder: tempfile::TempDir) -> Self {
-        let options = ServiceOptions::new("127.0.0.1:0".parse().expect("an address"), folder.path().join("state"));
+        Self::start_as(folder, Policy::default()).await
+    }
+
+    pub async fn with_policy(policy: Policy) -> Self {
+        Self::start_as(tempfile::tempdir().expect("a temporary folder"), policy).await
+    }
+
+    async fn start_as(folder: tempfile::TempDir, policy: Policy) -> Self {
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let options = ServiceOptions { policy, ..ServiceOptions::new(address, folder.path().join("state")) };
         let running = Service::start(options).await.expect("the service starts");
         Self { running, folder }
     }
@@ -47,11 +59,7 @@ impl Rig {
     }
 
     pub async fn tls(&self, alpn: &[&str]) -> TlsStream<TcpStream> {
-        let stream = TcpStream::connect(self.running.address).await.expect("it listens");
-        stream.set_nodelay(true).expect("a socket option");
-        let connector = TlsConnector::from(Arc::new(client_config(&self.running.ca_file, alpn)));
-        let name = ServerName::from(self.running.address.ip());
-        connector.connect(name, stream).await.expect("the certificate is good")
+        tls(self.running.address, &self.running.ca_file, alpn).await.expect("it listens, with a good certificate")
     }
 
     /// A client of the usual kind.
@@ -60,11 +68,16 @@ impl Rig {
     }
 
     pub async fn client_with(&self, builder: &h2::client::Builder) -> Client {
-        let (send, connection) = builder.handshake(self.tls(&["h2"]).await).await.expect("HTTP/2");
-        // How a connection ends is seen by those who use it.
-        spawn_local(async move { connection.await.ok() });
-        Client { send, origin: format!("https://{}", self.running.address) }
+        Client::over(self.tls(&["h2"]).await, self.running.address, builder).await.expect("HTTP/2")
     }
+}
+
+/// Connects to a service; none if it goes away meanwhile.
+async fn tls(address: SocketAddr, ca_file: &Path, alpn: &[&str]) -> io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let connector = TlsConnector::from(Arc::new(client_config(ca_file, alpn)));
+    connector.connect(ServerName::from(address.ip()), stream).await
 }
 
 pub fn client_config(ca_file: &Path, alpn: &[&str]) -> ClientConfig {
@@ -102,12 +115,38 @@ impl Answer {
     }
 }
 
+#[derive(Clone)]
 pub struct Client {
     send: SendRequest<Bytes>,
     pub origin: String,
 }
 
 impl Client {
+    async fn over(stream: TlsStream<TcpStream>, address: SocketAddr, builder: &h2::client::Builder) -> Option<Self> {
+        let (send, connection) = builder.handshake(stream).await.ok()?;
+        // How a connection ends is seen by those who use it.
+        spawn_local(async move { connection.await.ok() });
+        Some(Self { send, origin: format!("https://{address}") })
+    }
+
+    /// A client of a service that may go away at any time.
+    pub async fn connect(address: SocketAddr, ca_file: &Path) -> Option<Self> {
+        let stream = tls(address, ca_file, &["h2"]).await.ok()?;
+        Self::over(stream, address, h2::client::Builder::new().max_concurrent_streams(16)).await
+    }
+
+    /// A request without pieces; none if the service goes away meanwhile.
+    pub async fn try_request(&self, method: &str, path: &str, fields: &[(&str, &str)], body: &[u8]) -> Option<Answer> {
+        let request = self.head(method, path, fields);
+        let mut send = self.send.clone().ready().await.ok()?;
+        let (response, mut stream) = send.send_request(request, body.is_empty()).ok()?;
+        if !body.is_empty() {
+            stream.send_data(Bytes::copy_from_slice(body), true).ok()?;
+        }
+        let response = tokio::time::timeout(PATIENCE, response).await.expect("in time").ok()?;
+        Some(whole(response).await)
+    }
+
     fn head(&self, method: &str, path: &str, fields: &[(&str, &str)]) -> Request<()> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.origin));
         for (name, value) in fields {
@@ -214,6 +253,18 @@ impl Monitor {
         let response = tokio::time::timeout(PATIENCE, response).await.expect("in time").expect("a message");
         let (head, body) = response.into_parts();
         Pushed { promise, answer: whole(Response::from_parts(head, body)).await }
+    }
+
+    /// The next push; none when the request has ended or the service goes away.
+    pub async fn try_next(&mut self) -> Option<Pushed> {
+        // The library does not wake who waits for a promise when the connection ends.
+        let promise = tokio::select! { biased;
+            promise = self.promises.push_promise() => promise,
+            _ = &mut self.response => None,
+        };
+        let (promise, response) = promise?.ok()?.into_parts();
+        let (head, body) = response.await.ok()?.into_parts();
+        Some(Pushed { promise, answer: whole(Response::from_parts(head, body)).await })
     }
 
     /// How the request ends, with the pushes that came before.

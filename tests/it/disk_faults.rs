@@ -117,7 +117,7 @@ fn a_state_of_another_version_is_refused_and_left_alone() {
     let table = redb::TableDefinition::<&str, u64>::new("meta");
     let database = redb::Database::open(site.path("service/service.redb")).expect("it is a database");
     let change = database.begin_write().expect("it is ours");
-    change.open_table(table).expect("it has versions").insert("version", 2).expect("written");
+    change.open_table(table).expect("it has versions").insert("version", 3).expect("written");
     change.commit().expect("written");
     drop(database);
     fs::write(&log, &octets).expect("written");
@@ -130,7 +130,7 @@ fn a_state_of_another_version_is_refused_and_left_alone() {
     let arguments = ["service", "--listen", "127.0.0.1:0", "--state", &site.path("service")];
     assert_eq!(site.spawn("refused-service", &arguments).exit_code(), Some(1));
     let line = site.line_of("refused-service.err", "fieldgate: ");
-    assert!(line.contains("service.redb") && line.contains("version 2"), "{line}");
+    assert!(line.contains("service.redb") && line.contains("version 3"), "{line}");
 }
 
 /// A-UA-49: a log that lost its newest octets costs what was being written, and never the start.

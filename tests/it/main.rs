@@ -75,6 +75,8 @@ mod raw_user_agent;
 mod service;
 
 mod service_alternative;
+mod service_kill;
 mod service_push;
+mod service_receipts;
 mod service_requests;
 mod service_state;

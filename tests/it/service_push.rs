@@ -309,6 +309,26 @@ async fn d_9113_09_unended_promises_are_bounded() {
     }
 }
 
+/// D-9113-09: a client that lets more be promised than before gets it at once.
+#[tokio::test(flavor = "local")]
+async fn d_9113_09_a_raised_limit_is_used_at_once() {
+    let rig = Rig::start().await;
+    let mut client = rig.client().await;
+    let made = client.subscribe(None).await;
+    let mut agent = RawUserAgent::connect(&rig, &[(MAX_CONCURRENT_STREAMS, 0), (INITIAL_WINDOW_SIZE, 0)]).await;
+    agent.request(1, "GET", &made.set, &[]).await;
+    for _ in 0..4 {
+        client.message(&made.push, "60", b"m").await;
+    }
+    assert_eq!(agent.barrier().await, []);
+    for (limit, new) in [(1, 1), (3, 2)] {
+        let limit: u32 = limit;
+        agent.send(SETTINGS, 0, 0, &[&MAX_CONCURRENT_STREAMS.to_be_bytes()[..], &limit.to_be_bytes()].concat()).await;
+        let promises = agent.barrier().await.iter().filter(|frame| frame.kind == PUSH_PROMISE).count();
+        assert_eq!(promises, new, "up to {limit}");
+    }
+}
+
 /// D-9113-11: a receiver whose window is small gets its message in pieces, and is not in the way of others.
 #[tokio::test(flavor = "local")]
 async fn d_9113_11_flow_control_is_obeyed() {

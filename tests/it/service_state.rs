@@ -94,11 +94,31 @@ async fn what_prevents_a_start_is_said_with_the_next_step() {
     std::fs::write(&file, "").expect("written");
     assert!(start("127.0.0.1:0", &file).await.to_string().contains("--state"));
 
-    std::fs::write(free.join("service.redb"), vec![1; 10_000]).expect("written");
+    for file in ["service.redb", "service.redb.damaged"] {
+        std::fs::write(free.join(file), vec![1; 10_000]).expect("written");
+    }
     let error = start("127.0.0.1:0", &free).await;
     assert!(error.to_string().contains("damaged"), "{error}");
     std::fs::write(free.join("ca.key"), "").expect("written");
     assert!(start("127.0.0.1:0", &free).await.to_string().contains("ca.key"));
+}
+
+/// A-GAP-10: a damaged store is set aside once, as it was, and a new one begun; nothing of it is served.
+#[tokio::test(flavor = "local")]
+async fn a_damaged_store_is_set_aside() {
+    let rig = Rig::start().await;
+    let made = rig.client().await.subscribe(None).await;
+    let Rig { running, folder } = rig;
+    running.stop().await;
+    let path = folder.path().join("state/service.redb");
+    let damaged = vec![7; 100_000];
+    std::fs::write(&path, &damaged).expect("written");
+    let rig = Rig::start_in(folder).await;
+    assert_eq!(std::fs::read(path.with_extension("redb.damaged")).expect("set aside"), damaged);
+    let mut client = rig.client().await;
+    assert_eq!(client.request("POST", &made.push, &[("ttl", "60")], b"").await.status, 404);
+    let made = client.subscribe(None).await;
+    client.message(&made.push, "60", b"m").await;
 }
 
 #[tokio::test(flavor = "local")]

@@ -1,5 +1,7 @@
 //! The half of the machine that pushes: which message goes where, and what happens to it afterwards.
 
+use std::ops::Range;
+
 use crate::limits::{
     SERVICE_DRAIN_MS_MAX, SERVICE_IN_FLIGHT_PER_SUBSCRIPTION, SERVICE_PAUSE_MS_MAX, SERVICE_PAUSE_MS_MIN,
     SERVICE_RETRY_MS_MAX, SERVICE_RETRY_MS_MIN,
@@ -9,11 +11,11 @@ use crate::time::{Duration, Instant};
 use crate::webpush::headers::Urgency;
 
 use super::super::token::Token;
-use super::model::{Delivery, Mode, Monitor, Monitored, Timer};
+use super::model::{Delivery, Mode, Monitor, Monitored, Owner, Timer};
 use super::{
-    ConnectionId, DeliveryId, Ending, Input, Moment, MonitorId, Output, Push, Reply, Resource, Retention, Room,
+    ConnectionId, DeliveryId, Ending, Input, Moment, MonitorId, Outcome, Output, Push, Reply, Resource, Retention,
+    Room, SubscriptionId,
 };
-use super::{Record, SubscriptionId};
 
 impl Retention {
     /// Takes in what became of a push, a monitor or a connection. News of what is already over changes nothing.
@@ -27,9 +29,12 @@ impl Retention {
                     self.put_back(delivery.subscription, delivery.sequence);
                 }
             }
-            Input::MonitorClosed(monitor) => self.close_monitor(monitor),
-            Input::ConnectionClosed(connection) => self.connection_closed(connection),
+            Input::MonitorClosed(monitor) => self.close_monitor(monitor, now),
+            Input::ConnectionClosed(connection) => self.connection_closed(connection, now),
+            Input::Received(receipt) => self.received(receipt),
+            Input::Stored(records) => self.stored(records),
             Input::NotStored(token) => self.not_stored(token),
+            Input::Expire(token) => self.expire(token),
             Input::Stop => {
                 self.is_stopping = true;
                 for monitor in self.monitors.keys().copied().collect::<Vec<_>>() {
@@ -43,16 +48,23 @@ impl Retention {
     pub fn poll_output(&mut self, connection: ConnectionId, room: Room, now: Moment) -> Option<Output> {
         for monitor in self.monitors_of(connection) {
             if room.is_for(monitor)
-                && let Some(push) = self.next_push(monitor, now)
+                && let Some(output) = self.next_output(monitor, now)
             {
-                return Some(Output::Push(Box::new(push)));
+                return Some(output);
             }
             if let Some(ending) = self.due_ending(monitor, now) {
-                self.close_monitor(monitor);
+                self.close_monitor(monitor, now);
                 return Some(Output::End(monitor, ending));
             }
         }
         None
+    }
+
+    fn next_output(&mut self, monitor: MonitorId, now: Moment) -> Option<Output> {
+        match self.monitors.get(&monitor)?.resource {
+            Monitored::Receipts(id) => self.next_receipt(id, monitor).map(Output::Receipt),
+            _ => self.next_push(monitor, now).map(|push| Output::Push(Box::new(push))),
+        }
     }
 
     /// Whether a promised message should still be sent: it was neither ended nor given back, and has not expired.
@@ -79,6 +91,10 @@ impl Retention {
                 let before = entry.monitor.replace(id);
                 (Monitored::Set(set), entry.members.iter().copied().collect(), before)
             }
+            Some(Resource::Receipts(receipts)) => {
+                let before = self.receipts.get_mut(&receipts).and_then(|it| it.monitor.replace(id));
+                (Monitored::Receipts(receipts), vec![], before)
+            }
             _ => return Reply::Gone,
         };
         let mode = match wait_s {
@@ -93,7 +109,11 @@ impl Retention {
             self.end_monitor(Some(id), Ending::Pushed);
         }
         self.woken.insert(id.connection);
+        if let Some(set) = members.first().and_then(|member| self.subscriptions.get(member)).map(|it| it.set) {
+            self.release_batch(set);
+        }
         for member in members {
+            self.mark_monitored(member);
             self.clear_pause(member);
             if wait_s == Some(0) {
                 self.put_back_unacknowledged(member);
@@ -108,7 +128,8 @@ impl Retention {
         if !is_expired {
             self.clear_pause(subscription);
         }
-        self.end_message(subscription, sequence);
+        let end = if is_expired { Outcome::GivenUp } else { Outcome::Acknowledged };
+        self.end_message(subscription, sequence, end);
         if is_expired { Reply::Gone } else { Reply::Removed }
     }
 
@@ -117,6 +138,7 @@ impl Retention {
         let subscription = &self.subscriptions[&id];
         let in_flight_max = if subscription.pause_count > 0 { 1 } else { SERVICE_IN_FLIGHT_PER_SUBSCRIPTION };
         subscription.paused_until.is_none()
+            && self.sets[&subscription.set].paced_until.is_none()
             && subscription.in_flight_count < in_flight_max
             && self.serving(id).is_some()
     }
@@ -185,9 +207,7 @@ impl Retention {
                 return;
             }
             // It leaves the tables before anything is offered again, so this loop ends.
-            if self.take_message(id, sequence).is_some_and(|message| message.is_durable()) {
-                self.records.push_back(Record::MessageEnded { subscription: id, sequence });
-            }
+            self.end_quietly(id, sequence, Outcome::GivenUp);
         }
     }
 
@@ -195,9 +215,7 @@ impl Retention {
     /// take turns.
     fn first_waiting(&self, id: SubscriptionId) -> Option<u64> {
         let (messages, least) = (&self.subscriptions[&id].messages, self.least_wanted(id));
-        let waiting = messages
-            .iter()
-            .filter(|(_, message)| message.delivery == Delivery::Waiting && message.stored.urgency >= least);
+        let waiting = messages.iter().filter(|(_, message)| message.is_ready() && message.stored.urgency >= least);
         let (first, message) = waiting.clone().next()?;
         if !message.is_in_vain() {
             return Some(*first);
@@ -223,7 +241,9 @@ impl Retention {
             last_modified: Self::last_modified(message, now),
             max_age_s: message.rest_s(now),
         };
+        let set = subscription.set;
         self.place(id, sequence, Delivery::Promised { connection: monitor.connection });
+        self.count_push(set, now);
         let entry = self.monitors.get_mut(&monitor)?;
         entry.unended.insert(delivery);
         entry.has_pushed = true;
@@ -264,6 +284,7 @@ impl Retention {
         match self.monitors[&id].resource {
             Monitored::Subscription(one) => waits(&one),
             Monitored::Set(set) => self.sets[&set].members.iter().any(waits),
+            Monitored::Receipts(receipts) => self.receipts[&receipts].has_waiting(),
         }
     }
 
@@ -273,8 +294,9 @@ impl Retention {
             return;
         }
         let message = &self.subscriptions[&delivery.subscription].messages[&delivery.sequence];
-        if !message.is_durable() {
-            self.end_message(delivery.subscription, delivery.sequence);
+        // One with a receipt stays for the moment in which its acknowledgement may come.
+        if !message.is_durable() && message.stored.receipts.is_none() {
+            self.end_message(delivery.subscription, delivery.sequence, Outcome::GivenUp);
             return;
         }
         let wait = doubled(SERVICE_RETRY_MS_MIN, SERVICE_RETRY_MS_MAX, message.attempt);
@@ -317,14 +339,15 @@ impl Retention {
         }
     }
 
-    /// Lets a message be pushed again, except one that is pushed only once.
+    /// Lets a message be pushed again, except one that was pushed as often as it may.
     pub(super) fn put_back(&mut self, id: SubscriptionId, sequence: u64) {
-        let Some(message) = self.subscriptions.get(&id).and_then(|it| it.messages.get(&sequence)) else { return };
-        if message.is_durable() {
+        let attempt_count_max = self.policy.attempt_count_max.unwrap_or(u32::MAX);
+        let Some(message) = self.message_mut(id, sequence) else { return };
+        if message.is_durable() && message.attempt < attempt_count_max {
             self.place(id, sequence, Delivery::Waiting);
             self.offer(id);
         } else {
-            self.end_message(id, sequence);
+            self.end_message(id, sequence, Outcome::GivenUp);
         }
     }
 
@@ -368,7 +391,7 @@ impl Retention {
     }
 
     /// Forgets a monitor. What it promised goes on by itself.
-    fn close_monitor(&mut self, id: MonitorId) {
+    fn close_monitor(&mut self, id: MonitorId, now: Moment) {
         let Some(monitor) = self.monitors.get_mut(&id) else { return };
         monitor.ending = Some(Ending::Pushed);
         let (resource, mode) = (monitor.resource, monitor.mode);
@@ -380,10 +403,12 @@ impl Retention {
         let slot = match resource {
             Monitored::Subscription(one) => self.subscriptions.get_mut(&one).map(|it| &mut it.monitor),
             Monitored::Set(set) => self.sets.get_mut(&set).map(|it| &mut it.monitor),
+            Monitored::Receipts(receipts) => self.receipts.get_mut(&receipts).map(|it| &mut it.monitor),
         };
         if let Some(slot) = slot.filter(|slot| **slot == Some(id)) {
             *slot = None;
         }
+        self.used(resource.into(), now);
         if let Monitored::Subscription(one) = resource {
             // What it was in the way of can go to the set's monitor now.
             self.offer(one);
@@ -399,10 +424,11 @@ impl Retention {
         }
     }
 
-    fn connection_closed(&mut self, connection: ConnectionId) {
+    fn connection_closed(&mut self, connection: ConnectionId, now: Moment) {
         for monitor in self.monitors_of(connection) {
-            self.close_monitor(monitor);
+            self.close_monitor(monitor, now);
         }
+        self.give_back_receipts(connection);
         let first = (connection, SubscriptionId(0), 0);
         let last = (connection, SubscriptionId(u64::MAX), u64::MAX);
         for (_, subscription, sequence) in self.carried.range(first..=last).copied().collect::<Vec<_>>() {
@@ -411,12 +437,59 @@ impl Retention {
         self.woken.remove(&connection);
     }
 
+    /// What these records say is on the disk. So is all that ended before, for it is committed before anything later.
+    fn stored(&mut self, records: Range<u64>) {
+        while let Some(entry) = self.unstored_receipts.first_entry().filter(|entry| *entry.key() < records.end) {
+            let receipt = entry.remove();
+            self.release_receipt(receipt);
+        }
+        for number in self.unstored_replacements.range(records).map(|(number, _)| *number).collect::<Vec<_>>() {
+            let replacement = self.unstored_replacements.remove(&number);
+            if let Some(message) = replacement.and_then(|(id, sequence)| self.message_mut(id, sequence)) {
+                message.instead_of = None;
+            }
+        }
+    }
+
+    /// Takes back what could not be stored; a message that it should have replaced is there again.
     fn not_stored(&mut self, token: Token) {
         match self.tokens.get(&token).copied() {
             Some(Resource::Subscription(id)) => self.remove_subscription(id),
-            Some(Resource::Message(subscription, sequence)) => drop(self.take_message(subscription, sequence)),
+            Some(Resource::Message(id, sequence)) => {
+                self.unstored_replacements.retain(|_, replacement| *replacement != (id, sequence));
+                let old = self.take_message(id, sequence).and_then(|message| message.instead_of);
+                if let Some(old) = old {
+                    self.insert_message(old.stored, old.expires, true);
+                }
+                self.offer(id);
+            }
             // The other resources never stand alone.
-            Some(Resource::Push(_) | Resource::Set(_)) | None => {}
+            Some(Resource::Push(_) | Resource::Set(_) | Resource::Receipts(_)) => {}
+            None => self.forget_replaced(token),
+        }
+    }
+
+    /// Forgets a message that could not be stored and was replaced meanwhile: it must not come back with its replacement.
+    fn forget_replaced(&mut self, token: Token) {
+        for (id, sequence) in self.unstored_replacements.values().copied().collect::<Vec<_>>() {
+            let replacing = self.message_mut(id, sequence).map(|message| &mut message.instead_of);
+            if let Some(slot) = replacing
+                && let Some(old) = slot.take_if(|old| old.stored.token == token)
+            {
+                *slot = old.instead_of;
+                self.unstored_replacements.retain(|_, replacement| *replacement != (id, old.stored.sequence));
+            }
+        }
+    }
+
+    /// Ends a resource as if its time were over.
+    fn expire(&mut self, token: Token) {
+        match self.tokens.get(&token).copied() {
+            Some(Resource::Subscription(id)) => self.expire_owner(Owner::Subscription(id)),
+            Some(Resource::Set(id)) => self.expire_owner(Owner::Set(id)),
+            Some(Resource::Receipts(id)) => self.expire_owner(Owner::Receipts(id)),
+            Some(Resource::Message(id, sequence)) => self.end_message(id, sequence, Outcome::GivenUp),
+            Some(Resource::Push(_)) | None => {}
         }
     }
 

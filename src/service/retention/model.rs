@@ -1,15 +1,17 @@
 //! The values of the retention machine: what goes in, what comes out, and the states in between.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::limits::SERVICE_DRAINS_IN_VAIN;
 use crate::time::{Duration, Instant, UnixTime};
-use crate::webpush::headers::{Ttl, Urgency};
+use crate::webpush::headers::{Topic, Ttl, Urgency};
 
 use super::super::token::Token;
+use super::rate::{Bucket, Window};
 use super::since::Since;
 
 /// Internal number of a subscription.
@@ -19,6 +21,29 @@ pub struct SubscriptionId(pub u64);
 /// Internal number of a subscription set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SetId(pub u64);
+
+/// Internal number of a receipt subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReceiptsId(pub u64);
+
+/// One receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReceiptId {
+    pub(super) receipts: ReceiptsId,
+    pub(super) number: u64,
+}
+
+impl ReceiptId {
+    /// As it is stored: the numbers of its receipt subscription, and its own.
+    pub const fn key(self) -> (u64, u64) {
+        (self.receipts.0, self.number)
+    }
+
+    /// From what is stored.
+    pub const fn from_key((receipts, number): (u64, u64)) -> Self {
+        Self { receipts: ReceiptsId(receipts), number }
+    }
+}
 
 /// Internal number of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +101,8 @@ pub enum Kind {
     Set,
     /// A push message.
     Message,
+    /// A receipt subscription.
+    Receipts,
 }
 
 /// A message as its sender wrote it: content and the two fields that describe content.
@@ -97,6 +124,39 @@ impl Content {
     }
 }
 
+/// Whether a sender wants to know of the end of its message, and where.
+///
+/// Source: RFC 8030 §5.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReceiptWish {
+    /// It does not.
+    #[default]
+    None,
+    /// On a receipt subscription that it does not have yet.
+    New,
+    /// On the receipt subscription presented.
+    In(Token),
+}
+
+/// A message for a subscription, as its sender posted it.
+///
+/// Source: RFC 8030 §5.
+#[derive(Clone, Debug)]
+pub struct Posted {
+    /// The push resource.
+    pub push: Token,
+    /// How long to keep it.
+    pub ttl: Ttl,
+    /// How much it matters.
+    pub urgency: Urgency,
+    /// What it replaces: the message of the same topic.
+    pub topic: Option<Topic>,
+    /// Where its receipt goes.
+    pub receipts: ReceiptWish,
+    /// The message.
+    pub content: Content,
+}
+
 /// What a client asks for.
 #[derive(Clone, Debug)]
 pub enum Request {
@@ -106,29 +166,22 @@ pub enum Request {
         set: Option<Token>,
     },
     /// A message for a subscription (RFC 8030 §5).
-    Send {
-        /// The push resource.
-        push: Token,
-        /// How long to keep it.
-        ttl: Ttl,
-        /// How much it matters.
-        urgency: Urgency,
-        /// The message.
-        content: Content,
-    },
+    Send(Posted),
     /// The content of a message, which is no delivery.
     Read {
         /// The push message.
         message: Token,
     },
-    /// The end of a message, which acknowledges it (RFC 8030 §6.2), of a subscription or of a set (§7.3).
+    /// The end of a message, which acknowledges it (RFC 8030 §6.2), of a subscription, a set or a receipt subscription
+    /// (§7.3).
     Remove {
         /// The resource.
         resource: Token,
     },
-    /// The messages of a subscription or set, now and later (RFC 8030 §6).
+    /// The messages of a subscription or set (RFC 8030 §6) or the receipts of a receipt subscription (§6.3), now and
+    /// later.
     Monitor {
-        /// The subscription or set.
+        /// The subscription, set or receipt subscription.
         resource: Token,
         /// The request.
         monitor: MonitorId,
@@ -157,6 +210,8 @@ pub enum Reply {
         message: Token,
         /// How long it is kept, never longer than was asked.
         ttl: Ttl,
+        /// The receipt subscription, if a receipt was asked for.
+        receipts: Option<Token>,
     },
     /// The message asked for.
     Content {
@@ -175,12 +230,19 @@ pub enum Reply {
     Gone,
     /// The set presented is none.
     InvalidSet,
+    /// The receipt subscription presented is none.
+    InvalidReceipts,
+    /// The sender is over its rate for this push resource.
+    TooMany {
+        /// Seconds until it may send again.
+        wait_s: u64,
+    },
     /// A bound is reached; later it may work.
     Full,
 }
 
 /// What became of things the shell did or watches.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Input {
     /// The message was written whole.
     Delivered(DeliveryId),
@@ -192,8 +254,14 @@ pub enum Input {
     MonitorClosed(MonitorId),
     /// The connection is gone, and with it everything on it.
     ConnectionClosed(ConnectionId),
+    /// The receiver has got all frames up to this receipt.
+    Received(ReceiptId),
+    /// These records are stored, by their numbers; what depends on them may be told.
+    Stored(Range<u64>),
     /// The record that made this resource could not be stored, so there is no such resource.
     NotStored(Token),
+    /// An operator ends this resource.
+    Expire(Token),
     /// The service stops: monitors end, nothing is pushed any more.
     Stop,
 }
@@ -224,8 +292,34 @@ impl Room {
 pub enum Output {
     /// Promise and send a message.
     Push(Box<Push>),
+    /// Promise and send a receipt.
+    Receipt(Receipt),
     /// Answer a monitoring request, which ends it.
     End(MonitorId, Ending),
+}
+
+/// A receipt to push.
+///
+/// Source: RFC 8030 §6.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Names it in [`Input::Received`].
+    pub id: ReceiptId,
+    /// The monitoring request it is promised on.
+    pub monitor: MonitorId,
+    /// The push message it is about.
+    pub message: Token,
+    /// What became of that.
+    pub outcome: Outcome,
+}
+
+/// What became of a message, as its sender is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// 204: it was acknowledged.
+    Acknowledged,
+    /// 410: it was given up.
+    GivenUp,
 }
 
 /// A message to push.
@@ -282,11 +376,20 @@ pub enum Record {
         token: Token,
         /// The token of its push resource.
         push: Token,
+        /// Whether anybody ever asked for its messages.
+        was_monitored: bool,
     },
     /// A subscription ended, and its messages with it.
     SubscriptionEnded(SubscriptionId),
     /// A message was accepted.
     Message(StoredMessage),
+    /// A message was accepted in place of another one of its subscription.
+    Replacement {
+        /// The new one.
+        message: StoredMessage,
+        /// The number of the old one.
+        replaced: u64,
+    },
     /// A message was acknowledged, withdrawn or expired.
     MessageEnded {
         /// Its subscription.
@@ -294,14 +397,43 @@ pub enum Record {
         /// Its number.
         sequence: u64,
     },
+    /// A receipt subscription exists.
+    Receipts {
+        /// Its number.
+        id: ReceiptsId,
+        /// Its token.
+        token: Token,
+    },
+    /// A receipt subscription ended, and its receipts with it.
+    ReceiptsEnded(ReceiptsId),
+    /// A receipt waits for who monitors its receipt subscription.
+    Receipt {
+        /// The receipt.
+        id: ReceiptId,
+        /// The message it is about.
+        message: Token,
+        /// What became of that.
+        outcome: Outcome,
+    },
+    /// A receipt was received, or gave way to others.
+    ReceiptEnded(ReceiptId),
 }
 
 impl Record {
-    /// Whether it says that something is no more.
-    pub const fn is_end(&self) -> bool {
+    /// Whether it says what is so in memory whether it can be stored or not: ends, and what follows from them.
+    pub const fn is_owed(&self) -> bool {
         match self {
-            Self::SetEnded(_) | Self::SubscriptionEnded(_) | Self::MessageEnded { .. } => true,
-            Self::Set { .. } | Self::Subscription { .. } | Self::Message(_) => false,
+            Self::SetEnded(_)
+            | Self::SubscriptionEnded(_)
+            | Self::MessageEnded { .. }
+            | Self::ReceiptsEnded(_)
+            | Self::Receipt { .. }
+            | Self::ReceiptEnded(_) => true,
+            Self::Set { .. }
+            | Self::Subscription { .. }
+            | Self::Message(_)
+            | Self::Replacement { .. }
+            | Self::Receipts { .. } => false,
         }
     }
 }
@@ -321,15 +453,41 @@ pub struct StoredMessage {
     pub ttl: Ttl,
     /// How much it matters.
     pub urgency: Urgency,
+    /// What it replaces, and is replaced by.
+    pub topic: Option<Topic>,
+    /// Where its receipt goes.
+    pub receipts: Option<ReceiptsId>,
     /// The message.
     pub content: Content,
 }
 
+/// A subscription set: as far as the service can tell, one user agent.
 #[derive(Debug)]
 pub(super) struct Set {
     pub(super) token: Token,
     pub(super) members: BTreeSet<SubscriptionId>,
     pub(super) monitor: Option<MonitorId>,
+    pub(super) life: Life,
+    /// When messages were pushed lately, as far as their rate is limited.
+    pub(super) pushed: Window,
+    /// Until when nothing more is pushed, for as many as may be were pushed within a second.
+    pub(super) paced_until: Option<Instant>,
+    /// Messages that wait for others to leave with them, and until when.
+    pub(super) batch: Option<Batch>,
+}
+
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) until: Instant,
+    pub(super) held: BTreeSet<(SubscriptionId, u64)>,
+}
+
+/// Since when a resource is not used, and when that is looked at next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    /// None when it came to be unused some time after it was looked at.
+    pub(super) unused_since: Option<Instant>,
+    pub(super) look_at: Instant,
 }
 
 #[derive(Debug)]
@@ -347,10 +505,19 @@ pub(super) struct Subscription {
     pub(super) paused_until: Option<Instant>,
     /// Pauses since the last acknowledgement or monitoring request. While there are any, one message at a time probes.
     pub(super) pause_count: u32,
+    pub(super) life: Life,
+    /// Whether anybody ever asked for its messages.
+    pub(super) was_monitored: bool,
+    /// The outstanding message of each topic.
+    pub(super) topics: BTreeMap<Topic, u64>,
+    /// What its senders may still send.
+    pub(super) allowance: Bucket,
+    /// Messages refused for their rate since one was accepted.
+    pub(super) refused_count: u32,
 }
 
 impl Subscription {
-    pub(super) fn new(token: Token, push: Token, set: SetId) -> Self {
+    pub(super) fn new((token, push): (Token, Token), set: SetId, was_monitored: bool, life: Life) -> Self {
         Self {
             token,
             push,
@@ -362,6 +529,11 @@ impl Subscription {
             queued_on: None,
             paused_until: None,
             pause_count: 0,
+            life,
+            was_monitored,
+            topics: BTreeMap::new(),
+            allowance: Bucket::default(),
+            refused_count: 0,
         }
     }
 }
@@ -376,11 +548,29 @@ pub(super) struct Message {
     pub(super) attempt: u32,
     /// Requests for everything stored that it was pushed on.
     pub(super) drain_count: u32,
+    /// Whether it waits for others to leave with it.
+    pub(super) is_held: bool,
+    /// What it replaces, until its own record is stored: what cannot be stored has replaced nothing.
+    pub(super) instead_of: Option<Box<Message>>,
 }
 
 impl Message {
     pub(super) fn new(stored: StoredMessage, expires: Instant, was_stored: bool) -> Self {
-        Self { stored, expires, was_stored, delivery: Delivery::Waiting, attempt: 0, drain_count: 0 }
+        Self {
+            stored,
+            expires,
+            was_stored,
+            delivery: Delivery::Waiting,
+            attempt: 0,
+            drain_count: 0,
+            is_held: false,
+            instead_of: None,
+        }
+    }
+
+    /// Whether it may be pushed as far as it is concerned.
+    pub(super) fn is_ready(&self) -> bool {
+        self.delivery == Delivery::Waiting && !self.is_held
     }
 
     /// Messages with a time to live of zero are pushed once and never stored.
@@ -440,6 +630,7 @@ impl Monitor {
 pub(super) enum Monitored {
     Subscription(SubscriptionId),
     Set(SetId),
+    Receipts(ReceiptsId),
 }
 
 /// How long a monitor stays open.
@@ -460,4 +651,25 @@ pub(super) enum Timer {
     Retry(SubscriptionId, u64),
     Resume(SubscriptionId),
     End(MonitorId),
+    Unused(Owner),
+    Pace(SetId),
+    Batch(SetId),
+}
+
+impl From<Monitored> for Owner {
+    fn from(monitored: Monitored) -> Self {
+        match monitored {
+            Monitored::Subscription(id) => Self::Subscription(id),
+            Monitored::Set(id) => Self::Set(id),
+            Monitored::Receipts(id) => Self::Receipts(id),
+        }
+    }
+}
+
+/// What has a life of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owner {
+    Subscription(SubscriptionId),
+    Set(SetId),
+    Receipts(ReceiptsId),
 }

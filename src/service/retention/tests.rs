@@ -1,13 +1,20 @@
+mod life;
 mod model;
+mod pace;
+mod receipts;
+mod topics;
 
 use bytes::Bytes;
 
 use super::*;
 use crate::limits::{
-    SERVICE_DRAIN_MS_MAX, SERVICE_DRAINS_IN_VAIN, SERVICE_IN_FLIGHT_PER_SUBSCRIPTION, SERVICE_PAUSE_MS_MAX,
-    SERVICE_PAUSE_MS_MIN, SERVICE_RETRY_MS_MAX, SERVICE_RETRY_MS_MIN, TTL_S_MAX,
+    SERVICE_DRAIN_MS_MAX, SERVICE_DRAINS_IN_VAIN, SERVICE_FRESH_S, SERVICE_IN_FLIGHT_PER_SUBSCRIPTION,
+    SERVICE_MESSAGES_PER_SUBSCRIPTION_MAX, SERVICE_PAUSE_MS_MAX, SERVICE_PAUSE_MS_MIN, SERVICE_RECEIPT_COUNT_MAX,
+    SERVICE_RECEIPT_SUBSCRIPTION_COUNT_MAX, SERVICE_RECEIPTS_PER_SUBSCRIPTION_MAX, SERVICE_RECEIPTS_UNCONFIRMED_MAX,
+    SERVICE_RETRY_MS_MAX, SERVICE_RETRY_MS_MIN, SERVICE_SET_MEMBER_COUNT_MAX, SERVICE_UNUSED_S, TTL_S_MAX,
 };
 use crate::random::SeededRandom;
+use crate::webpush::headers::{Ttl, Urgency};
 
 const A: ConnectionId = ConnectionId(1);
 const B: ConnectionId = ConnectionId(2);
@@ -36,7 +43,7 @@ impl World {
             boot: Some(1),
             uptime_s: 5,
         };
-        let retention = Retention::new(Ttl::from_secs(TTL_S_MAX));
+        let retention = Retention::new(Policy::default());
         Self { retention, now, random: SeededRandom::new(7), next_stream: 1 }
     }
 
@@ -60,8 +67,11 @@ impl World {
     }
 
     fn send_urgently(&mut self, push: Token, ttl: u64, urgency: Urgency, body: &str) -> Reply {
-        let content = Content { body: Bytes::copy_from_slice(body.as_bytes()), ..Content::default() };
-        self.request(Request::Send { push, ttl: Ttl::from_secs(ttl), urgency, content })
+        self.post(Posted { urgency, ..posted(push, ttl, body) })
+    }
+
+    fn post(&mut self, posted: Posted) -> Reply {
+        self.request(Request::Send(posted))
     }
 
     fn accept(&mut self, push: Token, ttl: u64, body: &str) -> Token {
@@ -129,6 +139,29 @@ impl World {
     fn records(&mut self) -> Vec<Record> {
         std::iter::from_fn(|| self.retention.poll_record()).collect()
     }
+
+    /// Stores what there is to store.
+    fn store(&mut self) -> Vec<Record> {
+        let first = self.retention.next_record();
+        let records = self.records();
+        self.input(Input::Stored(first..self.retention.next_record()));
+        records
+    }
+
+    /// Takes the pushes of a connection as written, and acknowledges them.
+    fn take_all(&mut self, connection: ConnectionId) {
+        for push in self.pushes(connection) {
+            self.input(Input::Delivered(push.delivery));
+            self.remove(push.message);
+        }
+    }
+}
+
+/// A message that says nothing but how long it lives.
+fn posted(push: Token, ttl: u64, body: &str) -> Posted {
+    let content = Content { body: Bytes::copy_from_slice(body.as_bytes()), ..Content::default() };
+    let (ttl, urgency) = (Ttl::from_secs(ttl), Urgency::Normal);
+    Posted { push, ttl, urgency, topic: None, receipts: ReceiptWish::None, content }
 }
 
 fn bodies(pushes: &[Push]) -> Vec<String> {
@@ -225,7 +258,7 @@ fn a_ps_103_empty_sets_give_way_oldest_first() {
 #[test]
 fn a_ps_26_the_service_may_keep_messages_for_less_time() {
     let mut world = World::new();
-    world.retention.ttl_max = Ttl::from_secs(3_600);
+    world.retention.policy.ttl_max = Ttl::from_secs(3_600);
     let member = world.subscribe(None);
     for (asked, kept) in [(0, 0), (15, 15), (3_600, 3_600), (86_400, 3_600), (u64::MAX, 3_600)] {
         let Reply::Accepted { ttl, .. } = world.send(member.push, asked, "m") else { panic!("accepted") };
@@ -746,7 +779,7 @@ fn a_ps_77_a_removed_subscription_is_gone_with_all_that_is_its() {
     }
     assert_eq!(world.retention.kind(member.set), Some(Kind::Set));
     assert_eq!((world.retention.message_count, world.retention.message_bytes), (0, 0));
-    assert_eq!(world.retention.poll_timeout(), None);
+    assert_eq!(world.retention.timers.len(), 1, "that of the set");
 }
 
 /// A-PS-79, A-PS-80, A-PS-81: the end of a set is the end of its members, and of every monitor on any of them.

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::random::SeededRandom;
-use crate::service::retention::{ConnectionId, MonitorId};
+use crate::service::retention::{ConnectionId, MonitorId, ReceiptId};
 use crate::webpush::headers::Urgency;
 
 /// A fixed token of each kind.
@@ -11,7 +11,9 @@ fn token(kind: Kind) -> Token {
 }
 
 fn kind_of(wanted: Token) -> Option<Kind> {
-    [Kind::Subscription, Kind::Push, Kind::Set, Kind::Message].into_iter().find(|kind| token(*kind) == wanted)
+    [Kind::Subscription, Kind::Push, Kind::Set, Kind::Message, Kind::Receipts]
+        .into_iter()
+        .find(|kind| token(*kind) == wanted)
 }
 
 fn head(method: &str, path: &str, fields: &[(&str, &str)]) -> request::Parts {
@@ -25,6 +27,14 @@ fn head(method: &str, path: &str, fields: &[(&str, &str)]) -> request::Parts {
 
 fn routed(method: &str, path: &str, fields: &[(&str, &str)]) -> Route {
     route(&head(method, path, fields), PushSupport::Available, kind_of)
+}
+
+/// What is to be accepted.
+fn posted(route: Route) -> Posted {
+    match route {
+        Route::Send(posted) => posted,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn status(route: Route) -> u16 {
@@ -42,6 +52,7 @@ fn a_ps_08_each_kind_of_resource_has_its_own_methods() {
         (Kind::Subscription, "GET, DELETE", &["POST", "PUT", "HEAD"]),
         (Kind::Set, "GET, DELETE", &["POST", "PUT"]),
         (Kind::Message, "GET, DELETE", &["POST", "PUT"]),
+        (Kind::Receipts, "GET, DELETE", &["POST", "PUT"]),
     ];
     for (kind, allowed, refused) in table {
         let path = token(kind).path();
@@ -85,8 +96,7 @@ fn a_ps_25_missing_ttl_is_400() {
         assert_eq!(status(routed("POST", &push, fields)), 400, "{fields:?}");
     }
     assert_eq!(status(routed("POST", &push, &[("ttl", "1"), ("ttl", "1")])), 400);
-    let Route::Send { ttl, .. } = routed("POST", &push, &[("TTL", "000015")]) else { panic!("taken") };
-    assert_eq!(ttl.as_secs(), 15);
+    assert_eq!(posted(routed("POST", &push, &[("TTL", "000015")])).ttl.as_secs(), 15);
 }
 
 /// A-PS-36, A-PS-37, A-GAP-03: one level without regard to case, on messages and monitors; several and unknown ones are 400.
@@ -106,14 +116,84 @@ fn a_ps_37_an_urgency_is_one_level() {
         assert_eq!(status(routed("GET", &set, fields)), 400, "{fields:?}");
         assert_eq!(status(routed("GET", &subscription, fields)), 400, "{fields:?}");
     }
-    let read = |fields| match routed("POST", &push, fields) {
-        Route::Send { urgency, .. } => urgency,
-        other => panic!("{other:?}"),
-    };
+    let read = |fields| posted(routed("POST", &push, fields)).urgency;
     assert_eq!(read(&[("ttl", "5"), ("urgency", "High")]), Urgency::High);
     assert_eq!(read(&[("ttl", "5")]), Urgency::Normal);
     let Route::Monitor { urgency, .. } = routed("GET", &set, &[]) else { panic!("it stays open") };
     assert_eq!(urgency, Urgency::VeryLow);
+}
+
+/// A-PS-39: one topic of 1 to 32 characters of the URL-safe base64 alphabet; others are 400.
+#[test]
+fn a_ps_39_a_topic_is_one_short_word() {
+    let push = token(Kind::Push).path();
+    let longest = "aZ09-_".repeat(6)[..32].to_owned();
+    let route = routed("POST", &push, &[("ttl", "5"), ("Topic", &longest)]);
+    assert_eq!(posted(route).topic.as_ref().map(Topic::as_str), Some(&*longest));
+    for wrong in [&format!("{longest}x"), "", "a.b", "a+b", "a=b", "a b", "a, b", "ä"] {
+        assert_eq!(status(routed("POST", &push, &[("ttl", "5"), ("topic", wrong)])), 400, "{wrong}");
+    }
+    assert_eq!(status(routed("POST", &push, &[("ttl", "5"), ("topic", "a"), ("topic", "a")])), 400);
+    assert_eq!(posted(routed("POST", &push, &[("ttl", "5")])).topic, None);
+}
+
+/// A-PS-17, A-PS-18, A-PS-19: a receipt is asked for by a preference, however that is written, on the receipt subscription
+/// presented or a new one; the 202 names message and receipt subscription.
+#[test]
+fn a_ps_17_a_receipt_is_asked_for_by_a_preference() {
+    let (path, receipts) = (token(Kind::Push).path(), token(Kind::Receipts));
+    let link = format!("<{}>; rel=\"urn:ietf:params:push:receipt\"", receipts.path());
+    for preference in
+        ["respond-async", "Respond-Async", "wait=10, respond-async", "respond-async; x=\"y\"", "respond-async=\"\""]
+    {
+        let fields = [("ttl", "5"), ("prefer", preference)];
+        assert_eq!(posted(routed("POST", &path, &fields)).receipts, ReceiptWish::New, "{preference}");
+        let presented = [&fields[..], &[("link", &*link)]].concat();
+        assert_eq!(posted(routed("POST", &path, &presented)).receipts, ReceiptWish::In(receipts));
+    }
+    for fields in [&[("ttl", "5")][..], &[("ttl", "5"), ("link", &link)], &[("ttl", "5"), ("prefer", "respond-asyn")]] {
+        assert_eq!(posted(routed("POST", &path, fields)).receipts, ReceiptWish::None);
+    }
+    let (message, ttl) = (token(Kind::Message), Ttl::from_secs(60));
+    let response = answer(Reply::Accepted { message, ttl, receipts: Some(receipts) }).unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()[LOCATION]), (202, &path_value(message)));
+    assert_eq!(&response.headers()[LINK], &link);
+}
+
+/// A-PS-21: a receipt subscription of another origin, or none at all, is 400.
+#[test]
+fn a_ps_21_a_foreign_receipt_subscription_is_400() {
+    let path = token(Kind::Push).path();
+    let foreign = format!("https://other.example{}", token(Kind::Receipts).path());
+    for target in [&*foreign, "/short", "http:", "/subscribe"] {
+        let link = format!("<{target}>; rel=\"urn:ietf:params:push:receipt\"");
+        let fields = [("ttl", "5"), ("prefer", "respond-async"), ("link", &link)];
+        assert_eq!(status(routed("POST", &path, &fields)), 400, "{target}");
+    }
+    assert_eq!(answer(Reply::InvalidReceipts).unwrap().status(), 400);
+}
+
+/// A-PS-94, A-PS-95, D-6585-01: too many messages are 429, with the time after which there may be more, for nobody to keep.
+#[test]
+fn a_ps_95_the_429_says_when_to_go_on() {
+    let response = answer(Reply::TooMany { wait_s: 6 }).unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (429, &value("6")));
+    assert!(!response.headers().contains_key(CACHE_CONTROL));
+}
+
+/// A-PS-62: a receipt is a status on the path of its message, and nothing else.
+#[test]
+fn a_ps_62_a_receipt_is_a_status() {
+    let monitor = MonitorId { connection: ConnectionId(1), stream: 1 };
+    for (outcome, status) in [(Outcome::Acknowledged, 204), (Outcome::GivenUp, 410)] {
+        let told = Receipt { id: ReceiptId::from_key((1, 2)), monitor, message: token(Kind::Message), outcome };
+        let promise = receipt_promise(&told, &"push.example".parse().unwrap());
+        let uri = format!("https://push.example{}", token(Kind::Message).path());
+        assert_eq!((promise.method(), promise.uri().to_string()), (&Method::GET, uri));
+        let response = receipt(&told);
+        assert_eq!(response.status(), status);
+        assert!(promise.headers().is_empty() && response.headers().is_empty());
+    }
 }
 
 /// A-PS-69, A-PS-70: announced content above 4096 octets is refused before it is read, never at or below.
@@ -122,7 +202,7 @@ fn a_ps_69_announced_size_is_checked_at_the_bound() {
     let push = token(Kind::Push).path();
     for (length, is_taken) in [("0", true), ("4096", true), ("4097", false), ("99999999999", false)] {
         let route = routed("POST", &push, &[("ttl", "5"), ("content-length", length)]);
-        assert_eq!(matches!(route, Route::Send { .. }), is_taken, "{length}");
+        assert_eq!(matches!(route, Route::Send(_)), is_taken, "{length}");
         assert!(is_taken || status(route) == 413);
     }
 }
@@ -132,9 +212,7 @@ fn fields_that_describe_a_message_are_single_and_short() {
     let path = token(Kind::Push).path();
     for name in ["content-type", "content-encoding"] {
         let longest = "a".repeat(SERVICE_DESCRIPTION_BYTES_MAX);
-        let Route::Send { content, .. } = routed("POST", &path, &[("ttl", "5"), (name, &longest)]) else {
-            panic!("at the bound")
-        };
+        let content = posted(routed("POST", &path, &[("ttl", "5"), (name, &longest)])).content;
         assert_eq!([content.content_type, content.content_encoding].into_iter().flatten().count(), 1);
         let longer = format!("{longest}a");
         assert_eq!(status(routed("POST", &path, &[("ttl", "5"), (name, &longer)])), 400);
@@ -225,7 +303,9 @@ fn a_ps_05_the_201_names_subscription_push_resource_and_set() {
 /// A-PS-14, A-PS-26: the answer to a message names it and how long it is kept.
 #[test]
 fn a_ps_14_the_201_names_the_message_and_its_time() {
-    let response = answer(Reply::Accepted { message: token(Kind::Message), ttl: Ttl::from_secs(3_600) }).unwrap();
+    let response =
+        answer(Reply::Accepted { message: token(Kind::Message), ttl: Ttl::from_secs(3_600), receipts: None });
+    let response = response.unwrap();
     assert_eq!(response.status(), 201);
     assert_eq!(
         (&response.headers()[LOCATION], &response.headers()["ttl"]),

@@ -13,7 +13,7 @@ use super::*;
 use crate::limits::TTL_S_MAX;
 use crate::random::{Random, SeededRandom};
 use crate::service::clock::Clock;
-use crate::service::retention::{Content, Moment, Reply, Request as Asked, Retention};
+use crate::service::retention::{Content, Moment, Policy, Posted, ReceiptWish, Reply, Request as Asked, Retention};
 use crate::service::store::Store;
 use crate::webpush::headers::{Ttl, Urgency};
 
@@ -66,14 +66,15 @@ fn rig_with(message_count: usize, message_bytes: usize, pipe_bytes: usize) -> Ri
 fn rig_of(subscription_count: usize, message_count: usize, message_bytes: usize, pipe_bytes: usize) -> Rig {
     let folder = tempfile::tempdir().expect("a folder");
     let mut random = SeededRandom::new(3);
-    let mut retention = Retention::new(Ttl::from_secs(TTL_S_MAX));
+    let mut retention = Retention::new(Policy::default());
     let mut ask = |asked| retention.handle_request(asked, Moment::default(), &mut random as &mut dyn Random);
     let mut made = Vec::new();
     for _ in 0..subscription_count {
         let Reply::Subscribed { subscription, push, .. } = ask(Asked::Subscribe { set: None }) else { panic!("made") };
         for _ in 0..message_count {
             let content = Content { body: vec![1; message_bytes].into(), ..Content::default() };
-            ask(Asked::Send { push, ttl: Ttl::from_secs(TTL_S_MAX), urgency: Urgency::Normal, content });
+            let (ttl, urgency, receipts) = (Ttl::from_secs(TTL_S_MAX), Urgency::Normal, ReceiptWish::None);
+            ask(Asked::Send(Posted { push, ttl, urgency, topic: None, receipts, content }));
         }
         made.push((subscription.path(), push.path()));
     }

@@ -3,7 +3,7 @@ use http::HeaderValue;
 
 use super::*;
 use crate::random::SeededRandom;
-use crate::service::retention::{Content, Since, StoredMessage};
+use crate::service::retention::{Content, Outcome, Since};
 use crate::service::token::Token;
 use crate::time::UnixTime;
 use crate::webpush::headers::{Ttl, Urgency};
@@ -16,6 +16,8 @@ fn message(sequence: u64, body: &'static [u8]) -> Record {
         since: Since::Wall(UnixTime(1_700_000_000)),
         urgency: Urgency::High,
         ttl: Ttl::from_secs(60),
+        topic: None,
+        receipts: None,
         content: Content {
             body: Bytes::from_static(body),
             content_type: Some(HeaderValue::from_static("")),
@@ -29,7 +31,7 @@ fn subscription() -> [Record; 2] {
     let set = SetId(1);
     [
         Record::Set { id: set, token: token(100) },
-        Record::Subscription { id: SubscriptionId(2), set, token: token(101), push: token(102) },
+        Record::Subscription { id: SubscriptionId(2), set, token: token(101), push: token(102), was_monitored: true },
     ]
 }
 
@@ -66,6 +68,63 @@ async fn a_gap_10_records_survive_until_they_end() {
     assert_eq!(records, []);
 }
 
+/// A-GAP-09, A-GAP-10, A-PS-40: topics, receipt subscriptions and receipts come back; a replacement is one step.
+#[tokio::test]
+async fn a_gap_09_receipts_survive_until_they_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.redb");
+    let (store, closed) = Store::open(&path, |_| panic!("it is empty")).unwrap();
+    let token = |seed| Token::random(&mut SeededRandom::new(seed));
+    let receipts = |id| Record::Receipts { id: ReceiptsId(id), token: token(id) };
+    let receipt = |id, number, outcome| {
+        let id = ReceiptId::from_key((id, number));
+        Record::Receipt { id, message: token(number), outcome }
+    };
+    let with_receipt = |sequence| {
+        let Record::Message(stored) = message(sequence, b"m") else { panic!("it is one") };
+        let topic = Some("upd".parse().unwrap());
+        StoredMessage { topic, receipts: Some(ReceiptsId(3)), ..stored }
+    };
+    let told =
+        [receipt(3, 10, Outcome::Acknowledged), receipt(3, 12, Outcome::GivenUp), receipt(4, 11, Outcome::GivenUp)];
+    write(&store, [receipts(3), receipts(4), Record::Message(with_receipt(5))]).await;
+    write(&store, told.clone()).await;
+    write(&store, [Record::Replacement { message: with_receipt(6), replaced: 5 }]).await;
+    let (store, closed, records) = reopen(&path, store, closed).await;
+    let [first, second, third] = told;
+    assert_eq!(records, [receipts(3), receipts(4), first, second.clone(), third, Record::Message(with_receipt(6))]);
+    write(&store, [Record::ReceiptEnded(ReceiptId::from_key((3, 10))), Record::ReceiptsEnded(ReceiptsId(4))]).await;
+    let (_store, _closed, records) = reopen(&path, store, closed).await;
+    assert_eq!(records, [receipts(3), second, Record::Message(with_receipt(6))]);
+}
+
+/// What the version before wrote is read, and belongs to this one from then on.
+#[tokio::test]
+async fn version_1_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.redb");
+    let database = Database::create(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let [set, member] = subscription();
+    let (Record::Set { token, .. }, Record::Subscription { token: own, push, .. }) = (&set, &member) else {
+        panic!("they are")
+    };
+    transaction.open_table(META).unwrap().insert("version", 1).unwrap();
+    transaction.open_table(SETS).unwrap().insert(1, &token.as_bytes()[..]).unwrap();
+    let value = [&1_u64.to_le_bytes()[..], own.as_bytes(), push.as_bytes()].concat();
+    transaction.open_table(SUBSCRIPTIONS).unwrap().insert(2, &value[..]).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let mut records = Vec::new();
+    let (store, closed) = Store::open(&path, |record| records.push(record)).unwrap();
+    assert_eq!(records, [set, member]);
+    drop(store);
+    closed.await.unwrap();
+    let database = Database::open(&path).unwrap();
+    let transaction = database.begin_read().unwrap();
+    assert_eq!(transaction.open_table(META).unwrap().get("version").unwrap().unwrap().value(), VERSION);
+}
+
 #[tokio::test]
 async fn many_writes_at_once_are_all_committed() {
     let folder = tempfile::tempdir().unwrap();
@@ -93,10 +152,10 @@ async fn a_store_in_use_of_another_version_or_damaged_is_not_opened() {
 
     let database = Database::create(&path).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(META).unwrap().insert("version", 2).unwrap();
+    transaction.open_table(META).unwrap().insert("version", 3).unwrap();
     transaction.commit().unwrap();
     drop(database);
-    assert!(matches!(Store::open(&path, |_| {}), Err(OpenError::Version(2))));
+    assert!(matches!(Store::open(&path, |_| {}), Err(OpenError::Version(3))));
 
     std::fs::write(&path, b"not a database at all").unwrap();
     assert!(matches!(Store::open(&path, |_| {}), Err(OpenError::Damaged(_))));
@@ -139,5 +198,6 @@ fn cut_values_are_not_read() {
     }
     assert_eq!(record::read_message(SubscriptionId(2), 1, &octets), Some(message(1, b"")));
     assert!(record::read_set(SetId(1), &[0; 15]).is_none());
-    assert!(record::read_subscription(SubscriptionId(1), &[0; 41]).is_none());
+    assert!(record::read_subscription(SubscriptionId(1), &[0; 42]).is_none());
+    assert!(record::read_subscription(SubscriptionId(1), &[2; 41]).is_none());
 }

@@ -79,6 +79,10 @@ impl Service {
                 Record::MessageEnded { subscription, sequence } => {
                     disk.retain(|it| !is_message(it, subscription, sequence));
                 }
+                Record::Subscription { id, .. } => {
+                    disk.retain(|it| !matches!(it, Record::Subscription { id: other, .. } if *other == id));
+                    disk.push(record);
+                }
                 Record::Message(stored) => {
                     disk.retain(|it| !is_message(it, stored.subscription, stored.sequence));
                     disk.push(Record::Message(stored));

@@ -6,11 +6,11 @@ mod commit;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use fieldgate::limits::{PROMISED_STREAMS_MAX, SERVICE_LATE_REFUSALS_COUNT, TTL_S_MAX};
+use fieldgate::limits::{PROMISED_STREAMS_MAX, SERVICE_LATE_REFUSALS_COUNT};
 use fieldgate::random::SeededRandom;
 use fieldgate::service::retention::{
-    ConnectionId, Content, DeliveryId, Ending, Input, Kind, Moment, MonitorId, Output, Push, Record, Reply, Request,
-    Retention, Room,
+    ConnectionId, Content, DeliveryId, Ending, Input, Kind, Moment, MonitorId, Output, Policy, Posted, Push,
+    ReceiptWish, Record, Reply, Request, Retention, Room,
 };
 use fieldgate::service::token::Token;
 use fieldgate::time::{Instant, UnixTime};
@@ -98,7 +98,7 @@ impl Service {
         self.life += 1;
         self.epoch = context.now;
         let now = self.moment(context);
-        let mut core = Retention::new(Ttl::from_secs(TTL_S_MAX));
+        let mut core = Retention::new(Policy::default());
         self.disk.sort_by_key(|record| match record {
             Record::Set { id, .. } => (0, id.0, 0),
             Record::Subscription { id, .. } => (1, id.0, 0),
@@ -243,8 +243,9 @@ impl Service {
         }
         let content = Content { body: body.clone(), content_type: None, content_encoding: None };
         let urgency = *context.dice.pick(&Urgency::ALL);
-        let request = Request::Send { push, ttl: Ttl::from_secs(ttl_s), urgency, content };
-        let reply = self.ask(request, context);
+        let (ttl, receipts) = (Ttl::from_secs(ttl_s), ReceiptWish::None);
+        let posted = Posted { push, ttl, urgency, topic: None, receipts, content };
+        let reply = self.ask(Request::Send(posted), context);
         let Reply::Accepted { message, .. } = reply else { return self.settle(context) };
         let number = context.check.sent(push, message, plaintext, &body, (ttl_s, urgency), context.now);
         context.trace(|| format!("service takes message {}", context.check.describe(number)));
@@ -325,6 +326,7 @@ impl Service {
                     context.trace(|| format!("service ends {monitor:?}: {ending:?}"));
                     context.send_down(connection, Down::End { stream: monitor.stream, ending });
                 }
+                Some(Output::Receipt(_)) => unreachable!("nobody asks for receipts here"),
                 None => return,
             }
             if !context.check.is_output_allowed(round) {

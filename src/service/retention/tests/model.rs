@@ -13,6 +13,8 @@ enum Step {
     Send {
         member: usize,
         ttl: u64,
+        topic: Option<u8>,
+        receipt: bool,
     },
     Monitor {
         member: usize,
@@ -27,7 +29,7 @@ enum Step {
     },
     Report {
         push: usize,
-        outcome: Outcome,
+        fate: Fate,
     },
     Acknowledge {
         message: usize,
@@ -48,7 +50,7 @@ enum Step {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Outcome {
+enum Fate {
     Delivered,
     Refused,
     Dropped,
@@ -57,15 +59,16 @@ enum Outcome {
 fn step() -> impl Strategy<Value = Step> {
     let connection = 1_u64..4;
     let wait = prop_oneof![3 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(40))];
-    let outcome = prop_oneof![4 => Just(Outcome::Delivered), 1 => Just(Outcome::Refused), 1 => Just(Outcome::Dropped)];
+    let fate = prop_oneof![4 => Just(Fate::Delivered), 1 => Just(Fate::Refused), 1 => Just(Fate::Dropped)];
     let ttl = prop_oneof![1 => Just(0), 3 => 1_u64..20_000];
     prop_oneof![
         2 => prop::option::of(any::<usize>()).prop_map(|in_set_of| Step::Subscribe { in_set_of }),
-        8 => (any::<usize>(), ttl).prop_map(|(member, ttl)| Step::Send { member, ttl }),
+        8 => (any::<usize>(), ttl, prop::option::weighted(0.3, 0_u8..3), any::<bool>())
+            .prop_map(|(member, ttl, topic, receipt)| Step::Send { member, ttl, topic, receipt }),
         4 => (any::<usize>(), any::<bool>(), connection.clone(), wait)
             .prop_map(|(member, on_set, connection, wait_s)| Step::Monitor { member, on_set, connection, wait_s }),
         8 => (connection.clone(), 0_usize..6).prop_map(|(connection, count)| Step::Poll { connection, count }),
-        8 => (any::<usize>(), outcome).prop_map(|(push, outcome)| Step::Report { push, outcome }),
+        8 => (any::<usize>(), fate).prop_map(|(push, fate)| Step::Report { push, fate }),
         4 => any::<usize>().prop_map(|message| Step::Acknowledge { message }),
         1 => any::<usize>().prop_map(|member| Step::RemoveMember { member }),
         1 => any::<usize>().prop_map(|member| Step::RemoveSet { member }),
@@ -82,6 +85,10 @@ struct Reference {
     disk: Vec<Record>,
     /// Pushes on their way, and the connections that carry them.
     under_way: Vec<Push>,
+    /// The receipt subscription of all, once there is one.
+    receipts: Option<Token>,
+    /// What the sender is owed, in any order.
+    owed: Vec<(Token, Outcome)>,
 }
 
 struct Known {
@@ -91,6 +98,8 @@ struct Known {
     expires: Instant,
     ttl: u64,
     sequence: usize,
+    topic: Option<u8>,
+    receipt: bool,
 }
 
 struct Trial {
@@ -101,7 +110,14 @@ struct Trial {
 
 impl Trial {
     fn new() -> Self {
-        let reference = Reference { members: vec![], messages: vec![], disk: vec![], under_way: vec![] };
+        let reference = Reference {
+            members: vec![],
+            messages: vec![],
+            disk: vec![],
+            under_way: vec![],
+            receipts: None,
+            owed: vec![],
+        };
         Self { world: World::new(), reference, accepted_count: 0 }
     }
 
@@ -113,7 +129,7 @@ impl Trial {
                 assert!(set.is_none_or(|set| set == member.set));
                 self.reference.members.push(member);
             }
-            Step::Send { member, ttl } => self.send(member, ttl),
+            Step::Send { member, ttl, topic, receipt } => self.send(member, ttl, topic, receipt),
             Step::Monitor { member, on_set, connection, wait_s } => {
                 if let Some(member) = self.member(member) {
                     let resource = if on_set { member.set } else { member.subscription };
@@ -121,15 +137,13 @@ impl Trial {
                 }
             }
             Step::Poll { connection, count } => self.poll(ConnectionId(connection), count),
-            Step::Report { push, outcome } => self.report(push, outcome),
+            Step::Report { push, fate } => self.report(push, fate),
             Step::Acknowledge { message } => {
                 if !self.reference.messages.is_empty() {
                     let index = message % self.reference.messages.len();
                     let known = self.reference.messages.remove(index);
-                    assert_eq!(
-                        self.world.remove(known.token),
-                        if known.ttl > 0 { Reply::Removed } else { Reply::Gone }
-                    );
+                    assert_eq!(self.world.remove(known.token), Reply::Removed);
+                    self.owe(&known, Outcome::Acknowledged);
                 }
             }
             Step::RemoveMember { member } => {
@@ -148,7 +162,7 @@ impl Trial {
             Step::Pass { ms } => {
                 self.world.pass(ms);
                 let now = self.world.now.instant;
-                self.reference.messages.retain(|known| known.expires > now);
+                self.give_up(|known| known.expires <= now);
             }
             Step::Restart => self.restart(),
         }
@@ -161,15 +175,48 @@ impl Trial {
         self.reference.members.get(index % count).copied()
     }
 
-    fn send(&mut self, member: usize, ttl: u64) {
+    fn send(&mut self, member: usize, ttl: u64, topic: Option<u8>, receipt: bool) {
         let Some(member) = self.member(member) else { return };
         self.accepted_count += 1;
-        let token = self.world.accept(member.push, ttl, &self.accepted_count.to_string());
+        // A message that lives for a moment ends in ways that a client cannot foresee.
+        let receipt = receipt && ttl > 0;
+        let posted = Posted {
+            topic: topic.map(|topic| topic.to_string().parse().expect("a topic")),
+            receipts: match (receipt, self.reference.receipts) {
+                (false, _) => ReceiptWish::None,
+                (true, None) => ReceiptWish::New,
+                (true, Some(receipts)) => ReceiptWish::In(receipts),
+            },
+            ..posted(member.push, ttl, &self.accepted_count.to_string())
+        };
+        let Reply::Accepted { message: token, receipts, .. } = self.world.post(posted) else { panic!("accepted") };
+        if receipt {
+            assert!(self.reference.receipts.is_none() || self.reference.receipts == receipts);
+            self.reference.receipts = receipts;
+        }
+        if topic.is_some() {
+            self.reference.messages.retain(|known| known.push != member.push || known.topic != topic);
+        }
         if ttl > 0 {
             let expires = self.world.now.instant + Duration::from_secs(ttl);
             let (accepted, sequence) = (self.world.now.wall, self.accepted_count);
-            self.reference.messages.push(Known { token, push: member.push, accepted, expires, ttl, sequence });
+            let known = Known { token, push: member.push, accepted, expires, ttl, sequence, topic, receipt };
+            self.reference.messages.push(known);
         }
+    }
+
+    fn owe(&mut self, known: &Known, outcome: Outcome) {
+        if known.receipt {
+            self.reference.owed.push((known.token, outcome));
+        }
+    }
+
+    /// Ends messages without an acknowledgement.
+    fn give_up(&mut self, is_over: impl Fn(&Known) -> bool) {
+        let (over, kept) = std::mem::take(&mut self.reference.messages).into_iter().partition(is_over);
+        self.reference.messages = kept;
+        let over: Vec<Known> = over;
+        over.iter().for_each(|known| self.owe(known, Outcome::GivenUp));
     }
 
     fn poll(&mut self, connection: ConnectionId, count: usize) {
@@ -189,22 +236,22 @@ impl Trial {
                     assert_eq!(self.reference.under_way.iter().filter(|it| twice(it)).count(), 0);
                     self.reference.under_way.push(*push);
                 }
-                Some(Output::End(..)) => {}
+                Some(Output::End(..) | Output::Receipt(_)) => {}
                 None => return,
             }
         }
     }
 
-    fn report(&mut self, index: usize, outcome: Outcome) {
+    fn report(&mut self, index: usize, fate: Fate) {
         if self.reference.under_way.is_empty() {
             return;
         }
         let index = index % self.reference.under_way.len();
         let delivery = self.reference.under_way.remove(index).delivery;
-        self.world.input(match outcome {
-            Outcome::Delivered => Input::Delivered(delivery),
-            Outcome::Refused => Input::Refused(delivery),
-            Outcome::Dropped => Input::Dropped(delivery),
+        self.world.input(match fate {
+            Fate::Delivered => Input::Delivered(delivery),
+            Fate::Refused => Input::Refused(delivery),
+            Fate::Dropped => Input::Dropped(delivery),
         });
     }
 
@@ -216,16 +263,16 @@ impl Trial {
     fn forget(&mut self, is_gone: impl Fn(&Member) -> bool) {
         let gone: Vec<Token> = self.reference.members.iter().filter(|it| is_gone(it)).map(|it| it.push).collect();
         self.reference.members.retain(|member| !is_gone(member));
-        self.reference.messages.retain(|known| !gone.contains(&known.push));
+        self.give_up(|known| gone.contains(&known.push));
     }
 
     /// Starts the machine anew from what was stored.
     fn restart(&mut self) {
         self.store();
-        self.world.retention = Retention::new(Ttl::from_secs(TTL_S_MAX));
+        self.world.retention = Retention::new(Policy::default());
         let rank = |record: &Record| match record {
-            Record::Set { .. } => 0,
-            Record::Subscription { .. } => 1,
+            Record::Set { .. } | Record::Receipts { .. } => 0,
+            Record::Subscription { .. } | Record::Receipt { .. } => 1,
             _ => 2,
         };
         self.reference.disk.sort_by_key(rank);
@@ -235,17 +282,18 @@ impl Trial {
         self.reference.under_way.clear();
         // Lifetimes go on in whole seconds of the wall clock.
         let now = self.world.now;
-        self.reference.messages.retain_mut(|known| {
+        for known in &mut self.reference.messages {
             let rest = known.ttl.saturating_sub(now.wall.0 - known.accepted.0);
             known.expires = now.instant + Duration::from_secs(rest);
-            rest > 0
-        });
+        }
+        self.give_up(|known| known.expires <= now.instant);
     }
 
     /// Does what the store does.
     fn store(&mut self) {
+        let records = self.world.store();
         let disk = &mut self.reference.disk;
-        for record in self.world.records() {
+        for record in records {
             match record {
                 Record::SetEnded(ended) => disk.retain(|it| !matches!(it, Record::Set { id, .. } if *id == ended)),
                 Record::SubscriptionEnded(ended) => disk.retain(|it| match it {
@@ -255,6 +303,17 @@ impl Trial {
                 }),
                 Record::MessageEnded { sequence, .. } => {
                     disk.retain(|it| !matches!(it, Record::Message(stored) if stored.sequence == sequence));
+                }
+                Record::Replacement { message, replaced } => {
+                    disk.retain(|it| !matches!(it, Record::Message(stored) if stored.sequence == replaced));
+                    disk.push(Record::Message(message));
+                }
+                Record::ReceiptEnded(ended) => {
+                    disk.retain(|it| !matches!(it, Record::Receipt { id, .. } if *id == ended))
+                }
+                Record::Subscription { id, .. } => {
+                    disk.retain(|it| !matches!(it, Record::Subscription { id: other, .. } if *other == id));
+                    disk.push(record);
                 }
                 record => disk.push(record),
             }
@@ -279,6 +338,12 @@ impl Trial {
         }
         let messages = self.reference.disk.iter().filter(|it| matches!(it, Record::Message(_))).count();
         assert_eq!(messages, self.reference.messages.len(), "the disk knows what the service knows");
+        let told = retention.receipts.values().flat_map(|it| it.held());
+        assert_eq!(sorted(told.collect()), sorted(self.reference.owed.clone()), "receipts are owed");
+        let expected = self.reference.messages.iter().filter(|known| known.receipt).count();
+        assert_eq!(retention.receipts.values().map(|it| it.expected_count).sum::<usize>(), expected);
+        let stored = self.reference.disk.iter().filter(|it| matches!(it, Record::Receipt { .. })).count();
+        assert_eq!(stored, self.reference.owed.len(), "the disk knows what is owed");
     }
 
     /// Whatever happened: one healthy receiver gets every message that is not over, once it is there.
@@ -301,17 +366,49 @@ impl Trial {
             for push in pushes {
                 self.world.input(Input::Delivered(push.delivery));
                 self.world.remove(push.message);
-                self.reference.messages.retain(|known| known.token != push.message);
+                let acknowledged = |known: &Known| known.token == push.message;
+                if let Some(index) = self.reference.messages.iter().position(acknowledged) {
+                    let known = self.reference.messages.remove(index);
+                    self.owe(&known, Outcome::Acknowledged);
+                }
             }
         }
         assert_eq!(self.reference.messages.len(), 0, "a message was not pushed");
     }
+
+    /// The sender is told all that it is owed, whatever became of earlier connections.
+    fn tell_the_rest(&mut self) {
+        let Some(receipts) = self.reference.receipts else { return };
+        self.world.store();
+        self.world.input(Input::ConnectionClosed(A));
+        self.world.monitor(A, receipts, None);
+        loop {
+            let outputs = self.world.outputs(A);
+            if outputs.is_empty() {
+                break;
+            }
+            for output in outputs {
+                let Output::Receipt(receipt) = output else { panic!("{output:?}") };
+                let before = self.reference.owed.len();
+                self.reference.owed.retain(|owed| *owed != (receipt.message, receipt.outcome));
+                assert_eq!(before, self.reference.owed.len() + 1, "told once");
+                self.world.input(Input::Received(receipt.id));
+            }
+        }
+        assert_eq!(self.reference.owed, [], "the sender was not told");
+    }
+}
+
+fn sorted(mut receipts: Vec<(Token, Outcome)>) -> Vec<(Token, Outcome)> {
+    receipts.sort_by_key(|(message, _)| *message);
+    receipts
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A-PS-58, A-GAP-06, A-GAP-08, A-GAP-10: nothing accepted is lost, nothing ended is pushed.
+    /// A-PS-58, A-GAP-06, A-GAP-08, A-GAP-10: nothing accepted is lost, nothing ended is pushed, and every sender that wants
+    /// to is told once what became of its message, unless that was replaced.
     #[test]
     fn no_message_is_lost_and_none_is_pushed_after_its_end(steps in prop::collection::vec(step(), 1..120)) {
         let mut trial = Trial::new();
@@ -319,5 +416,6 @@ proptest! {
             trial.run(step);
         }
         trial.deliver_the_rest();
+        trial.tell_the_rest();
     }
 }
