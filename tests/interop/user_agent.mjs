@@ -82,7 +82,8 @@ async function until(condition, time = SOON) {
 function links(fields, relation) {
   const text = [fields.link ?? []].flat().join(', ');
   const found = [];
-  for (const [, target, parameters] of text.matchAll(/<([^>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:"[^"]*"|[^\s;,"]*))?)*)/g)) {
+  const link = /<([^>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:"[^"]*"|[^\s;,"]*))?)*)/g;
+  for (const [, target, parameters] of text.matchAll(link)) {
     const [, quoted, token] = /;\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]*))/i.exec(parameters) ?? [];
     if ((quoted ?? token ?? '').toLowerCase().split(/\s+/).includes(relation)) found.push(new URL(target, url).href);
   }
@@ -125,7 +126,9 @@ function plain(method, uri, headers = {}, content = undefined) {
 // Sends a message; its URI. Only a failure is worth a line.
 async function post(push, content = 'hello', headers = {}) {
   const answer = await plain('POST', push, { TTL: '60', ...headers }, content);
-  if (answer.status !== 201 || !answer.location) needs('a message is taken with 201', false, [answer.status, answer.fields]);
+  if (answer.status !== 201 || !answer.location) {
+    needs('a message is taken with 201', false, [answer.status, answer.fields]);
+  }
   return answer.location;
 }
 
@@ -264,7 +267,8 @@ async function monitor() {
   const one = agent();
   const subscription = await one.subscribe();
   const request = await one.monitor(subscription.uri);
-  needs('a monitoring request is not answered while it is open (6)', (await one.quiet()) && !request.fields, request.fields);
+  const quiet = await one.quiet();
+  needs('a monitoring request is not answered while it is open (6)', quiet && !request.fields, request.fields);
   const message = await post(subscription.push, content, {
     'Content-Encoding': 'aes128gcm',
     'Content-Type': 'application/x-strange',
@@ -343,7 +347,8 @@ async function withoutWaiting() {
     messages.push(await post([first, second][number % 2].push, `${number}`));
   }
   const paths = messages.map(pathOf);
-  equal('wait=0 at a subscription: all, oldest first, and 200', [200, paths.filter((_, number) => number % 2 === 0)], await stored(first.uri));
+  const ofFirst = paths.filter((_, number) => number % 2 === 0);
+  equal('wait=0 at a subscription: all, oldest first, and 200', [200, ofFirst], await stored(first.uri));
   equal('wait=0 at a set: all, oldest first, and 200', [200, paths], await stored(first.set));
   for (const message of messages) await one.request('DELETE', message);
   equal('acknowledged is gone: 204', [204, []], await stored(first.set));
@@ -367,15 +372,16 @@ async function urgency() {
   const now = await post(subscription.push, 'now', { TTL: '0' });
   holds('TTL 0 comes to an agent that is there (5.2)', await other.comes(now));
   await other.request('DELETE', now);
-  other.close();
-  await post(subscription.push, 'never', { TTL: '0' });
-  equal('TTL 0 with nobody there is gone', [204, []], await stored(subscription.uri));
+  const alone = await other.subscribe();
+  await post(alone.push, 'never', { TTL: '0' });
+  equal('TTL 0 with nobody there is gone', [204, []], await stored(alone.uri));
 }
 
 async function withoutPush() {
   const one = agent({ enablePush: false });
   const subscription = await one.subscribe();
-  equal('an agent without server push: monitoring is answered with 400', 400, (await one.request('GET', subscription.uri)).status);
+  const { status } = await one.request('GET', subscription.uri);
+  equal('an agent without server push: monitoring is answered with 400', 400, status);
   const start = performance.now();
   equal('monitoring by HTTP/1.1: 505', 505, (await plain('GET', subscription.uri)).status);
   holds('at once', performance.now() - start < 1000, performance.now() - start);
@@ -402,7 +408,8 @@ async function manyMessages() {
   })();
   for (const content of contents) sent.push(await post(subscription.push, content));
   await acknowledging;
-  equal('60 messages larger than the window come, each once, oldest first', sent.map(pathOf), one.promises.map((push) => push.path));
+  const came = one.promises.map((push) => push.path);
+  equal('60 messages larger than the window come, each once, oldest first', sent.map(pathOf), came);
   holds('with their content', one.promises.every((push, number) => push.content.toString() === contents[number]));
   await pause(300);
   equal('acknowledged, nothing is left', [204, []], await stored(subscription.uri));
@@ -460,7 +467,8 @@ async function receipts() {
   equal('with 410', 410, server.promised(lost.location).fields[':status']);
   equal('three receipts in all', 3, server.promises.length);
   holds('the request stays open', !request.fields && !request.ended);
-  equal('a receipt subscription that is none: 400 (5.1)', 400, (await ask(first.push, `${origin}/no/such/receipts`)).status);
+  const strange = await ask(first.push, `${origin}/no/such/receipts`);
+  equal('a receipt subscription that is none: 400 (5.1)', 400, strange.status);
   equal('no errors', [], [...one.errors, ...server.errors]);
 }
 
@@ -473,10 +481,13 @@ async function topics() {
   equal('what was replaced is gone', 404, (await one.request('DELETE', old[0])).status);
   await one.request('DELETE', old[2]);
   const kept = [];
-  for (const topic of ['a', 'b', 'A', 'x'.repeat(32)]) kept.push(await post(subscription.push, topic, { Topic: topic }));
+  for (const topic of ['a', 'b', 'A', 'x'.repeat(32)]) {
+    kept.push(await post(subscription.push, topic, { Topic: topic }));
+  }
   equal('messages of other topics are kept', [200, kept.map(pathOf)], await stored(subscription.uri));
   for (const wrong of ['x'.repeat(33), 'a.b', 'a/b', 'a=', '"upd"', 'a b']) {
-    equal(`the topic ${wrong} is refused with 400`, 400, (await plain('POST', subscription.push, { TTL: '60', Topic: wrong })).status);
+    const { status } = await plain('POST', subscription.push, { TTL: '60', Topic: wrong });
+    equal(`the topic ${wrong} is refused with 400`, 400, status);
   }
 }
 
@@ -503,7 +514,8 @@ for (const group of groups) {
   try {
     await group();
   } catch (error) {
-    holds(`${group.name} comes to its end`, false, error instanceof Missing ? `it cannot go on: ${error.message}` : String(error));
+    const reason = error instanceof Missing ? `it cannot go on: ${error.message}` : String(error);
+    holds(`${group.name} comes to its end`, false, reason);
   }
   for (const one of agents.splice(0)) one.close();
 }
