@@ -292,6 +292,8 @@ impl Shell {
         for record in added {
             shell.take_up_added(&record);
         }
+        // By what time it is it depends where the first connection goes.
+        shell.look_at_clock();
         shell.feed(Input::Started);
         Ok((shell, control))
     }

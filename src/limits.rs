@@ -187,6 +187,9 @@ const _: () = assert!(4 * URI_BYTES_MAX + 128 <= RECORD_BYTES_MAX);
 const _: () = assert!(FLOOD_SLICE_COUNT as u64 * FLOOD_SLICE_MS == 60_000);
 const _: () = assert!(HOLD_MS_MIN <= HOLD_MS);
 const _: () = assert!(ALTERNATIVE_COUNT_MAX <= ALTERNATIVE_FAILED_COUNT_MAX);
+// What is written when half of its time is over is not held up by the pause.
+const _: () = assert!(ALTERNATIVE_RECORD_PAUSE_MS <= ALTERNATIVE_RECORD_S_MIN * 1_000 / 2);
+const _: () = assert!(ALTERNATIVE_COUNT_MAX * (URI_BYTES_MAX + 18) + 24 <= RECORD_BYTES_MAX);
 const _: () = assert!(ALTERNATIVE_RETRY_MS_MIN < ALTERNATIVE_RETRY_MS_MAX && MOVE_PAUSE_MS_MIN < MOVE_PAUSE_MS_MAX);
 
 /// Addresses of one push service that are tried at most, one after another.
@@ -267,6 +270,13 @@ pub const ALTERNATIVE_S: u64 = 86_400;
 pub const ALTERNATIVE_RETRY_MS_MIN: u64 = 300_000;
 /// See [`ALTERNATIVE_RETRY_MS_MIN`].
 pub const ALTERNATIVE_RETRY_MS_MAX: u64 = 6 * 3_600_000;
+/// Shortest time for which an alternative service is fresh that is worth a write to flash, in seconds.
+pub const ALTERNATIVE_RECORD_S_MIN: u64 = 2 * 3_600;
+/// How much longer than the service says an alternative service may be fresh on flash, in seconds: clocks and ages of
+/// answers are not exact, and each write wears flash.
+pub const ALTERNATIVE_RECORD_SLACK_S: u64 = 60;
+/// Shortest time between two writes of the alternative services of one origin, in milliseconds; a removal may come between.
+pub const ALTERNATIVE_RECORD_PAUSE_MS: u64 = 3_600_000;
 /// First and longest pause between two moves to an alternative service, in milliseconds: places that name each other
 /// must not keep a gateway moving.
 pub const MOVE_PAUSE_MS_MIN: u64 = 60_000;
@@ -330,11 +340,12 @@ const _: () = assert!(STORE_KEY_BYTES_MAX + STORE_VALUE_BYTES_MAX <= STORE_BATCH
 // What is to be forgotten for want of room has no subscription.
 const _: () = assert!(ANNOUNCED_COUNT_MAX >= SUBSCRIPTION_COUNT_MAX + ROTATION_COUNT_MAX);
 // Each subscription stores at most three URIs and 400 octets of keys and names, each acknowledgement that is owed one URI,
-// what was announced of each channel its name twice.
+// what was announced of each channel its name twice, each configured service its name and a value.
 const _: () = assert!(
     (SUBSCRIPTION_COUNT_MAX + ROTATION_COUNT_MAX) * (3 * URI_BYTES_MAX + 400)
         + (DELIVERY_SLOT_COUNT + ACKED_COUNT_MAX + FREED_URI_RING) * (URI_BYTES_MAX + 100)
         + ANNOUNCED_COUNT_MAX * 200
+        + UPSTREAM_PLACED_COUNT_MAX * (URI_BYTES_MAX + RECORD_BYTES_MAX)
         <= STORE_LIVE_BYTES_MAX
 );
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::passphrase::Source;
 use super::{Failure, Outcome, check, say, state};
+use crate::proto::record::Record;
 use crate::random::SystemRandom;
 use crate::store::export::{self, Cost};
 use crate::store::file;
@@ -55,12 +56,13 @@ pub fn run(args: Args) -> Outcome {
         return Err(nothing());
     }
     let log = state::open(&folder)?;
-    let count = log.facts().count();
+    let facts = || log.facts().filter(|(key, _)| Record::is_of_identity(key));
+    let count = facts().count();
     if count == 0 {
         return Err(nothing());
     }
     let passphrase = args.passphrase.chosen()?;
-    let octets = export::seal(log.facts(), passphrase.as_bytes(), Cost::default(), &mut SystemRandom::default())
+    let octets = export::seal(facts(), passphrase.as_bytes(), Cost::default(), &mut SystemRandom::default())
         .map_err(Failure::failed)?;
     write(&args.to, &octets, args.force)?;
     let file = args.to.display();

@@ -117,7 +117,9 @@ mod tests {
     fn each_cause_is_counted_apart() {
         let mut flash = FlashUse::default();
         flash.opened(wear(500_000));
-        for written in [facts(1, 1), facts(2, 10), facts(PENDING_ACK, 100), facts(9, 1_000), facts(TIME, 2)] {
+        for written in
+            [facts(1, 1), facts(2, 10), facts(PENDING_ACK, 100), facts(9, 1_000), facts(TIME, 2), facts(12, 3_000)]
+        {
             assert_eq!(flash.written(written, at(0), BUDGET), None);
         }
         let both = Written { kind: PENDING_ACK, facts: wear(100), compaction: Wear { bytes: 7, syncs: 2 } };
@@ -125,12 +127,13 @@ mod tests {
         // What went along with another one is no cause.
         assert_eq!(flash.written(Written { kind: 200, ..Written::default() }, at(0), BUDGET), None);
         let expected = json!({
-            "today": 1_220, "per_day": BUDGET,
+            "today": 4_220, "per_day": BUDGET,
             "causes": {
                 "subscription": { "octets": 11, "syncs": 2 },
                 "acknowledgement": { "octets": 200, "syncs": 2 },
                 "announcement": { "octets": 1_000, "syncs": 1 },
                 "time": { "octets": 2, "syncs": 1 },
+                "transport": { "octets": 3_000, "syncs": 1 },
                 "other": { "octets": 500_000, "syncs": 1 },
                 "compaction": { "octets": 7, "syncs": 2 },
             },

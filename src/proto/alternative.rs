@@ -2,7 +2,8 @@
 //!
 //! New connections go to the first alternative that is fresh and has not failed lately, and to the origin when there is
 //! none. A connection stays where it is, however stale what led there has become, until the service names other places.
-//! Nothing of this is stored: after a restart the origin is asked, and says it again.
+//! After a restart those are used that outlive power ([`lasting`](super::lasting)); otherwise the origin is asked, and says
+//! it again.
 //!
 //! ```text
 //! announced --fresh--> tried --ready--> used
@@ -54,6 +55,19 @@ impl Alternatives {
             persists: offer.persists,
         });
         self.known = known.collect();
+    }
+
+    /// Takes up what an earlier run knew of those that persist, each with for how long it is fresh: it replaces all.
+    pub fn restored(&mut self, fresh: impl Iterator<Item = (Alternative, Duration)>, now: Instant) {
+        let known =
+            fresh.map(|(alternative, fresh_for)| Known { alternative, fresh_until: now + fresh_for, persists: true });
+        self.known = known.collect();
+    }
+
+    /// Those that persist, each with for how long it is fresh.
+    pub fn lasting(&self, now: Instant) -> impl Iterator<Item = (&Alternative, Duration)> {
+        let persisting = self.known.iter().filter(|known| known.persists);
+        persisting.map(move |known| (&known.alternative, known.fresh_until.since(now)))
     }
 
     /// Where the next connection goes; none: to the origin.
@@ -160,6 +174,7 @@ impl Gateway {
             && let Some(upstream) = self.upstreams.of(connection)
         {
             upstream.alternatives.announced(announcement, self.now);
+            upstream.alternatives_said(self.wall_time.at(self.now), self.now);
         }
     }
 
@@ -169,6 +184,7 @@ impl Gateway {
         if let Some(place) = upstream.uplink.place(connection) {
             upstream.alternatives.misdirected(place, self.now, &mut *self.random);
             upstream.uplink.leave(connection, self.now);
+            upstream.alternatives_said(self.wall_time.at(self.now), self.now);
         }
     }
 }

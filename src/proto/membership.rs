@@ -9,7 +9,7 @@ use super::subscription::{Life, Mark, Role, Stored, Subscription, SubscriptionId
 use super::upstream::{Reason, Upstream, UpstreamId};
 use super::{Gateway, Reply};
 use crate::limits::{CHANNELS_PER_DEVICE_MAX, ROTATION_GRACE_MS, SUBSCRIBE_UNKNOWN_MS};
-use crate::time::Duration;
+use crate::time::{ClockReading, Duration};
 use crate::webpush::exchange::{Deletion, Granted, Next, SubscribeError, Target};
 use crate::webpush::resource::{PushServiceUri, SetUri, SubscriptionUri};
 use crate::webpush::subscription::PushSubscription;
@@ -33,6 +33,7 @@ impl Gateway {
             Record::Orphans(count) => self.orphans.restored(count),
             Record::Time(time) => self.last_time.restored_earlier(time),
             Record::LastTime(time, boot) => self.last_time.restored(time, boot),
+            Record::Alternatives(service, said) => self.restore_alternatives(service, said),
             Record::Device(device) => self.device_added(device, false),
         }
     }
@@ -96,6 +97,7 @@ impl Gateway {
     pub(super) fn started(&mut self) {
         let now = self.now;
         self.is_started = true;
+        self.clock_looked_at(ClockReading::default());
         let leaving: Vec<SetUri> = self.departures.iter().map(|departure| departure.set.clone()).collect();
         for set in leaving {
             self.leave_set(&set, true);

@@ -23,12 +23,14 @@ pub mod event;
 pub mod flood;
 pub mod keep_alive;
 pub mod last_time;
+pub mod lasting;
 pub mod monitor;
 pub mod record;
 pub mod status;
 pub mod subscription;
 pub mod upstream;
 mod urgency;
+mod wall_time;
 
 mod intake;
 mod membership;
@@ -50,6 +52,7 @@ use self::rotation::Orphans;
 use self::subscription::{Life, Mark, SubscriptionId, SubscriptionTable};
 use self::upstream::{Upstream, UpstreamId, UpstreamTable};
 use self::urgency::Level;
+use self::wall_time::WallTime;
 use crate::limits::{DELETE_BACKOFF_MS_MAX, LAST_STREAM_MS_MAX, SUBSCRIBE_UNKNOWN_MS};
 use crate::random::Random;
 use crate::time::{BootId, Duration, Instant, UnixTime};
@@ -94,6 +97,7 @@ enum Subject {
     Announced(announcement::Channel, bool),
     Orphans(u8),
     Time,
+    Alternatives(UpstreamId),
     Device(DeviceId, Option<DeviceRecord>),
 }
 
@@ -144,6 +148,7 @@ pub struct Gateway {
     persist_not_before: Instant,
     next_ticket: u64,
     last_time: LastTime,
+    wall_time: WallTime,
     counters: Counters,
 }
 
@@ -192,6 +197,7 @@ impl Gateway {
             persist_not_before: now,
             next_ticket: 0,
             last_time: LastTime::default(),
+            wall_time: WallTime::default(),
             counters: Counters::default(),
         }
     }
@@ -223,9 +229,16 @@ impl Gateway {
             }
             Input::Dated { date, not_after, clock, .. } if !self.is_resetting => {
                 self.last_time.confirmed(date, not_after, clock, now);
+                self.clock_looked_at(clock);
             }
-            Input::ClockRead(clock) => self.last_time.clock_read(clock, now),
-            Input::TimeForgotten => self.last_time.forget(),
+            Input::ClockRead(clock) => {
+                self.last_time.clock_read(clock, now);
+                self.clock_looked_at(clock);
+            }
+            Input::TimeForgotten => {
+                self.last_time.forget();
+                self.wall_time.forget();
+            }
             Input::Dated { .. } => {}
             Input::UrgencyWanted(urgency) => self.urgency_wanted(urgency),
             Input::PathChanged => {
@@ -615,9 +628,10 @@ impl Gateway {
             Subject::PendingAck(message) => self.acknowledgement_persisted(&message, stored),
             Subject::Orphans(count) => self.orphans_persisted(count, stored),
             Subject::Time if !stored => self.last_time.not_written(),
+            Subject::Alternatives(upstream) if !stored => self.alternatives_not_stored(upstream),
             Subject::Device(id, record) if !stored => self.device_not_stored(id, record),
             Subject::Ended(key) if !stored => self.ended_not_stored(key),
-            Subject::Device(..) | Subject::Ended(_) | Subject::Time => {}
+            Subject::Device(..) | Subject::Ended(_) | Subject::Time | Subject::Alternatives(_) => {}
         }
         if let Some(channel) = announced {
             self.look_at_announcement(channel);

@@ -115,7 +115,7 @@ impl Gateway {
     /// Whether a change waits to be written.
     pub(super) fn wants_persist(&self) -> bool {
         self.last_time.is_behind()
-            || self.upstreams.iter().any(|upstream| upstream.is_set_behind)
+            || self.upstreams.iter().any(|upstream| upstream.is_set_behind || upstream.lasting.is_behind())
             || self.departures.iter().any(Departure::is_behind)
             || self.orphans_to_store().is_some()
             || self.wants_acknowledgement_written()
@@ -175,6 +175,7 @@ impl Gateway {
             .or_else(|| self.acknowledgement_change())
             .or_else(|| self.set_change())
             .or_else(|| self.subscription_change())
+            .or_else(|| self.alternatives_change())
     }
 
     fn set_change(&mut self) -> Option<(Subject, Change, Option<Change>)> {

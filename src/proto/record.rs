@@ -20,6 +20,7 @@
 //!    9 what an application server was told      channel(2) device                                 1
 //!   10 channel not subscribed by itself         channel(2) device                                 1
 //!   11 last known time                          nothing                                           1
+//!   12 alternatives of a configured service     its authority                                     1
 //! ```
 //!
 //! # Values
@@ -50,6 +51,7 @@
 //!          16 zeros where it is not known what was heard
 //!   10  1  device text · channel number
 //!   11  1  seconds since 1970 number · boot ?[16]
+//!   12  1  seconds since 1970 number when they were said · list of: place text, as in Alt-Svc · seconds fresh number
 //! ```
 //!
 //! The last value of a key is the fact; a removed key is none. A value that contradicts its key, its form or
@@ -71,15 +73,46 @@
 //!
 //! So a program that is one version older keeps all it knows and serves it; what it lacks is there when the newer one is
 //! back, but for what rule 3 took the place of.
+//!
+//! # What outlives power, and until when
+//!
+//! ```text
+//! subscriptions, keys     until their device or a person ends them, and the service has heard of it
+//! sets                    until the service does not know them any more
+//! intents                 orphans: how many subscribe requests may have made something that nobody knows
+//! rotations               retired: the old subscription, until it is removed at the service
+//! deletions               departures and leaving subscriptions: until the service has answered
+//! pending acks            until the service has answered; written once it is long in answering, or first of all
+//!                         (`pending_acks`)
+//! announcements           a hash of what an application server accepted last: until the subscription is gone
+//! stopped channels        until somebody asks for them again
+//! devices                 that were added by command: until they are removed
+//! time                    the last one known to have passed: a lower bound for the next start
+//! alternatives            that persist: until they are no longer fresh, or the service says others
+//! ```
+//!
+//! # What does not
+//!
+//! ```text
+//! messages                the service keeps them until they are acknowledged, so that flash need not
+//! links                   both sides open them anew with another boot id; there is no pairing and there are no link keys
+//!                         yet: who may open a link is decided by who can reach it
+//! what devices said       that they sleep, what they can take: they say it again on each new link
+//! pauses, failure marks   what failed may have been mended meanwhile, and trying once is cheap
+//! counters                they count from the start
+//! the path                TLS tickets, addresses, how long it lasts idle: see `lasting` and `keep_alive`
+//! ```
 
 use ring::digest;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::device::{LinkOptions, Options};
+use super::lasting::Said;
 use super::subscription::Stored;
-use crate::limits::RECORD_BYTES_MAX;
+use crate::limits::{ALTERNATIVE_COUNT_MAX, RECORD_BYTES_MAX};
 use crate::time::{BootId, UnixTime};
+use crate::webpush::alt_svc::Alternative;
 use crate::webpush::ece::Keys;
 use crate::webpush::exchange::{Dialect, Granted};
 use crate::webpush::resource::{PushMessageUri, PushUri, SetUri, SubscriptionUri};
@@ -101,6 +134,7 @@ const PENDING_ACK: u8 = 8;
 const ANNOUNCED: u8 = 9;
 const STOPPED: u8 = 10;
 const LAST_TIME: u8 = 11;
+const ALTERNATIVES: u8 = 12;
 
 const TAG_BYTES: usize = 8;
 /// Octets of the hash of what was announced.
@@ -135,6 +169,8 @@ pub enum Record {
     Time(UnixTime),
     /// The last wall time known to have passed, and the boot in which that became known.
     LastTime(UnixTime, Option<BootId>),
+    /// What a configured service, named by its authority, has said of alternatives that persist.
+    Alternatives(String, Said),
     /// A device that was added while running.
     Device(DeviceRecord),
 }
@@ -150,6 +186,8 @@ pub enum Cause {
     Announcement,
     /// The time.
     Time,
+    /// How push services can be reached.
+    Transport,
     /// Devices that were added while running, and what is not known.
     Other,
 }
@@ -162,6 +200,7 @@ impl Cause {
             PENDING_ACK => Self::Acknowledgement,
             ANNOUNCED => Self::Announcement,
             TIME | LAST_TIME => Self::Time,
+            ALTERNATIVES => Self::Transport,
             _ => Self::Other,
         }
     }
@@ -173,6 +212,7 @@ impl Cause {
             Self::Acknowledgement => "acknowledgement",
             Self::Announcement => "announcement",
             Self::Time => "time",
+            Self::Transport => "transport",
             Self::Other => "other",
         }
     }
@@ -234,6 +274,8 @@ pub enum Key {
     Time,
     /// The last known time.
     LastTime,
+    /// The alternatives of the service with this authority.
+    Alternatives(String),
     /// One device.
     Device(DeviceId),
 }
@@ -291,12 +333,19 @@ impl Key {
             Self::Orphans => vec![ORPHANS],
             Self::Time => vec![TIME],
             Self::LastTime => vec![LAST_TIME],
+            Self::Alternatives(service) => [&[ALTERNATIVES], service.as_bytes()].concat(),
             Self::Device(device) => [&[DEVICE], device.as_str().as_bytes()].concat(),
         }
     }
 }
 
 impl Record {
+    /// Whether what is filed under a key moves with the identity to another board. The way to a service does not: it was
+    /// found on another network, and the service tells it again.
+    pub fn is_of_identity(key: &[u8]) -> bool {
+        key.first() != Some(&ALTERNATIVES)
+    }
+
     /// What it is filed under.
     pub fn key(&self) -> Key {
         match self {
@@ -312,6 +361,7 @@ impl Record {
             Self::Orphans(_) => Key::Orphans,
             Self::Time(_) => Key::Time,
             Self::LastTime(..) => Key::LastTime,
+            Self::Alternatives(service, _) => Key::Alternatives(service.clone()),
             Self::Device(record) => Key::Device(record.id.clone()),
         }
     }
@@ -329,6 +379,10 @@ impl Record {
             Self::Orphans(count) => postcard_value(VERSION, count),
             Self::Time(time) => postcard_value(VERSION, time),
             Self::LastTime(time, boot) => postcard_value(VERSION, &(time, boot)),
+            Self::Alternatives(_, said) => {
+                let places = said.places.iter().map(|(place, fresh_for)| (place.to_string(), fresh_for));
+                postcard_value(VERSION, &(said.at, places.collect::<Vec<_>>()))
+            }
             Self::Device(record) if record.options == Options::default() => postcard_value(VERSION, record),
             Self::Device(record) if record.options.link == LinkOptions::default() => {
                 postcard_value(VERSION_OPTIONS, &(record, &record.options))
@@ -346,7 +400,7 @@ impl Record {
         let version_max = match kind {
             SUBSCRIPTION | RETIRED => VERSION_RESTRICTED,
             DEVICE => VERSION_LINK,
-            SET | TIME | ORPHANS | DEPARTURE | PENDING_ACK | ANNOUNCED | STOPPED | LAST_TIME => VERSION,
+            SET | TIME | ORPHANS | DEPARTURE | PENDING_ACK | ANNOUNCED | STOPPED | LAST_TIME | ALTERNATIVES => VERSION,
             _ => return Err(Unreadable::Unknown),
         };
         let (&version, value) = value.split_first().ok_or(Unreadable::Malformed)?;
@@ -378,6 +432,10 @@ impl Record {
             ORPHANS => from_postcard(value).map(Self::Orphans)?,
             TIME => from_postcard(value).map(Self::Time)?,
             LAST_TIME => from_postcard(value).map(|(time, boot)| Self::LastTime(time, boot))?,
+            ALTERNATIVES => {
+                let service = std::str::from_utf8(rest).map_err(|_| Unreadable::Malformed)?;
+                Self::Alternatives(service.to_owned(), decode_said(value)?)
+            }
             _ if version == VERSION => from_postcard(value).map(Self::Device)?,
             _ if version == VERSION_OPTIONS => {
                 let (record, options): (DeviceRecord, Options) = from_postcard(value)?;
@@ -411,6 +469,16 @@ fn encode_subscription(stored: &Stored) -> Zeroizing<Vec<u8>> {
     value.private.zeroize();
     value.auth.zeroize();
     octets
+}
+
+fn decode_said(value: &[u8]) -> Result<Said, Unreadable> {
+    let (at, places): (UnixTime, Vec<(&str, u64)>) = from_postcard(value)?;
+    if places.len() > ALTERNATIVE_COUNT_MAX {
+        return Err(Unreadable::Malformed);
+    }
+    let place = |(place, fresh_for)| Alternative::parse(place).map(|place| (place, fresh_for));
+    let places: Option<Vec<_>> = places.into_iter().map(place).collect();
+    Ok(Said { at, places: places.ok_or(Unreadable::Malformed)? })
 }
 
 fn decode_set(value: &[u8]) -> Result<SetUri, Unreadable> {
@@ -481,6 +549,39 @@ mod tests {
         }
     }
 
+    /// Never edited, as above.
+    #[test]
+    fn alternatives_are_written_as_ever() {
+        let record = Record::Alternatives("push.example:8443".to_owned(), said());
+        assert_eq!(record.key().encode(), b"\x0cpush.example:8443");
+        let expected =
+            [&[1, 0x80, 0xa4, 0xa7, 0xda, 6, 2][..], b"\x0ea.example:1001\x80\xa3\x05", b"\x09[::1]:443\xa0\x38"];
+        assert_eq!(record.encode().to_vec(), expected.concat());
+    }
+
+    /// As many alternatives as there may be, each with the longest host and the longest time.
+    #[test]
+    fn the_longest_alternatives_fit_and_one_more_is_left_alone() {
+        let host = format!("{}.example", "x".repeat(245));
+        let place = |number| (Alternative { host: host.clone(), port: u16::MAX - number }, u64::MAX);
+        for (count, is_read) in [(ALTERNATIVE_COUNT_MAX, true), (ALTERNATIVE_COUNT_MAX + 1, false)] {
+            let places = (0..count as u16).map(place).collect();
+            let record = Record::Alternatives("push.example".to_owned(), Said { at: UnixTime(u64::MAX), places });
+            let octets = record.encode();
+            assert!(octets.len() <= RECORD_BYTES_MAX);
+            assert_eq!(Record::decode(&record.key().encode(), &octets).is_ok(), is_read);
+        }
+    }
+
+    /// What is no place must not reach a request.
+    #[test]
+    fn alternatives_that_no_service_can_have_said_are_left_alone() {
+        for place in ["", ":1001", "a.example", "a.example:0", "a b:1", "a\r\n:1", "[::1:443"] {
+            let value = postcard_value(VERSION, &(UnixTime(1), vec![(place, 86_400_u64)]));
+            assert_eq!(Record::decode(b"\x0cpush.example", &value).err(), Some(Unreadable::Malformed), "{place}");
+        }
+    }
+
     #[test]
     fn the_longest_subscription_fits() {
         let Some(Record::Subscription(mut stored)) = records().into_iter().next() else { panic!("a subscription") };
@@ -543,8 +644,8 @@ mod tests {
             let other_key = [&*record.key().encode(), b"x"].concat();
             let decoded = Record::decode(&other_key, &record.encode());
             match record {
-                // The device of a subscription and the service of a set are told by the key alone.
-                Record::Subscription(_) | Record::Retired(_) | Record::Set { .. } => {
+                // The device of a subscription and the service of a set or of alternatives are told by the key alone.
+                Record::Subscription(_) | Record::Retired(_) | Record::Set { .. } | Record::Alternatives(..) => {
                     assert_eq!(decoded.expect("readable").key().encode(), other_key);
                 }
                 _ => assert_eq!(decoded.err(), Some(Unreadable::Malformed), "{record:?}"),
@@ -610,10 +711,19 @@ mod tests {
             Record::Time(UnixTime(1_800_000_000)),
             Record::LastTime(UnixTime(1_800_000_000), None),
             Record::LastTime(UnixTime(1_800_000_000), BootId::parse(&"5a".repeat(16))),
+            Record::Alternatives("push.example:8443".into(), said()),
             Record::Device(plain.clone()),
             Record::Device(DeviceRecord { options: options.clone(), ..plain.clone() }),
             Record::Device(DeviceRecord { options: Options { link, ..options }, ..plain }),
         ]
+    }
+
+    fn said() -> Said {
+        let place = |host: &str, port| Alternative { host: host.to_owned(), port };
+        Said {
+            at: UnixTime(1_800_000_000),
+            places: vec![(place("a.example", 1001), 86_400), (place("::1", 443), 7_200)],
+        }
     }
 
     fn server_key() -> ApplicationServerKey {

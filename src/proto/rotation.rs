@@ -373,7 +373,7 @@ impl Gateway {
         for (set, upstream) in std::mem::take(&mut self.abandoned) {
             self.depart(&set, upstream);
         }
-        self.upstreams.iter_mut().for_each(|upstream| upstream.alternatives.forget());
+        self.forget_alternatives();
         let now = self.now;
         for entry in self.subscriptions.iter_mut() {
             entry.successor = None;

@@ -14,6 +14,7 @@ mod alternatives;
 mod announced;
 mod apart;
 mod asleep;
+mod lasting;
 mod long_life;
 mod moving;
 mod owed;

@@ -7,6 +7,7 @@
 use super::acknowledgement::AnswerTime;
 use super::alternative::Alternatives;
 use super::connection::{ConnectionId, Uplink};
+use super::lasting::Lasting;
 use super::monitor::{Displacements, MonitorTable};
 use crate::limits::{HTTPS_PORT, UPSTREAM_MOVED_COUNT_MAX, UPSTREAM_PLACED_COUNT_MAX};
 use crate::time::Instant;
@@ -59,6 +60,8 @@ pub struct Upstream {
     pub uplink: Uplink,
     /// Where else it can be reached.
     pub alternatives: Alternatives,
+    /// What of these is on flash.
+    pub lasting: Lasting,
     /// What is read there.
     pub monitors: MonitorTable,
     /// The set to present when subscribing for devices that are not kept apart.
@@ -139,6 +142,7 @@ impl UpstreamTable {
             context,
             uplink: Uplink::new(now, port),
             alternatives: Alternatives::default(),
+            lasting: Lasting::default(),
             monitors: MonitorTable::default(),
             set: None,
             is_set_behind: false,

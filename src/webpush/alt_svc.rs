@@ -190,6 +190,11 @@ fn host_of(text: &str) -> Option<String> {
 }
 
 impl Alternative {
+    /// Reads a place with its host, as it is written by [`Display`](fmt::Display).
+    pub fn parse(text: &str) -> Option<Self> {
+        alternative(text, "").filter(|alternative| !alternative.host.is_empty())
+    }
+
     /// What a request that goes there says of it.
     ///
     /// Source: RFC 7838 §5.

@@ -11,7 +11,7 @@ use h2::server::SendResponse;
 use http::{Method, Request, Response};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio_rustls::TlsAcceptor;
 
 const NAME: &str = "localhost";
@@ -43,6 +43,7 @@ pub struct Places {
     pub origin: u16,
     certificates: [rcgen::CertifiedKey<rcgen::KeyPair>; 2],
     state: Rc<State>,
+    listening: RefCell<Vec<(u16, AbortHandle)>>,
     _folder: tempfile::TempDir,
 }
 
@@ -60,8 +61,15 @@ impl Places {
         let ca_file = folder.path().join("ca.pem");
         let certificates = [NAME, "alternative.example"].map(certificate);
         std::fs::write(&ca_file, certificates.each_ref().map(|key| key.cert.pem()).concat()).expect("written");
-        let mut places =
-            Self { url: String::new(), ca_file, origin: 0, certificates, state: Rc::default(), _folder: folder };
+        let mut places = Self {
+            url: String::new(),
+            ca_file,
+            origin: 0,
+            certificates,
+            state: Rc::default(),
+            listening: RefCell::default(),
+            _folder: folder,
+        };
         places.origin = places.open(Manner::Serves).await;
         places.url = format!("https://{NAME}:{}/subscribe", places.origin);
         places
@@ -72,12 +80,21 @@ impl Places {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
         let port = listener.local_addr().expect("an address").port();
         let (acceptor, state) = (self.acceptor(manner), Rc::clone(&self.state));
-        spawn_local(async move {
+        let task = spawn_local(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 spawn_local(serve(tcp, acceptor.clone(), manner, port, Rc::clone(&state)));
             }
         });
+        self.listening.borrow_mut().push((port, task.abort_handle()));
         port
+    }
+
+    /// Nothing listens at a place from now on; connections there live on.
+    pub async fn close(&self, port: u16) {
+        self.listening.borrow().iter().filter(|(at, _)| *at == port).for_each(|(_, task)| task.abort());
+        while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            yield_now().await;
+        }
     }
 
     /// What responses say of alternatives from now on.

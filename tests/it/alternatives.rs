@@ -5,6 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use fieldgate::service::alternative::Alternative;
+use fieldgate::time::ClockReading;
+use fieldgate::transport::clock::WallClock;
 use fieldgate::wire::{ChannelId, MessageId, ToDevice, ToGateway};
 use tokio::net::UnixStream;
 use tokio::task::spawn_blocking;
@@ -66,6 +68,47 @@ async fn a_ua_29_an_alternative_is_used_under_the_name_of_the_origin() {
         let text = device.tend(shown(&rig, command)).await;
         assert!(text.contains(&format!("alternative   127.0.0.1:{there} (in use)\n")), "{text}");
     }
+}
+
+/// C-52, D-7838-05: a gateway that starts while nothing listens at the origin connects at once to an alternative that persists,
+/// under the name of the origin; `clear` takes that from flash.
+#[tokio::test(flavor = "local")]
+async fn c_52_an_alternative_that_persists_is_used_after_a_restart() {
+    let places = Places::start().await;
+    let there = places.open(Manner::Serves).await;
+    places.announce(&format!("h2=\"127.0.0.1:{there}\"; persist=1"));
+    let mut rig = Rig::with_service_at(&places.url, &places.ca_file);
+    rig.clock = WallClock::new(|| ClockReading { wall_ms: 1_800_000_000_000, is_synchronised: true });
+    rig.start_gateway();
+    rig.await_status(|status| status["alternatives"][0]["state"] == "in use").await;
+    rig.stop_gateway().await;
+    let connected_count = |port| places.count(port, "CONNECTED");
+    let at_origin = connected_count(places.origin);
+
+    for is_alive in [true, false] {
+        if !is_alive {
+            places.close(places.origin).await;
+        }
+        let before = places.at(there).len();
+        rig.start_gateway();
+        let status = rig.await_status(|status| status["alternatives"][0]["state"] == "in use").await;
+        assert_eq!((&status["uplink"], &status["counters"]["connections"]), (&"connected".into(), &1.into()));
+        await_true(|| places.at(there)[before..].iter().any(|line| line.starts_with("GET /t/0"))).await;
+        let connected = |line: &&String| line.starts_with("CONNECTED");
+        assert_eq!(places.at(there)[before..].iter().filter(connected).collect::<Vec<_>>(), ["CONNECTED localhost"]);
+        rig.stop_gateway().await;
+        assert_eq!(connected_count(places.origin), at_origin, "the origin is not asked first");
+    }
+
+    rig.start_gateway();
+    places.announce("clear");
+    let mut device = rig.attach(7).await;
+    device.say(&ToGateway::Subscribe { channel: ChannelId(2) }).await;
+    device.hear_subscribed(2).await;
+    rig.stop_gateway().await;
+    rig.start_gateway();
+    let status = rig.await_status(|status| !status["last_error"].is_null()).await;
+    assert_eq!(status["alternatives"].as_array().map(Vec::len), Some(0), "the origin is tried, where nobody is");
 }
 
 /// D-7838-02, D-7838-07: what cannot show a certificate for the origin, agrees on another protocol or on none, or does not

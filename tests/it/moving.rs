@@ -6,9 +6,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use fieldgate::proto::lasting::Said;
 use fieldgate::proto::record::Record;
+use fieldgate::store::Change;
 use fieldgate::store::file::FileFlash;
 use fieldgate::store::log::{Capacity, Log};
+use fieldgate::time::UnixTime;
+use fieldgate::webpush::alt_svc::Alternative;
 use nix::pty::openpty;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 
@@ -94,6 +98,25 @@ fn refused(output: &Output, code: i32, told_with: &[&str]) {
         assert!(told.contains(part), "{part:?} is not in: {told}");
     }
     assert!(!told.contains(PASSPHRASE) && !told.contains("https://"), "{told}");
+}
+
+/// How a service was reached from one network does not move to another one; everything else does.
+#[test]
+fn alternatives_stay_with_their_board() {
+    let boards = Boards::new();
+    boards.subscribed();
+    let before = boards.facts("gateway");
+    let places = vec![(Alternative { host: "a.example".to_owned(), port: 1001 }, 86_400)];
+    let record = Record::Alternatives("push.example".to_owned(), Said { at: UnixTime(1_800_000_000), places });
+    let flash = FileFlash::open(boards.site.path("gateway").as_ref()).expect("nobody else has it");
+    let (mut log, _) = Log::open(flash, Capacity::default()).expect("it opens");
+    log.append(vec![Change::put(&record.key().encode(), &record.encode())]).expect("it fits");
+    log.sync().expect("safe");
+    drop(log);
+    done(&boards.export(&[]));
+    done(&boards.import(&[]));
+    assert_eq!(boards.facts("gateway").len(), before.len() + 1);
+    assert_eq!(boards.facts("other"), before);
 }
 
 /// A-GAP-06: a board is replaced. What is sent to the old push URIs, before, meanwhile and afterwards, comes once each; what

@@ -209,3 +209,14 @@ fn parse(value: &str) -> Option<Announcement> {
 fn fields(lines: &[&str]) -> HeaderMap {
     lines.iter().map(|line| (ALT_SVC, line.parse().expect("a value"))).collect()
 }
+
+#[test]
+fn a_place_is_read_back_as_it_is_written() {
+    for (host, port) in [("a.example", 1001), ("192.0.2.1", 443), ("2001:db8::1", 65_535)] {
+        let place = Alternative { host: host.to_owned(), port };
+        assert_eq!(Alternative::parse(&place.to_string()), Some(place));
+    }
+    for text in ["", ":443", "a.example", "a.example:", "a.example:0", "a.example:65536", "a b:1", "[a.example]:1"] {
+        assert_eq!(Alternative::parse(text), None, "{text}");
+    }
+}

@@ -13,7 +13,7 @@ pub fn check(data: &[u8]) {
     let record = match Record::decode(key, value) {
         Ok(record) => record,
         Err(error) => {
-            let is_known = matches!(key.first(), Some(1..=11)) && matches!(value.first(), Some(1..=3));
+            let is_known = matches!(key.first(), Some(1..=12)) && matches!(value.first(), Some(1..=3));
             assert!(is_known || error == Unreadable::Unknown || key.is_empty() || value.is_empty());
             return;
         }
@@ -51,6 +51,9 @@ fn check_same(record: &Record, again: &Record) {
         (Record::Time(one), Record::Time(other)) => assert_eq!(one, other),
         (Record::LastTime(one, boot), Record::LastTime(other, other_boot)) => {
             assert_eq!((one, boot), (other, other_boot));
+        }
+        (Record::Alternatives(service, one), Record::Alternatives(other_service, other)) => {
+            assert_eq!((service, one), (other_service, other));
         }
         (Record::Device(one), Record::Device(other)) => assert_eq!(one, other),
         pair => panic!("{pair:?}"),
