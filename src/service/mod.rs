@@ -16,6 +16,7 @@
 pub mod alternative;
 pub mod certificate;
 pub mod clock;
+pub mod gate;
 mod http1;
 mod hub;
 mod listener;
@@ -46,10 +47,12 @@ use crate::limits::{SERVICE_CERTIFICATE_LOOK_S, SERVICE_CONNECTION_COUNT_MAX, SE
 use crate::random::SystemRandom;
 use crate::telemetry;
 use crate::time::Duration;
+use crate::transport::credential::{Credential, CredentialError};
 
 use alternative::Alternative;
 use certificate::{Authority, CertificateError, CurrentCertificate};
 use clock::Clock;
+use gate::{Gate, Rules};
 use hub::Hub;
 use listener::Listener;
 use resumption::Sessions;
@@ -76,6 +79,10 @@ pub struct ServiceOptions {
     pub name: Option<String>,
     /// What it allows.
     pub policy: Policy,
+    /// What it asks of requests.
+    pub rules: Rules,
+    /// The file with the bearer token without which nobody subscribes; none: everybody may.
+    pub subscribe_token_file: Option<PathBuf>,
     /// Connections served at once; more wait in the queue of the operating system.
     pub connection_count_max: usize,
 }
@@ -89,6 +96,8 @@ impl ServiceOptions {
             state: state.into(),
             name: None,
             policy: Policy::default(),
+            rules: Rules::default(),
+            subscribe_token_file: None,
             connection_count_max: SERVICE_CONNECTION_COUNT_MAX,
         }
     }
@@ -105,6 +114,8 @@ pub enum StartError {
     Store(PathBuf, OpenError),
     /// There is no certificate.
     Certificate(CertificateError),
+    /// The token for subscribing cannot be used.
+    Token(CredentialError),
     /// The address cannot be listened on.
     Listen(SocketAddr, io::Error),
     /// The other address cannot be listened on.
@@ -128,6 +139,9 @@ impl Service {
         let authority = Authority::open(&folder, names, clock.now().wall).map_err(StartError::Certificate)?;
         let certificate = CurrentCertificate::new(&authority, clock.now().wall).map_err(StartError::Certificate)?;
 
+        let token = options.subscribe_token_file.as_deref().map(Credential::read);
+        let gate = Gate::new(options.rules, token.transpose().map_err(StartError::Token)?);
+
         let listen_failed = |error| StartError::Listen(options.listen, error);
         let listener = TcpListener::bind(options.listen).await.map_err(listen_failed)?;
         let address = listener.local_addr().map_err(listen_failed)?;
@@ -148,7 +162,7 @@ impl Service {
         let alternative = other.as_ref().map(|other| other.address);
         let announced = options.alternative.zip(alternative).map(|(other, listening)| other.field(listening));
         let random = Box::new(SystemRandom::default());
-        let hub = Rc::new(Hub::new(retention, random, Rc::clone(&clock), store, announced));
+        let hub = Rc::new(Hub::new(retention, random, Rc::clone(&clock), store, gate, announced));
 
         let (stop, stopping) = watch::channel(false);
         let sessions = Arc::new(Sessions::default());
@@ -344,6 +358,7 @@ impl fmt::Display for StartError {
             Self::Certificate(CertificateError::ClockUnset) => {
                 f.write_str("the clock is not set; set it, for certificates are valid from a date")
             }
+            Self::Token(error) => write!(f, "subscribe_token_file: {error}"),
             Self::Listen(address, error) => {
                 write!(f, "cannot listen on {address}: {error}; choose another address or port with --listen")
             }

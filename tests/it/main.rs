@@ -75,4 +75,5 @@ mod service_alternative;
 mod service_push;
 mod service_receipts;
 mod service_requests;
+mod service_rules;
 mod service_state;

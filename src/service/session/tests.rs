@@ -10,9 +10,10 @@ use tokio::io::{AsyncReadExt as _, DuplexStream, ReadBuf};
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::*;
-use crate::limits::TTL_S_MAX;
+use crate::limits::{SERVICE_STREAM_COUNT_MAX, TTL_S_MAX};
 use crate::random::{Random, SeededRandom};
 use crate::service::clock::Clock;
+use crate::service::gate::Gate;
 use crate::service::retention::{Content, Moment, Policy, Posted, ReceiptWish, Reply, Request as Asked, Retention};
 use crate::service::store::Store;
 use crate::webpush::headers::{Ttl, Urgency};
@@ -79,7 +80,7 @@ fn rig_of(subscription_count: usize, message_count: usize, message_bytes: usize,
         made.push((subscription.path(), push.path()));
     }
     let (store, _closed) = Store::open(&folder.path().join("s.redb"), |_| {}).expect("a store");
-    let hub = Rc::new(Hub::new(retention, Box::new(random), Rc::new(Clock::default()), store, None));
+    let hub = Rc::new(Hub::new(retention, Box::new(random), Rc::new(Clock::default()), store, Gate::default(), None));
     let (stop, stopping) = watch::channel(false);
     let (near, far) = tokio::io::duplex(pipe_bytes);
     let writes = Rc::new(Cell::new(0));
