@@ -111,7 +111,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("transport", &["kernel"]),
     ("store", &[]),
     ("telemetry", &[]),
-    ("config", &["proto", "transport", "webpush", "wire"]),
+    ("config", &["proto", "service", "transport", "webpush", "wire"]),
     ("proto", &["webpush", "wire"]),
     ("upstream", &["proto", "transport", "webpush"]),
     ("downstream", &["link", "transport", "wire"]),

@@ -16,6 +16,7 @@ use crate::random::Random;
 use crate::time::{Instant, UnixTime};
 use crate::webpush::headers::{Urgency, http_date};
 
+use super::ExpireError;
 use super::clock::Clock;
 use super::gate::{Claim, Client, Gate, Rules};
 use super::retention::{
@@ -189,6 +190,29 @@ impl Hub {
                 Err(NotStored)
             }
         }
+    }
+
+    /// Ends a resource as if it had expired, and waits until that is on the disk.
+    pub(super) async fn expire(&self, path: &str) -> Result<(), ExpireError> {
+        let permit = self.store.permit().await.map_err(|NotStored| ExpireError::NotStored)?;
+        let token = Token::from_path(path).ok_or(ExpireError::Unknown)?;
+        match self.kind(token) {
+            None => return Err(ExpireError::Unknown),
+            Some(Kind::Push) => return Err(ExpireError::IsPush),
+            Some(_) => {}
+        }
+        self.retention.borrow_mut().handle_input(
+            Input::Expire(token),
+            self.clock.now(),
+            &mut **self.random.borrow_mut(),
+        );
+        let (records, numbers) = self.take_records();
+        self.settle();
+        if !records.is_empty() {
+            permit.write(records).await.map_err(|NotStored| ExpireError::NotStored)?;
+            self.input(Input::Stored(numbers));
+        }
+        Ok(())
     }
 
     fn apply(&self, request: Request) -> Reply {

@@ -207,6 +207,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// What an operator may do to it.
+    pub fn operator(&self) -> Operator {
+        Operator(Rc::clone(&self.hub))
+    }
+
     /// Waits until the store has ended, which it does by itself only in a panic: nothing is accepted any more, and the
     /// service should be dropped and started again.
     ///
@@ -246,6 +251,48 @@ impl fmt::Debug for Running {
         f.debug_struct("Running").field("url", &self.url).field("ca_file", &self.ca_file).finish_non_exhaustive()
     }
 }
+
+/// What an operator may do to a running service. It keeps the store open.
+pub struct Operator(Rc<Hub>);
+
+impl Operator {
+    /// Ends the subscription, set, receipt subscription or message of a path, as if it had expired (RFC 8030 §7.3).
+    ///
+    /// # Errors
+    /// [`ExpireError`]; only in the last case it may have ended all the same.
+    pub async fn expire(&self, path: &str) -> Result<(), ExpireError> {
+        self.0.expire(path).await
+    }
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Operator(..)")
+    }
+}
+
+/// Why a resource was not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpireError {
+    /// There is none, or none any more.
+    Unknown,
+    /// It is a push resource, which ends with its subscription.
+    IsPush,
+    /// The disk refuses.
+    NotStored,
+}
+
+impl fmt::Display for ExpireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "the push service has no such resource; it may have ended before",
+            Self::IsPush => "this is a push resource, which ends with its subscription; name that one, or its set",
+            Self::NotStored => "it may be back after a restart, for the disk refuses; free room on it and ask again",
+        })
+    }
+}
+
+impl std::error::Error for ExpireError {}
 
 /// A second place that listens.
 struct Other {

@@ -72,6 +72,7 @@ mod raw_user_agent;
 mod service;
 
 mod service_alternative;
+mod service_config;
 mod service_push;
 mod service_receipts;
 mod service_requests;
