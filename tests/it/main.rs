@@ -71,6 +71,7 @@ mod raw_user_agent;
 #[path = "../common/service.rs"]
 mod service;
 
+mod service_agents;
 mod service_alternative;
 mod service_config;
 mod service_push;

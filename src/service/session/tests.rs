@@ -269,6 +269,24 @@ async fn promise_head_and_message_leave_in_one_write() {
     assert_eq!(rig.writes.get() - before, 1);
 }
 
+/// What is ready together leaves together: eight messages cost one TLS record.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn messages_that_wait_leave_in_one_write() {
+    let mut rig = rig_with(8, 303, 1 << 16);
+    let (mut client, connection) = connect(&mut rig, 65_535).await;
+    spawn_local(connection);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let before = rig.writes.get();
+    let (mut response, _) = client.send_request(request("GET", &rig.subscriptions[0]), true).expect("sent");
+    let mut promises = response.push_promises();
+    for _ in 0..8 {
+        let promise = promises.push_promise().await.expect("open").expect("a promise");
+        let mut body = promise.into_parts().1.await.expect("a head").into_body();
+        assert_eq!(body.data().await.expect("a message").expect("whole").len(), 303);
+    }
+    assert_eq!(rig.writes.get() - before, 1);
+}
+
 /// RFC 9113 §5.1.1: streams begin in the order of their numbers, whichever requests they are promised on.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn promises_on_several_requests_come_in_the_order_of_their_streams() {
