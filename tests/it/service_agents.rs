@@ -75,7 +75,7 @@ async fn a_ps_87_uris_say_nothing_of_their_user() {
         for link in made.fields.get_all("link") {
             these.push(link.to_str().expect("text").split(['<', '>']).nth(1).expect("a target").to_owned());
         }
-        let push = these.iter().skip(1).next().expect("the push resource comes first").clone();
+        let push = these.get(1).expect("the push resource comes first").clone();
         these.push(client.request("POST", &push, &[said[0], ("ttl", "60")], b"m").await.field("location").to_owned());
         paths.extend(these);
     }
