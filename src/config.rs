@@ -49,6 +49,8 @@
 pub mod change;
 mod error;
 mod reader;
+#[cfg(feature = "service")]
+pub mod service;
 pub mod urgency;
 
 use std::collections::BTreeMap;
@@ -196,22 +198,27 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, in the order of the text. A text that is no TOML has only those errors.
     pub fn parse(text: &str) -> Result<Self, Vec<ConfigError>> {
-        let mut reader = Reader::new(text);
-        if text.len() > CONFIG_BYTES_MAX {
-            reader.refuse(0, String::new(), Problem::TooLong { bytes_max: CONFIG_BYTES_MAX });
-            return Err(reader.errors);
-        }
-        let (document, syntax_errors) = DeTable::parse_recoverable(text);
-        for error in &syntax_errors {
-            let at = error.span().map_or(0, |span| span.start);
-            reader.refuse(at, String::new(), Problem::Syntax(error.message().to_owned()));
-        }
-        let root = Section { name: String::new(), table: document.get_ref(), at: 0 };
-        let config = if syntax_errors.is_empty() { read_root(&mut reader, &root) } else { None };
-        let mut errors = reader.errors;
-        errors.sort_by_key(|error| error.line);
-        config.filter(|_| errors.is_empty()).ok_or(errors)
+        parse_with(text, read_root)
     }
+}
+
+/// Reads a text; what is read counts if there is no error.
+fn parse_with<T>(text: &str, read: impl FnOnce(&mut Reader, &Section) -> Option<T>) -> Result<T, Vec<ConfigError>> {
+    let mut reader = Reader::new(text);
+    if text.len() > CONFIG_BYTES_MAX {
+        reader.refuse(0, String::new(), Problem::TooLong { bytes_max: CONFIG_BYTES_MAX });
+        return Err(reader.errors);
+    }
+    let (document, syntax_errors) = DeTable::parse_recoverable(text);
+    for error in &syntax_errors {
+        let at = error.span().map_or(0, |span| span.start);
+        reader.refuse(at, String::new(), Problem::Syntax(error.message().to_owned()));
+    }
+    let root = Section { name: String::new(), table: document.get_ref(), at: 0 };
+    let config = if syntax_errors.is_empty() { read(&mut reader, &root) } else { None };
+    let mut errors = reader.errors;
+    errors.sort_by_key(|error| error.line);
+    config.filter(|_| errors.is_empty()).ok_or(errors)
 }
 
 /// The line of a setting in a text, as errors name it (`device[0].link`); 1 when it is not there.

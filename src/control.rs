@@ -1,7 +1,8 @@
 //! The local control socket: one JSON object a line, a request and its answer.
 //!
-//! Who may open the socket may command the gateway: its file has mode 0660, so these are the gateway's own user, its
-//! group and root, as far as they get to the folder. An answer of `device-show` holds capabilities; no other does.
+//! Who may open the socket may command who listens there. That of the gateway has mode 0660, so these are the gateway's
+//! own user, its group and root, as far as they get to the folder. An answer of `device-show` holds capabilities; no other
+//! does.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -22,8 +24,24 @@ use crate::limits::{
 };
 use crate::proto::device::{LinkOptions, Options};
 
-/// For the owner and the group.
-const SOCKET_MODE: u32 = 0o660;
+/// What can be asked of somebody who listens.
+pub trait Command: Serialize + DeserializeOwned + 'static {
+    /// The mode of the socket.
+    const MODE: u32;
+    /// Who listens.
+    const PARTY: &str;
+    /// What to do when nobody does.
+    const ABSENT: &str;
+    /// Who may ask.
+    const DENIED: &str;
+}
+
+impl Command for Request {
+    const MODE: u32 = 0o660;
+    const PARTY: &str = "the gateway";
+    const ABSENT: &str = "start the gateway with fieldgate run, or name the socket of a running one with --control";
+    const DENIED: &str = "only the gateway's own user, its group and root may use it";
+}
 
 /// What a person asks of a running gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,21 +107,21 @@ pub type Answer = Result<Value, String>;
 
 /// A request with the way to answer it.
 #[derive(Debug)]
-pub struct Asked {
+pub struct Asked<R = Request> {
     /// The request.
-    pub request: Request,
+    pub request: R,
     /// Takes the answer.
     pub answer: oneshot::Sender<Answer>,
 }
 
 /// The listening socket; its file is removed when this is dropped.
 #[derive(Debug)]
-pub struct Control {
+pub struct Control<R = Request> {
     path: PathBuf,
-    requests: mpsc::Receiver<Asked>,
+    requests: mpsc::Receiver<Asked<R>>,
 }
 
-impl Control {
+impl<R: Command> Control<R> {
     /// Listens at a path, replacing what a dead process left there.
     ///
     /// # Errors
@@ -111,7 +129,7 @@ impl Control {
     pub fn listen(path: &Path) -> io::Result<Self> {
         remove_stale(path)?;
         let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(R::MODE))?;
         let (sender, requests) = mpsc::channel(CONTROL_CONNECTION_COUNT_MAX);
         tokio::task::spawn_local(accept(listener, sender));
         Ok(Self { path: path.to_owned(), requests })
@@ -120,7 +138,7 @@ impl Control {
     /// Waits for the next request; forever when nobody asks.
     ///
     /// Cancel safety: no request is lost.
-    pub async fn next(&mut self) -> Asked {
+    pub async fn next(&mut self) -> Asked<R> {
         match self.requests.recv().await {
             Some(asked) => asked,
             None => std::future::pending().await,
@@ -128,7 +146,7 @@ impl Control {
     }
 }
 
-impl Drop for Control {
+impl<R> Drop for Control<R> {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
             debug!("the control socket stays: {error}");
@@ -146,7 +164,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
+async fn accept<R: Command>(listener: UnixListener, requests: mpsc::Sender<Asked<R>>) {
     let places = Arc::new(Semaphore::new(CONTROL_CONNECTION_COUNT_MAX));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         tokio::select! {
@@ -171,9 +189,9 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
     }
 }
 
-async fn serve(mut stream: UnixStream, requests: mpsc::Sender<Asked>) -> io::Result<()> {
+async fn serve<R: Command>(mut stream: UnixStream, requests: mpsc::Sender<Asked<R>>) -> io::Result<()> {
     let line = read_line(&mut stream, CONTROL_REQUEST_BYTES_MAX).await?;
-    let line = match ask_gateway(&line, requests).await {
+    let line = match hand_over(&line, requests).await {
         Ok(value) => json!({ "ok": value }),
         Err(reason) => json!({ "error": reason }),
     };
@@ -181,10 +199,10 @@ async fn serve(mut stream: UnixStream, requests: mpsc::Sender<Asked>) -> io::Res
     stream.shutdown().await
 }
 
-async fn ask_gateway(line: &str, requests: mpsc::Sender<Asked>) -> Answer {
+async fn hand_over<R: Command>(line: &str, requests: mpsc::Sender<Asked<R>>) -> Answer {
     let request = serde_json::from_str(line).map_err(|error| format!("not a request: {error}"))?;
     let (answer, answered) = oneshot::channel();
-    let gone = || "the gateway is stopping".to_owned();
+    let gone = || format!("{} is stopping", R::PARTY);
     requests.send(Asked { request, answer }).await.map_err(|_| gone())?;
     answered.await.map_err(|_| gone())?
 }
@@ -195,19 +213,17 @@ async fn read_line(stream: &mut UnixStream, bytes_max: usize) -> io::Result<Stri
     if line.ends_with('\n') { Ok(line) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// Asks a running gateway.
+/// Asks a running gateway, or who else listens at the path.
 ///
 /// # Errors
-/// What the gateway says, or that none listens at the path.
-pub async fn ask(path: &Path, request: &Request) -> Answer {
+/// What is said there, or that nobody listens.
+pub async fn ask<R: Command>(path: &Path, request: &R) -> Answer {
     let asked = timeout(Duration::from_millis(2 * CONTROL_WAIT_MS_MAX), exchange(path, request)).await;
-    let answer = asked.map_err(|_| "the gateway does not answer".to_owned())?.map_err(|error| {
+    let answer = asked.map_err(|_| format!("{} does not answer", R::PARTY))?.map_err(|error| {
         let hint = match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                "; start the gateway with fieldgate run, or name the socket of a running one with --control"
-            }
-            io::ErrorKind::PermissionDenied => "; only the gateway's own user, its group and root may use it",
-            _ => "",
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!("; {}", R::ABSENT),
+            io::ErrorKind::PermissionDenied => format!("; {}", R::DENIED),
+            _ => String::new(),
         };
         format!("control socket {}: {error}{hint}", path.display())
     })?;
@@ -218,7 +234,7 @@ pub async fn ask(path: &Path, request: &Request) -> Answer {
     }
 }
 
-async fn exchange(path: &Path, request: &Request) -> io::Result<String> {
+async fn exchange<R: Command>(path: &Path, request: &R) -> io::Result<String> {
     let mut stream = UnixStream::connect(path).await?;
     let request = serde_json::to_string(request)?;
     stream.write_all(format!("{request}\n").as_bytes()).await?;

@@ -495,6 +495,24 @@ pub const SERVICE_TLS_SESSION_COUNT_MAX: usize = 1_024;
 pub const SERVICE_TLS_SESSION_S_MAX: u64 = 86_400;
 /// Concurrent requests of one connection, monitors included.
 pub const SERVICE_STREAM_COUNT_MAX: u32 = 100;
+/// The same where every subscription of a client has to be in its set: one request that monitors, and one more.
+pub const SERVICE_STREAM_COUNT_WITH_SETS: u32 = 2;
+/// Receipt subscriptions that one connection may have made for it, unless another number is configured.
+pub const SERVICE_RECEIPT_SUBSCRIPTIONS_PER_CONNECTION: u32 = 1_024;
+/// The same, the most that may be configured.
+pub const SERVICE_RECEIPT_SUBSCRIPTIONS_PER_CONNECTION_MAX: u32 = 1_000_000;
+/// Attempts to push a message that may be configured at most.
+pub const SERVICE_ATTEMPTS_MAX: u32 = 1_000;
+/// Refused messages in a row that may be configured at most.
+pub const SERVICE_REFUSED_COUNT_MAX: u32 = 1_000_000;
+/// Messages a second for one user agent that may be configured at most.
+pub const SERVICE_PUSHES_PER_SECOND_MAX: u32 = 1_000;
+/// How long messages may be configured to wait for others, in seconds.
+pub const SERVICE_BATCH_S_MAX: u32 = 3_600;
+/// How long subscriptions that nobody uses may be configured to live, in days.
+pub const SERVICE_LIFE_DAYS_MAX: u32 = 3_650;
+/// Octets of a message that the operator of a push service may allow at most.
+pub const SERVICE_BODY_BYTES_MAX: usize = 65_536;
 /// Octets of a request's header fields, as HTTP/2 counts them.
 pub const SERVICE_HEADER_LIST_BYTES_MAX: u32 = 16_384;
 /// Framing overhead that small DATA frames of one connection may pile up: a message in 4096 frames of one octet passes.
@@ -531,6 +549,7 @@ pub const SERVICE_CA_DAYS: u64 = 25 * 365;
 pub const SERVICE_CERTIFICATE_DAYS: u64 = 90;
 
 const _: () = assert!(SERVICE_IN_FLIGHT_PER_SUBSCRIPTION <= SERVICE_PROMISES_UNENDED_MAX);
+const _: () = assert!(PUSH_BODY_BYTES_MAX <= SERVICE_BODY_BYTES_MAX);
 const _: () = assert!(SERVICE_MESSAGES_PER_SUBSCRIPTION_MAX <= SERVICE_MESSAGE_COUNT_MAX);
 const _: () = assert!(SERVICE_RETRY_MS_MIN < SERVICE_RETRY_MS_MAX && SERVICE_PAUSE_MS_MIN < SERVICE_PAUSE_MS_MAX);
 

@@ -56,7 +56,7 @@ pub fn run(args: Args) -> Outcome {
 /// # Errors
 /// It cannot be read, or something in it is wrong; everything that is, with its line.
 pub fn load(path: &Path) -> Result<Config, Failure> {
-    parse(path, &read_text(path)?)
+    load_with(path, Config::parse)
 }
 
 /// Where a setting is, as errors name it: file, line and key.
@@ -66,12 +66,17 @@ pub fn place(path: &Path, key: &str) -> String {
     format!("{}:{line}: {key}", path.display())
 }
 
-fn parse(path: &Path, text: &str) -> Result<Config, Failure> {
+/// Reads and checks a configuration file by whoever knows what is to be in it.
+///
+/// # Errors
+/// It cannot be read, or something in it is wrong; everything that is, with its line.
+pub fn load_with<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, Vec<ConfigError>>) -> Result<T, Failure> {
     let place = |error: &ConfigError| format!("{}:{error}", path.display());
-    Config::parse(text).map_err(|errors| unusable(&errors.iter().map(place).collect::<Vec<_>>()))
+    parse(&read_text(path)?).map_err(|errors| unusable(&errors.iter().map(place).collect::<Vec<_>>()))
 }
 
-fn unusable(errors: &[String]) -> Failure {
+/// What is said of a configuration with errors.
+pub fn unusable(errors: &[String]) -> Failure {
     let count = if errors.len() == 1 { "an error".to_owned() } else { format!("{} errors", errors.len()) };
     Failure::usage(format_args!("the configuration has {count}\n{}", errors.join("\n")))
 }
@@ -139,7 +144,7 @@ fn check_announce(announce: &Announce) -> Result<(), (String, String)> {
 }
 
 /// The state folder must be closed to others as well, if it is there.
-fn check_state(folder: &Path) -> Result<(), String> {
+pub fn check_state(folder: &Path) -> Result<(), String> {
     check_folder(folder)?;
     if !folder.exists() {
         return Ok(());

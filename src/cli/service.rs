@@ -1,42 +1,81 @@
 //! `fieldgate service`.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use sd_notify::NotifyState;
 
 use super::manager::notify;
-use super::{Failure, Outcome, block_on, say, terminated};
+use super::{Failure, Outcome, block_on, check, say, terminated};
+use crate::config::service::{ServiceConfig, address, host_name};
 use crate::service::alternative::Alternative;
 use crate::service::{PORT, Service, ServiceOptions};
+use crate::transport::credential::Credential;
+
+mod expire;
 
 /// Arguments of `fieldgate service`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// Address to listen on, with or without a port (443 if there is none)
-    #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)), value_parser = address)]
-    listen: SocketAddr,
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Say what is wrong with a configuration of the push service
+    Check(CheckArgs),
+    Expire(expire::Args),
+}
+
+#[derive(clap::Args)]
+struct CheckArgs {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Options {
+    /// Configuration file; what is said here counts more
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address to listen on, with or without a port (443 if there is none) [default: [::]:443]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    listen: Option<SocketAddr>,
     /// Listen there as well, and tell gateways so; without a value on port 1001, the one of Web Push
     #[arg(long, value_name = "[HOST:]PORT|webpush", num_args = 0..=1, default_missing_value = "webpush")]
     alternative: Option<Alternative>,
     /// Folder that holds subscriptions, messages and keys; created if needed
     #[arg(long, value_name = "DIR")]
-    state: PathBuf,
+    state: Option<PathBuf>,
     /// Host name under which gateways and application servers reach the service
     #[arg(long, value_name = "HOST", value_parser = host_name)]
     name: Option<String>,
 }
 
-/// Runs a push service until it is told to stop.
+/// Runs a push service until it is told to stop, or does what the subcommand says.
 ///
 /// # Errors
-/// The service did not start, or standard output is closed.
+/// The service did not start, standard output is closed, or what the subcommand says.
 pub fn run(args: Args) -> Outcome {
+    match args.command {
+        None => serve(args.options),
+        Some(Command::Check(args)) => check_configuration(&args.config),
+        Some(Command::Expire(args)) => expire::run(args),
+    }
+}
+
+fn serve(options: Options) -> Outcome {
+    let options = service_options(options)?;
     block_on(async {
         let terminated = terminated()?;
-        let Args { listen, alternative, state, name } = args;
-        let options = ServiceOptions { name, alternative, ..ServiceOptions::new(listen, state) };
+        let folder = options.state.clone();
         let mut running = Service::start(options).await.map_err(Failure::failed)?;
+        let (control, operator) = (expire::listen(&folder), running.operator());
         say(format_args!("listening {} ca={}", running.url, running.ca_file.display()))?;
         if let Some(address) = running.alternative {
             say(format_args!("alternative {address}"))?;
@@ -47,47 +86,52 @@ pub fn run(args: Args) -> Outcome {
             () = running.failed() => {
                 return Err(Failure::failed("the store failed, see above; start the service again"));
             }
+            () = expire::obey(control, operator) => {}
         }
         Ok(())
     })
 }
 
-/// Reads a name that a certificate can carry: without port, scheme or path.
-fn host_name(text: &str) -> Result<String, String> {
-    let is_label = |label: &str| {
-        let allowed = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
-        (1..=63).contains(&label.len())
-            && label.bytes().all(allowed)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if text.len() <= 253 && text.split('.').all(is_label) {
-        Ok(text.to_ascii_lowercase())
-    } else {
-        Err("not a host name, such as push.example.net; without port, scheme or path".to_owned())
-    }
+/// What the command line says, and otherwise the configuration.
+fn service_options(options: Options) -> Result<ServiceOptions, Failure> {
+    let config = configuration(options.config.as_deref())?;
+    let state = state_folder(options.state, config.state)?;
+    let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
+    let listen = options.listen.or(config.listen).unwrap_or(everywhere);
+    Ok(ServiceOptions {
+        alternative: options.alternative.or(config.alternative),
+        name: options.name.or(config.name),
+        policy: config.policy,
+        rules: config.rules,
+        subscribe_token_file: config.subscribe_token_file,
+        ..ServiceOptions::new(listen, state)
+    })
 }
 
-/// Reads an address with or without a port.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .or_else(|_| text.trim_matches(['[', ']']).parse::<IpAddr>().map(|ip| SocketAddr::new(ip, PORT)))
-        .map_err(|_| "not an IP address, with or without a port, such as 0.0.0.0 or [::]:8443".to_owned())
+fn configuration(path: Option<&Path>) -> Result<ServiceConfig, Failure> {
+    path.map_or_else(|| Ok(ServiceConfig::default()), |path| check::load_with(path, ServiceConfig::parse))
+}
+
+fn state_folder(said: Option<PathBuf>, configured: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let missing = "no folder for the state; name one with --state <DIR>, or with state in the file of --config";
+    said.or(configured).ok_or_else(|| Failure::usage(missing))
+}
+
+fn check_configuration(path: &Path) -> Outcome {
+    let config = configuration(Some(path))?;
+    let state = config.state.as_deref().map_or(Ok(()), check::check_state);
+    let token = config.subscribe_token_file.as_deref().map_or(Ok(()), |file| Credential::read(file).map(drop));
+    let checks = [("state", state), ("subscribe_token_file", token.map_err(|error| error.to_string()))];
+    let told = |(key, checked): (&str, Result<(), String>)| {
+        checked.err().map(|error| format!("{}: {error}", check::place(path, key)))
+    };
+    let errors: Vec<String> = checks.into_iter().filter_map(told).collect();
+    if errors.is_empty() { say("ok") } else { Err(check::unusable(&errors)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_host_names_are_names() {
-        for good in ["localhost", "push.example.net", "192.0.2.1", "a-b.c"] {
-            assert_eq!(host_name(good).as_deref(), Ok(good));
-        }
-        for bad in ["", "push.example.net:8443", "https://a", "::1", "a b", "*.example", "a.", "-a", "a..b"] {
-            assert!(host_name(bad).is_err(), "{bad}");
-        }
-    }
 
     /// A-ALL-09, A-PS-03: without a value the other place is port 1001; without the option there is none.
     #[test]
@@ -95,11 +139,12 @@ mod tests {
         #[derive(clap::Parser)]
         struct Line {
             #[command(flatten)]
-            args: Args,
+            options: Options,
         }
         let read = |more: &[&str]| {
             let line = ["service", "--state", "s"].iter().chain(more);
-            <Line as clap::Parser>::try_parse_from(line).map(|line| line.args.alternative).map_err(|error| error.kind())
+            let line = <Line as clap::Parser>::try_parse_from(line);
+            line.map(|line| line.options.alternative).map_err(|error| error.kind())
         };
         let at = |port| Ok(Some(Alternative { ip: None, port }));
         assert_eq!((read(&[]), read(&["--alternative"])), (Ok(None), at(1001)));
@@ -107,15 +152,25 @@ mod tests {
         assert_eq!(read(&["--alternative", "web"]), Err(clap::error::ErrorKind::ValueValidation));
     }
 
-    /// A-PS-02: without a port it is that of https.
+    /// A-PS-02: where nothing says otherwise, it is the port of https; a file counts, and the command line counts more.
     #[test]
-    fn a_ps_02_addresses_without_a_port_get_443() {
-        let at = |text| address(text).map(|address| address.to_string());
-        assert_eq!(at("127.0.0.1"), Ok("127.0.0.1:443".to_owned()));
-        assert_eq!(at("127.0.0.1:0"), Ok("127.0.0.1:0".to_owned()));
-        assert_eq!(at("::1"), Ok("[::1]:443".to_owned()));
-        assert_eq!(at("[::1]"), Ok("[::1]:443".to_owned()));
-        assert_eq!(at("[::]:8443"), Ok("[::]:8443".to_owned()));
-        assert!(address("localhost").is_err());
+    fn the_command_line_counts_more_than_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("service.toml");
+        std::fs::write(&file, "listen = \"127.0.0.1\"\nname = \"a.example\"\nstate = \"/file\"\n").expect("written");
+        let of = |config: Option<&Path>, listen: Option<&str>, state: Option<&str>| {
+            let listen = listen.map(|text| address(text).expect("an address"));
+            let config = config.map(Path::to_owned);
+            let state = state.map(PathBuf::from);
+            let options = service_options(Options { config, listen, alternative: None, state, name: None });
+            options.map(|options| (options.listen.to_string(), options.name, options.state))
+        };
+        let name = Some("a.example".to_owned());
+        assert_eq!(of(None, None, Some("s")).expect("it is enough"), ("[::]:443".to_owned(), None, "s".into()));
+        let from_file = of(Some(&file), None, None).expect("it is enough");
+        assert_eq!(from_file, ("127.0.0.1:443".to_owned(), name.clone(), "/file".into()));
+        let said = of(Some(&file), Some("127.0.0.2:1"), Some("s")).expect("it is enough");
+        assert_eq!(said, ("127.0.0.2:1".to_owned(), name, "s".into()));
+        assert_eq!(of(None, None, None).expect_err("no folder").code, 2);
     }
 }

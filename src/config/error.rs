@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+#[cfg(feature = "service")]
+use crate::service::alternative::InvalidAlternative;
 use crate::transport::endpoint::InvalidEndpoint;
 use crate::webpush::headers::InvalidUrgency;
 use crate::webpush::vapid::InvalidKey;
@@ -81,6 +83,15 @@ pub enum Problem {
         /// The other key.
         other: &'static str,
     },
+    /// No address to listen on.
+    #[cfg(feature = "service")]
+    ListenAddress,
+    /// No host name.
+    #[cfg(feature = "service")]
+    HostName,
+    /// No other place to listen at.
+    #[cfg(feature = "service")]
+    Alternative(InvalidAlternative),
     /// No level of urgency.
     Urgency(InvalidUrgency),
     /// No name of a network interface.
@@ -174,6 +185,14 @@ impl fmt::Display for Problem {
             Self::NoSuchService => f.write_str("no [[push_service]] has that name; add one, or name another"),
             Self::ServerKey(error) => write!(f, "{error}; ask the application server for its VAPID public key"),
             Self::Either { other } => write!(f, "not beside {other}; remove one of them"),
+            #[cfg(feature = "service")]
+            Self::ListenAddress => {
+                f.write_str("not an IP address, with or without a port, such as 0.0.0.0 or [::]:8443")
+            }
+            #[cfg(feature = "service")]
+            Self::HostName => f.write_str("not a host name, such as push.example.net; without port, scheme or path"),
+            #[cfg(feature = "service")]
+            Self::Alternative(error) => error.fmt(f),
             Self::Urgency(error) => error.fmt(f),
             Self::InterfaceName { bytes_max } => {
                 write!(f, "no name of an interface; write 1 to {bytes_max} characters in quotes")

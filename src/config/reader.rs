@@ -108,6 +108,24 @@ impl Reader {
         number
     }
 
+    /// As [`Reader::number`], by its key; `None` also when it is not there.
+    #[cfg(feature = "service")]
+    pub(super) fn number_in(&mut self, section: &Section, key: &str, min: u32, max: u32) -> Option<u32> {
+        self.number(section.value(key)?, section.path(key), min, max)
+    }
+
+    /// A setting that is true or false; `None` when it is not there or something else.
+    #[cfg(feature = "service")]
+    pub(super) fn boolean(&mut self, section: &Section, key: &str) -> Option<bool> {
+        match section.value(key)?.get_ref() {
+            DeValue::Boolean(value) => Some(*value),
+            _ => {
+                self.refuse_type(section, key, "true or false");
+                None
+            }
+        }
+    }
+
     /// A table inside a section; `None` when it is not there or something else.
     pub(super) fn section<'s>(&mut self, parent: &Section<'s>, key: &str) -> Option<Section<'s>> {
         let value = parent.value(key)?;

@@ -13,11 +13,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use crate::limits::{PUSH_BODY_BYTES_MAX, SERVICE_BODY_MS_MAX, SERVICE_HEADER_LIST_BYTES_MAX, SERVICE_IDLE_MS};
+use crate::limits::{SERVICE_BODY_MS_MAX, SERVICE_HEADER_LIST_BYTES_MAX, SERVICE_IDLE_MS};
 use crate::time::Duration;
 
+use super::gate::Client;
 use super::hub::{BodyError, Hub};
-use super::routes::{self, PushSupport};
+use super::routes::PushSupport;
 
 /// Serves one connection until it ends or the service stops.
 pub(super) async fn serve<T>(io: T, hub: Rc<Hub>, mut stop: watch::Receiver<bool>)
@@ -29,7 +30,8 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(SERVICE_IDLE_MS))
         .max_buf_size(SERVICE_HEADER_LIST_BYTES_MAX as usize);
-    let service = service_fn(|request| respond(request, &hub));
+    let client = Client::default();
+    let service = service_fn(|request| respond(request, &hub, &client));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -44,16 +46,19 @@ where
 }
 
 /// An error closes the connection; it is returned when the client broke off.
-async fn respond(request: Request<Incoming>, hub: &Hub) -> Result<Response<Full<Bytes>>, BrokenOff> {
+async fn respond(request: Request<Incoming>, hub: &Hub, client: &Client) -> Result<Response<Full<Bytes>>, BrokenOff> {
     let (head, body) = request.into_parts();
-    let route = routes::route(&head, PushSupport::None, |token| hub.kind(token));
-    let mut response = hub.perform(route, read(body)).await.ok_or(BrokenOff)?;
+    let (route, claim) = hub.route(&head, PushSupport::None, client);
+    let mut response = hub.perform(route, read(body, hub.rules().message_bytes_max)).await.ok_or(BrokenOff)?;
+    if response.status().is_success() {
+        claim.keep();
+    }
     hub.sign(response.headers_mut());
     Ok(response.map(Full::new))
 }
 
-async fn read(body: Incoming) -> Result<Bytes, BodyError> {
-    let collected = Limited::new(body, PUSH_BODY_BYTES_MAX).collect();
+async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, BodyError> {
+    let collected = Limited::new(body, bytes_max).collect();
     let deadline = Duration::from_millis(SERVICE_BODY_MS_MAX);
     match tokio::time::timeout(deadline, collected).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),

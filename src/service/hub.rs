@@ -9,18 +9,20 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{ALT_SVC, DATE};
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response, request};
 use tokio::sync::Notify;
 
 use crate::random::Random;
 use crate::time::{Instant, UnixTime};
 use crate::webpush::headers::{Urgency, http_date};
 
+use super::ExpireError;
 use super::clock::Clock;
+use super::gate::{Claim, Client, Gate, Rules};
 use super::retention::{
     ConnectionId, DeliveryId, Input, Kind, MonitorId, Output, Record, Reply, Request, Retention, Room,
 };
-use super::routes::{self, Route};
+use super::routes::{self, PushSupport, Route};
 use super::store::{NotStored, Store};
 use super::token::Token;
 
@@ -40,6 +42,7 @@ pub(super) struct Hub {
     random: RefCell<Box<dyn Random>>,
     clock: Rc<Clock>,
     store: Store,
+    gate: Gate,
     wakes: RefCell<BTreeMap<ConnectionId, Rc<Notify>>>,
     /// Wakes the timer task when there is something earlier to do.
     earlier: Notify,
@@ -56,6 +59,7 @@ impl Hub {
         random: Box<dyn Random>,
         clock: Rc<Clock>,
         store: Store,
+        gate: Gate,
         alternative: Option<HeaderValue>,
     ) -> Self {
         Self {
@@ -63,6 +67,7 @@ impl Hub {
             random: RefCell::new(random),
             clock,
             store,
+            gate,
             wakes: RefCell::default(),
             earlier: Notify::new(),
             timer_at: Cell::new(None),
@@ -86,7 +91,16 @@ impl Hub {
         self.input(Input::ConnectionClosed(connection));
     }
 
-    pub(super) fn kind(&self, token: Token) -> Option<Kind> {
+    pub(super) fn rules(&self) -> &Rules {
+        self.gate.rules()
+    }
+
+    /// Decides what to do with a request of a client; the claim is kept when it was answered with success.
+    pub(super) fn route(&self, head: &request::Parts, push: PushSupport, client: &Client) -> (Route, Claim) {
+        self.gate.route(head, push, client, |token| self.kind(token))
+    }
+
+    fn kind(&self, token: Token) -> Option<Kind> {
         self.retention.borrow().kind(token)
     }
 
@@ -128,7 +142,7 @@ impl Hub {
                     posted.content.body = body;
                     Request::Send(posted)
                 }
-                Err(BodyError::TooLarge) => return Some(routes::too_large()),
+                Err(BodyError::TooLarge) => return Some(routes::too_large(self.rules().message_bytes_max)),
                 Err(BodyError::TooSlow) => return Some(routes::too_slow()),
                 Err(BodyError::Broken) => return None,
             },
@@ -137,6 +151,9 @@ impl Hub {
             Route::Monitor { .. } => return None,
         };
         match self.request(request).await {
+            Ok(Reply::Subscribed { subscription, push, .. }) if !self.rules().offer_sets => {
+                Some(routes::subscribed(subscription, push, None))
+            }
             Ok(reply) => routes::answer(reply),
             Err(NotStored) => Some(routes::not_stored()),
         }
@@ -173,6 +190,29 @@ impl Hub {
                 Err(NotStored)
             }
         }
+    }
+
+    /// Ends a resource as if it had expired, and waits until that is on the disk.
+    pub(super) async fn expire(&self, path: &str) -> Result<(), ExpireError> {
+        let permit = self.store.permit().await.map_err(|NotStored| ExpireError::NotStored)?;
+        let token = Token::from_path(path).ok_or(ExpireError::Unknown)?;
+        match self.kind(token) {
+            None => return Err(ExpireError::Unknown),
+            Some(Kind::Push) => return Err(ExpireError::IsPush),
+            Some(_) => {}
+        }
+        self.retention.borrow_mut().handle_input(
+            Input::Expire(token),
+            self.clock.now(),
+            &mut **self.random.borrow_mut(),
+        );
+        let (records, numbers) = self.take_records();
+        self.settle();
+        if !records.is_empty() {
+            permit.write(records).await.map_err(|NotStored| ExpireError::NotStored)?;
+            self.input(Input::Stored(numbers));
+        }
+        Ok(())
     }
 
     fn apply(&self, request: Request) -> Reply {

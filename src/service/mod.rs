@@ -16,6 +16,7 @@
 pub mod alternative;
 pub mod certificate;
 pub mod clock;
+pub mod gate;
 mod http1;
 mod hub;
 mod listener;
@@ -46,10 +47,12 @@ use crate::limits::{SERVICE_CERTIFICATE_LOOK_S, SERVICE_CONNECTION_COUNT_MAX, SE
 use crate::random::SystemRandom;
 use crate::telemetry;
 use crate::time::Duration;
+use crate::transport::credential::{Credential, CredentialError};
 
 use alternative::Alternative;
 use certificate::{Authority, CertificateError, CurrentCertificate};
 use clock::Clock;
+use gate::{Gate, Rules};
 use hub::Hub;
 use listener::Listener;
 use resumption::Sessions;
@@ -76,6 +79,10 @@ pub struct ServiceOptions {
     pub name: Option<String>,
     /// What it allows.
     pub policy: Policy,
+    /// What it asks of requests.
+    pub rules: Rules,
+    /// The file with the bearer token without which nobody subscribes; none: everybody may.
+    pub subscribe_token_file: Option<PathBuf>,
     /// Connections served at once; more wait in the queue of the operating system.
     pub connection_count_max: usize,
 }
@@ -89,6 +96,8 @@ impl ServiceOptions {
             state: state.into(),
             name: None,
             policy: Policy::default(),
+            rules: Rules::default(),
+            subscribe_token_file: None,
             connection_count_max: SERVICE_CONNECTION_COUNT_MAX,
         }
     }
@@ -105,6 +114,8 @@ pub enum StartError {
     Store(PathBuf, OpenError),
     /// There is no certificate.
     Certificate(CertificateError),
+    /// The token for subscribing cannot be used.
+    Token(CredentialError),
     /// The address cannot be listened on.
     Listen(SocketAddr, io::Error),
     /// The other address cannot be listened on.
@@ -128,6 +139,9 @@ impl Service {
         let authority = Authority::open(&folder, names, clock.now().wall).map_err(StartError::Certificate)?;
         let certificate = CurrentCertificate::new(&authority, clock.now().wall).map_err(StartError::Certificate)?;
 
+        let token = options.subscribe_token_file.as_deref().map(Credential::read);
+        let gate = Gate::new(options.rules, token.transpose().map_err(StartError::Token)?);
+
         let listen_failed = |error| StartError::Listen(options.listen, error);
         let listener = TcpListener::bind(options.listen).await.map_err(listen_failed)?;
         let address = listener.local_addr().map_err(listen_failed)?;
@@ -141,7 +155,7 @@ impl Service {
         let alternative = other.as_ref().map(|other| other.address);
         let announced = options.alternative.zip(alternative).map(|(other, listening)| other.field(listening));
         let random = Box::new(SystemRandom::default());
-        let hub = Rc::new(Hub::new(retention, random, Rc::clone(&clock), store, announced));
+        let hub = Rc::new(Hub::new(retention, random, Rc::clone(&clock), store, gate, announced));
 
         let (stop, stopping) = watch::channel(false);
         let sessions = Arc::new(Sessions::default());
@@ -218,6 +232,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// What an operator may do to it.
+    pub fn operator(&self) -> Operator {
+        Operator(Rc::clone(&self.hub))
+    }
+
     /// Waits until the store has ended, which it does by itself only in a panic: nothing is accepted any more, and the
     /// service should be dropped and started again.
     ///
@@ -257,6 +276,48 @@ impl fmt::Debug for Running {
         f.debug_struct("Running").field("url", &self.url).field("ca_file", &self.ca_file).finish_non_exhaustive()
     }
 }
+
+/// What an operator may do to a running service. It keeps the store open.
+pub struct Operator(Rc<Hub>);
+
+impl Operator {
+    /// Ends the subscription, set, receipt subscription or message of a path, as if it had expired (RFC 8030 §7.3).
+    ///
+    /// # Errors
+    /// [`ExpireError`]; only in the last case it may have ended all the same.
+    pub async fn expire(&self, path: &str) -> Result<(), ExpireError> {
+        self.0.expire(path).await
+    }
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Operator(..)")
+    }
+}
+
+/// Why a resource was not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpireError {
+    /// There is none, or none any more.
+    Unknown,
+    /// It is a push resource, which ends with its subscription.
+    IsPush,
+    /// The disk refuses.
+    NotStored,
+}
+
+impl fmt::Display for ExpireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "the push service has no such resource; it may have ended before",
+            Self::IsPush => "this is a push resource, which ends with its subscription; name that one, or its set",
+            Self::NotStored => "it may be back after a restart, for the disk refuses; free room on it and ask again",
+        })
+    }
+}
+
+impl std::error::Error for ExpireError {}
 
 /// A second place that listens.
 struct Other {
@@ -370,6 +431,7 @@ impl fmt::Display for StartError {
             Self::Certificate(CertificateError::ClockUnset) => {
                 f.write_str("the clock is not set; set it, for certificates are valid from a date")
             }
+            Self::Token(error) => write!(f, "subscribe_token_file: {error}"),
             Self::Listen(address, error) => {
                 write!(f, "cannot listen on {address}: {error}; choose another address or port with --listen")
             }

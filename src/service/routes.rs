@@ -15,7 +15,7 @@ use http::header::{
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 
-use crate::limits::{PUSH_BODY_BYTES_MAX, SERVICE_DESCRIPTION_BYTES_MAX, SERVICE_RETRY_AFTER_S};
+use crate::limits::{SERVICE_DESCRIPTION_BYTES_MAX, SERVICE_RETRY_AFTER_S};
 use crate::time::UnixTime;
 use crate::webpush::headers::{InvalidTtl, Preferences, Topic, Ttl, Urgency, http_date};
 use crate::webpush::headers::{MONITOR_FIELD, MONITOR_REPLACED};
@@ -48,7 +48,7 @@ pub enum Route {
         /// The set.
         set: Option<Token>,
     },
-    /// Read the content, at most [`PUSH_BODY_BYTES_MAX`] octets, which is still missing, and accept the message.
+    /// Read the content, which is still missing and bounded, and accept the message.
     Send(Posted),
     /// Show a message.
     Read {
@@ -73,7 +73,7 @@ pub enum Route {
 
 /// Decides what to do with a request, given what its path names.
 pub fn route(head: &request::Parts, push: PushSupport, kind: impl Fn(Token) -> Option<Kind>) -> Route {
-    if head.version == Version::HTTP_11 && !names_host(&head.headers) {
+    if !is_addressed(head) {
         return Route::Answer(reason(StatusCode::BAD_REQUEST, "the request names no host, or more than one"));
     }
     let path = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
@@ -100,14 +100,7 @@ pub fn route(head: &request::Parts, push: PushSupport, kind: impl Fn(Token) -> O
 pub fn answer(reply: Reply) -> Option<Response<Bytes>> {
     Some(match reply {
         Reply::Monitoring => return None,
-        Reply::Subscribed { subscription, push, set } => {
-            let mut response = empty(StatusCode::CREATED);
-            let fields = response.headers_mut();
-            fields.insert(LOCATION, path_value(subscription));
-            fields.append(LINK, link::value(&push.path(), link::PUSH));
-            fields.append(LINK, link::value(&set.path(), link::SET));
-            response
-        }
+        Reply::Subscribed { subscription, push, set } => subscribed(subscription, push, Some(set)),
         Reply::Accepted { message, ttl, receipts } => {
             let mut response = empty(if receipts.is_some() { StatusCode::ACCEPTED } else { StatusCode::CREATED });
             let fields = response.headers_mut();
@@ -140,14 +133,30 @@ pub fn answer(reply: Reply) -> Option<Response<Bytes>> {
     })
 }
 
+/// The answer to a subscribe request: the resources of the subscription, and its set where that is offered.
+///
+/// Source: RFC 8030 §4, §4.1.
+pub fn subscribed(subscription: Token, push: Token, set: Option<Token>) -> Response<Bytes> {
+    let mut response = empty(StatusCode::CREATED);
+    let fields = response.headers_mut();
+    fields.insert(LOCATION, path_value(subscription));
+    fields.append(LINK, link::value(&push.path(), link::PUSH));
+    if let Some(set) = set {
+        fields.append(LINK, link::value(&set.path(), link::SET));
+    }
+    response
+}
+
 /// The answer when the outcome could not be stored.
 pub fn not_stored() -> Response<Bytes> {
     unavailable("the service cannot store this now; try again later")
 }
 
-/// The answer to content of more than [`PUSH_BODY_BYTES_MAX`] octets.
-pub fn too_large() -> Response<Bytes> {
-    reason(StatusCode::PAYLOAD_TOO_LARGE, "a message is at most 4096 octets")
+/// The answer to content of more than `bytes_max` octets.
+pub fn too_large(bytes_max: usize) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(format!("a message is at most {bytes_max} octets")));
+    *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+    response
 }
 
 /// The answer to content that did not arrive in time.
@@ -161,9 +170,9 @@ pub fn push_disabled() -> Response<Bytes> {
 }
 
 /// Whether a request announces more content than a message may have.
-pub fn announces_too_much(headers: &HeaderMap) -> bool {
+pub fn announces_too_much(headers: &HeaderMap, bytes_max: usize) -> bool {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    length.is_some_and(|length| length > PUSH_BODY_BYTES_MAX as u64)
+    length.is_some_and(|length| length > bytes_max as u64)
 }
 
 /// The final answer to a monitoring request.
@@ -236,6 +245,11 @@ pub fn authority(head: &request::Parts) -> Option<Authority> {
     head.uri.authority().cloned().or_else(from_host).filter(|authority| !authority.as_str().contains('@'))
 }
 
+/// Whether a request says for which host it is, as far as its version has to.
+pub fn is_addressed(head: &request::Parts) -> bool {
+    head.version != Version::HTTP_11 || names_host(&head.headers)
+}
+
 /// Whether there is one Host field, and a host in it.
 ///
 /// Source: RFC 9112 §3.2.
@@ -292,9 +306,6 @@ fn send(push: Token, head: &request::Parts) -> Route {
     let Ok(topic) = Topic::from_headers(headers) else {
         return refused("a topic is one field of 1 to 32 letters, digits, - and _");
     };
-    if announces_too_much(headers) {
-        return Route::Answer(too_large());
-    }
     let fields = (description(headers, CONTENT_TYPE), description(headers, CONTENT_ENCODING));
     let (Ok(content_type), Ok(content_encoding)) = fields else {
         return refused("content type and content encoding are one field of at most 256 octets each");
@@ -368,7 +379,7 @@ fn describe(fields: &mut HeaderMap, content: &Content, last_modified: Option<Uni
     fields.insert(CACHE_CONTROL, max_age);
 }
 
-fn empty(status: StatusCode) -> Response<Bytes> {
+pub(super) fn empty(status: StatusCode) -> Response<Bytes> {
     reason(status, "")
 }
 
@@ -385,7 +396,7 @@ fn unavailable(text: &'static str) -> Response<Bytes> {
 }
 
 /// An answer with one line for a person.
-fn reason(status: StatusCode, text: &'static str) -> Response<Bytes> {
+pub(super) fn reason(status: StatusCode, text: &'static str) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from_static(text.as_bytes()));
     *response.status_mut() = status;
     if !text.is_empty() {

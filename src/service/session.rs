@@ -32,14 +32,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::limits::{
-    PUSH_BODY_BYTES_MAX, SERVICE_BODY_MS_MAX, SERVICE_DATA_FRAME_BUDGET_BYTES, SERVICE_DRAIN_BYTES_MAX,
-    SERVICE_ERROR_RESETS_MAX, SERVICE_HANDSHAKE_MS_MAX, SERVICE_HEADER_LIST_BYTES_MAX, SERVICE_IDLE_MS,
-    SERVICE_LATE_REFUSALS_COUNT, SERVICE_PING_MS, SERVICE_PONG_MS, SERVICE_PROMISES_UNENDED_MAX, SERVICE_PUSH_MS_MAX,
-    SERVICE_RESETS_UNSEEN_MAX, SERVICE_STREAM_COUNT_MAX,
+    SERVICE_BODY_MS_MAX, SERVICE_DATA_FRAME_BUDGET_BYTES, SERVICE_DRAIN_BYTES_MAX, SERVICE_ERROR_RESETS_MAX,
+    SERVICE_HANDSHAKE_MS_MAX, SERVICE_HEADER_LIST_BYTES_MAX, SERVICE_IDLE_MS, SERVICE_LATE_REFUSALS_COUNT,
+    SERVICE_PING_MS, SERVICE_PONG_MS, SERVICE_PROMISES_UNENDED_MAX, SERVICE_PUSH_MS_MAX, SERVICE_RESETS_UNSEEN_MAX,
 };
 use crate::time::Duration;
 use crate::webpush::headers::Urgency;
 
+use super::gate::{Client, Rules};
 use super::hub::{BodyError, Hub};
 use super::parcel::{Parcel, Written};
 use super::retention::{ConnectionId, DeliveryId, Ending, Input, MonitorId, Output, Push, Receipt, ReceiptId, Room};
@@ -53,7 +53,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let sightings = Rc::new(Sightings::default());
-    let handshake = builder().handshake::<_, Parcel>(Wire::new(io, Rc::clone(&sightings)));
+    let handshake = builder(hub.rules()).handshake::<_, Parcel>(Wire::new(io, Rc::clone(&sightings)));
     match timeout(Duration::from_millis(SERVICE_HANDSHAKE_MS_MAX), handshake).await {
         Ok(Ok(mut connection)) => {
             let ping = connection.ping_pong().expect("nobody took it before");
@@ -65,10 +65,10 @@ where
 }
 
 /// The library's bounds against floods, each set knowingly.
-fn builder() -> h2::server::Builder {
+fn builder(rules: &Rules) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
-        .max_concurrent_streams(SERVICE_STREAM_COUNT_MAX)
+        .max_concurrent_streams(rules.stream_count_max())
         .max_header_list_size(SERVICE_HEADER_LIST_BYTES_MAX)
         .initial_connection_window_size(1 << 20)
         .max_concurrent_reset_streams(SERVICE_RESETS_UNSEEN_MAX)
@@ -82,6 +82,8 @@ struct Session {
     hub: Rc<Hub>,
     id: ConnectionId,
     wake: Rc<Notify>,
+    /// What it has had.
+    client: Client,
     sightings: Rc<Sightings>,
     written: Written,
     /// Open monitoring requests by stream, with the authority they named: promises name the same.
@@ -144,6 +146,7 @@ impl Session {
             hub,
             id,
             wake,
+            client: Client::default(),
             sightings,
             written: Written::default(),
             monitors: BTreeMap::new(),
@@ -207,7 +210,8 @@ impl Session {
             true => PushSupport::Disabled,
             false => PushSupport::Available,
         };
-        match routes::route(&head, push, |token| self.hub.kind(token)) {
+        let (route, claim) = self.hub.route(&head, push, &self.client);
+        match route {
             Route::Monitor { resource, wait_s, urgency } => {
                 self.monitor(resource, (wait_s, urgency), routes::authority(&head), respond);
             }
@@ -215,8 +219,11 @@ impl Session {
             route => {
                 let hub = Rc::clone(&self.hub);
                 self.requests.spawn_local(async move {
-                    match hub.perform(route, read(&mut body)).await {
+                    match hub.perform(route, read(&mut body, hub.rules().message_bytes_max)).await {
                         Some(response) => {
+                            if response.status().is_success() {
+                                claim.keep();
+                            }
                             drain(&mut body).await;
                             send(&mut respond, response, &hub);
                         }
@@ -529,14 +536,14 @@ fn send(respond: &mut SendResponse<Parcel>, response: Response<Bytes>, hub: &Hub
     }
 }
 
-/// Reads the content of a request, at most [`PUSH_BODY_BYTES_MAX`] octets of it.
-async fn read(body: &mut RecvStream) -> Result<Bytes, BodyError> {
+/// Reads the content of a request, at most `bytes_max` octets of it.
+async fn read(body: &mut RecvStream, bytes_max: usize) -> Result<Bytes, BodyError> {
     let whole = async {
         let mut octets = Vec::new();
         while let Some(chunk) = body.data().await {
             let chunk = chunk.map_err(|_| BodyError::Broken)?;
             body.flow_control().release_capacity(chunk.len()).map_err(|_| BodyError::Broken)?;
-            if octets.len() + chunk.len() > PUSH_BODY_BYTES_MAX {
+            if octets.len() + chunk.len() > bytes_max {
                 return Err(BodyError::TooLarge);
             }
             octets.extend_from_slice(&chunk);

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
+use ring::hmac;
 use zeroize::Zeroizing;
 
 use crate::limits::CREDENTIAL_BYTES_MAX;
@@ -56,6 +57,14 @@ impl Credential {
         value.set_sensitive(true);
         value
     }
+
+    /// Whether an `Authorization` field presents the token. How long that takes says nothing of how much of it is right.
+    pub fn is(&self, presented: &HeaderValue) -> bool {
+        let Some((scheme, token)) = presented.to_str().ok().and_then(|text| text.split_once(' ')) else { return false };
+        let key = hmac::Key::new(hmac::HMAC_SHA256, b"");
+        let tag = hmac::sign(&key, self.0.as_bytes());
+        scheme.eq_ignore_ascii_case("Bearer") && hmac::verify(&key, token.trim_ascii().as_bytes(), tag.as_ref()).is_ok()
+    }
 }
 
 impl fmt::Debug for Credential {
@@ -87,6 +96,23 @@ impl std::error::Error for CredentialError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A-PS-89: the whole token with its scheme is right, and nothing else.
+    #[test]
+    fn a_ps_89_a_presented_token_is_compared_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("token");
+        std::fs::write(&path, "s3cret").expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+        let credential = Credential::read(&path).expect("a token");
+        for right in ["Bearer s3cret", "bearer s3cret", "Bearer  s3cret"] {
+            assert!(credential.is(&HeaderValue::from_static(right)), "{right}");
+        }
+        for wrong in ["s3cret", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3cret2", "Bearer S3cret", "Basic s3cret"]
+        {
+            assert!(!credential.is(&HeaderValue::from_static(wrong)), "{wrong}");
+        }
+    }
 
     /// A-UA-42, A-UA-43: a token is read from a file that is its owner's alone, and is never printed.
     #[test]

@@ -19,6 +19,7 @@ pub const PUSH_PROMISE: u8 = 5;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
 pub const ACK: u8 = 1;
@@ -116,6 +117,11 @@ impl RawUserAgent {
         self.stream.flush().await.expect("flushed");
     }
 
+    /// Sends octets that the service may not want to read to their end; whether they are gone.
+    pub async fn flood(&mut self, octets: &[u8]) -> bool {
+        timeout(PATIENCE, self.stream.write_all(octets)).await.expect("in time").is_ok()
+    }
+
     pub async fn request(&mut self, stream: u32, method: &str, path: &str, fields: &[(&str, &str)]) {
         let request = self.request_frame(stream, method, path, fields);
         self.send_together(&[request]).await;
@@ -149,6 +155,11 @@ impl RawUserAgent {
                 _ => return Some(frame),
             }
         }
+    }
+
+    /// The next frame of a service that may end the connection at any moment, and answers no more.
+    pub async fn next_or_end(&mut self) -> Option<Frame> {
+        timeout(PATIENCE, self.read()).await.expect("in time")
     }
 
     pub async fn expect(&mut self, kind: u8, stream: u32) -> Frame {

@@ -43,8 +43,18 @@ impl Rig {
     }
 
     async fn start_as(folder: tempfile::TempDir, policy: Policy) -> Self {
+        Self::start_with(folder, |options| options.policy = policy).await
+    }
+
+    /// A service that is told more than its defaults.
+    pub async fn with(change: impl FnOnce(&mut ServiceOptions)) -> Self {
+        Self::start_with(tempfile::tempdir().expect("a temporary folder"), change).await
+    }
+
+    async fn start_with(folder: tempfile::TempDir, change: impl FnOnce(&mut ServiceOptions)) -> Self {
         let address = "127.0.0.1:0".parse().expect("an address");
-        let options = ServiceOptions { policy, ..ServiceOptions::new(address, folder.path().join("state")) };
+        let mut options = ServiceOptions::new(address, folder.path().join("state"));
+        change(&mut options);
         let running = Service::start(options).await.expect("the service starts");
         Self { running, folder }
     }

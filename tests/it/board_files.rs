@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use fieldgate::config::service::ServiceConfig;
 use fieldgate::config::{Config, Problem};
 
 const CONFIGURATION: &str = include_str!("../../boards/debian/fieldgate.toml");
+const SERVICE_CONFIGURATION: &str = include_str!("../../boards/debian/fieldgate-push.toml");
+const SERVICE_UNIT: &str = include_str!("../../boards/debian/fieldgate-push.service");
 const GATEWAY_UNIT: &str = include_str!("../../boards/debian/fieldgate.service");
 
 /// Each key that the parser knows is in the file, with an example that works.
@@ -43,6 +46,23 @@ fn the_unit_and_the_packaged_configuration_name_the_same_folders() {
     let run = format!("/run/{}/control.sock", setting("RuntimeDirectory"));
     assert_eq!(config.control.to_str(), Some(run.as_str()));
     assert!(setting("ExecStart").ends_with(" --config /etc/fieldgate/fieldgate.toml"));
+}
+
+/// The same for the push service, whose configuration is complete as it comes.
+#[test]
+fn the_packaged_configuration_of_the_push_service_explains_every_key() {
+    ServiceConfig::parse(SERVICE_CONFIGURATION).expect("nothing has to be said");
+    let uncommented = uncommented(SERVICE_CONFIGURATION);
+    ServiceConfig::parse(&uncommented).expect("every example is right");
+    let errors = ServiceConfig::parse("zzzzzzzz = 1").expect_err("there is no such key");
+    let Problem::Unknown { known, .. } = errors[0].problem else { panic!("{errors:?}") };
+    for known in known {
+        assert!(uncommented.contains(&format!("\n{known} = ")), "{known} is not in boards/debian/fieldgate-push.toml");
+    }
+    let start = SERVICE_UNIT.lines().find(|line| line.starts_with("ExecStart=")).expect("it starts something");
+    assert!(
+        start.contains(" --config /etc/fieldgate/fieldgate-push.toml --listen [::]:8443 --name %H --state /var/lib/")
+    );
 }
 
 /// The keys that the parser names when it meets one that it does not know.

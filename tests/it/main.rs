@@ -74,9 +74,12 @@ mod raw_user_agent;
 #[path = "../common/service.rs"]
 mod service;
 
+mod service_agents;
 mod service_alternative;
+mod service_config;
 mod service_kill;
 mod service_push;
 mod service_receipts;
 mod service_requests;
+mod service_rules;
 mod service_state;

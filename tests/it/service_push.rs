@@ -70,6 +70,36 @@ async fn a_ps_33_a_message_that_says_nothing_is_normal() {
     }
 }
 
+/// A-PS-34: a message is pushed exactly when it matters as much as the monitor says, on a subscription as on a set; what is
+/// withheld comes to a later monitor that asks for everything.
+#[tokio::test(flavor = "local")]
+async fn a_ps_34_nothing_below_the_level_of_a_monitor_is_pushed() {
+    const LEVELS: [&str; 4] = ["very-low", "low", "normal", "high"];
+    for (wanted, level) in LEVELS.iter().enumerate() {
+        for on_set in [false, true] {
+            let rig = Rig::start().await;
+            let mut client = rig.client().await;
+            let made = client.subscribe(None).await;
+            let path = if on_set { &made.set } else { &made.subscription };
+            let mut monitor = client.monitor_with(path, &[("urgency", *level)]);
+            for level in LEVELS {
+                let fields = [("ttl", "60"), ("urgency", level)];
+                assert_eq!(client.request("POST", &made.push, &fields, level.as_bytes()).await.status, 201);
+            }
+            for expected in &LEVELS[wanted..] {
+                let pushed = monitor.next().await;
+                assert_eq!(pushed.text(), *expected);
+                assert_eq!(client.acknowledge(pushed.path()).await, 204);
+            }
+            // On the same request they would come before its end.
+            let rest = client.monitor(path, Some("wait=0")).finish().await.1;
+            let rest: Vec<String> = rest.iter().map(|pushed| pushed.text()).collect();
+            assert_eq!(rest, LEVELS[..wanted]);
+            assert!(monitor.finish().await.1.is_empty());
+        }
+    }
+}
+
 /// A-PS-48, A-PS-49, A-PS-50, A-GAP-19: the promise names the whole request and its push resource, and so does the head.
 #[tokio::test(flavor = "local")]
 async fn a_ps_50_the_promise_itself_carries_the_push_link() {
@@ -277,7 +307,7 @@ async fn d_9113_03_no_promise_to_a_client_that_disabled_push() {
 /// D-9113-09, D-9113-10: un-ended promises stay within the client's limit, and within ours if it states none.
 #[tokio::test(flavor = "local")]
 async fn d_9113_09_unended_promises_are_bounded() {
-    for (limit, expected) in [(Some(3), 3), (None, SERVICE_PROMISES_UNENDED_MAX)] {
+    for (limit, expected) in [(Some(1), 1), (Some(3), 3), (None, SERVICE_PROMISES_UNENDED_MAX)] {
         let rig = Rig::start().await;
         let mut client = rig.client().await;
         let first = client.subscribe(None).await;

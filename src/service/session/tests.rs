@@ -10,9 +10,10 @@ use tokio::io::{AsyncReadExt as _, DuplexStream, ReadBuf};
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::*;
-use crate::limits::TTL_S_MAX;
+use crate::limits::{SERVICE_STREAM_COUNT_MAX, TTL_S_MAX};
 use crate::random::{Random, SeededRandom};
 use crate::service::clock::Clock;
+use crate::service::gate::Gate;
 use crate::service::retention::{Content, Moment, Policy, Posted, ReceiptWish, Reply, Request as Asked, Retention};
 use crate::service::store::Store;
 use crate::webpush::headers::{Ttl, Urgency};
@@ -79,7 +80,7 @@ fn rig_of(subscription_count: usize, message_count: usize, message_bytes: usize,
         made.push((subscription.path(), push.path()));
     }
     let (store, _closed) = Store::open(&folder.path().join("s.redb"), |_| {}).expect("a store");
-    let hub = Rc::new(Hub::new(retention, Box::new(random), Rc::new(Clock::default()), store, None));
+    let hub = Rc::new(Hub::new(retention, Box::new(random), Rc::new(Clock::default()), store, Gate::default(), None));
     let (stop, stopping) = watch::channel(false);
     let (near, far) = tokio::io::duplex(pipe_bytes);
     let writes = Rc::new(Cell::new(0));
@@ -265,6 +266,24 @@ async fn promise_head_and_message_leave_in_one_write() {
     let mut body = promise.into_parts().1.await.expect("a head").into_body();
     assert_eq!(body.data().await.expect("a message").expect("whole").len(), 100);
     assert!(body.is_end_stream());
+    assert_eq!(rig.writes.get() - before, 1);
+}
+
+/// What is ready together leaves together: eight messages cost one TLS record.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn messages_that_wait_leave_in_one_write() {
+    let mut rig = rig_with(8, 303, 1 << 16);
+    let (mut client, connection) = connect(&mut rig, 65_535).await;
+    spawn_local(connection);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let before = rig.writes.get();
+    let (mut response, _) = client.send_request(request("GET", &rig.subscriptions[0]), true).expect("sent");
+    let mut promises = response.push_promises();
+    for _ in 0..8 {
+        let promise = promises.push_promise().await.expect("open").expect("a promise");
+        let mut body = promise.into_parts().1.await.expect("a head").into_body();
+        assert_eq!(body.data().await.expect("a message").expect("whole").len(), 303);
+    }
     assert_eq!(rig.writes.get() - before, 1);
 }
 
