@@ -648,7 +648,7 @@ const _: () = assert!(SIMULATE_SEEN_COUNT * (2 * LINK_MESSAGE_BYTES_MAX + 256) <
 pub const LINK_PATH_BYTES_MAX: usize = 255;
 
 /// Octets of a refused request that the service reads before it answers.
-pub const SERVICE_DRAIN_BYTES_MAX: usize = 256 * 1024;
+pub const SERVICE_DRAIN_BYTES_MAX: usize = 1024 * 1024;
 /// How often a refused message is asked for that its service does not offer again.
 pub const MISSED_ASK_COUNT_MAX: u32 = 6;
 /// How long after a message was refused its service may still count it as delivered: once it was asked for after that and

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use http::header::EXPECT;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -13,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use crate::limits::{SERVICE_BODY_MS_MAX, SERVICE_HEADER_LIST_BYTES_MAX, SERVICE_IDLE_MS};
+use crate::limits::{SERVICE_BODY_MS_MAX, SERVICE_DRAIN_BYTES_MAX, SERVICE_HEADER_LIST_BYTES_MAX, SERVICE_IDLE_MS};
 use crate::time::Duration;
 
 use super::gate::Client;
@@ -47,9 +48,13 @@ where
 
 /// An error closes the connection; it is returned when the client broke off.
 async fn respond(request: Request<Incoming>, hub: &Hub, client: &Client) -> Result<Response<Full<Bytes>>, BrokenOff> {
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
     let (route, claim) = hub.route(&head, PushSupport::None, client);
-    let mut response = hub.perform(route, read(body, hub.rules().message_bytes_max)).await.ok_or(BrokenOff)?;
+    let mut response = hub.perform(route, read(&mut body, hub.rules().message_bytes_max)).await.ok_or(BrokenOff)?;
+    // Who waits to be told to go on has sent nothing, and need not.
+    if !head.headers.contains_key(EXPECT) {
+        drain(&mut body).await;
+    }
     if response.status().is_success() {
         claim.keep();
     }
@@ -57,7 +62,7 @@ async fn respond(request: Request<Incoming>, hub: &Hub, client: &Client) -> Resu
     Ok(response.map(Full::new))
 }
 
-async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, BodyError> {
+async fn read(body: &mut Incoming, bytes_max: usize) -> Result<Bytes, BodyError> {
     let collected = Limited::new(body, bytes_max).collect();
     let deadline = Duration::from_millis(SERVICE_BODY_MS_MAX);
     match tokio::time::timeout(deadline, collected).await {
@@ -65,6 +70,23 @@ async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, BodyError> {
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge),
         Ok(Err(_)) => Err(BodyError::Broken),
         Err(_) => Err(BodyError::TooSlow),
+    }
+}
+
+/// Takes what is left of a request before it is answered, within bounds: a connection that is closed with octets unread is
+/// reset, and the answer may be lost with it (RFC 9112 §9.6).
+async fn drain(body: &mut Incoming) {
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > SERVICE_DRAIN_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(Duration::from_millis(SERVICE_BODY_MS_MAX), rest).await.is_err() {
+        tracing::debug!("a request that is refused goes on too long");
     }
 }
 

@@ -588,6 +588,9 @@ def no_push():
         status = plain("GET", resource).status
         equal(f"HTTP/1.1 at {name}: 505", 505, status)
         holds("at once", time.monotonic() - start < 1, f"after {time.monotonic() - start:.1f} s")
+    for octets in (5_000, 40_000, 300_000):
+        statuses = {plain("POST", one.push, [("TTL", "60")], bytes(octets)).status for _ in range(10)}
+        equal(f"by HTTP/1.1, {octets} octets sent before the answer is read: 413 each time (RFC 9112 9.6)", {413}, statuses)
 
 
 def refusing():

@@ -246,3 +246,24 @@ async fn d_9113_01_no_alpn_is_no_http_2() {
     stream.read_to_end(&mut answer).await.expect("read");
     assert!(answer.starts_with(b"HTTP/1.1 404"));
 }
+
+/// A-PS-69: a sender that writes all before it reads hears of its refusal as well.
+#[tokio::test(flavor = "local")]
+async fn a_ps_69_a_refusal_is_heard_by_who_sends_all_first() {
+    let rig = Rig::start().await;
+    let made = rig.client().await.subscribe(None).await;
+    for length in [5_000, 70_000, 300_000, 1_000_000] {
+        for fields in [format!("Content-Length: {length}"), "Transfer-Encoding: chunked".to_owned()] {
+            let body = if fields.starts_with('C') { vec![b'x'; length] } else { chunked(length) };
+            let request =
+                format!("POST {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTTL: 60\r\n{fields}\r\n\r\n", made.push);
+            let answer = http1(&rig, &request, &body).await;
+            assert!(answer.starts_with("HTTP/1.1 413"), "{length}, {fields}: {answer}");
+        }
+    }
+    assert_eq!(rig.client().await.monitor(&made.set, Some("wait=0")).end().await, 204);
+}
+
+fn chunked(length: usize) -> Vec<u8> {
+    [format!("{length:x}\r\n").as_bytes(), &vec![b'x'; length], b"\r\n0\r\n\r\n"].concat()
+}
