@@ -25,6 +25,7 @@ const PURE: &[&str] = &[
     "proto",
     "random.rs",
     "service/alternative.rs",
+    "service/identification.rs",
     "service/retention",
     "service/retention.rs",
     "service/routes.rs",

@@ -33,6 +33,7 @@ use crate::limits::{
 use crate::random::Random;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::headers::{Ttl, Urgency};
+use crate::webpush::vapid::ApplicationServerKey;
 
 use super::token::Token;
 pub use model::{
@@ -99,8 +100,8 @@ impl Retention {
     pub fn restore(&mut self, record: Record, now: Moment) {
         match record {
             Record::Set { id, token } => self.insert_set(id, token),
-            Record::Subscription { id, set, token, push } if self.sets.contains_key(&set) => {
-                self.insert_subscription(id, set, token, push);
+            Record::Subscription { id, set, token, push, restricted } if self.sets.contains_key(&set) => {
+                self.insert_subscription(id, set, (token, push), restricted);
             }
             Record::Message(stored) => {
                 // Its number names its record, which may outlive it here if the disk fails.
@@ -133,12 +134,20 @@ impl Retention {
         })
     }
 
+    /// The one application server that may send to a push resource, if it is not everybody.
+    ///
+    /// Source: RFC 8292 §4.
+    pub fn restriction(&self, push: Token) -> Option<&ApplicationServerKey> {
+        let Some(Resource::Push(subscription)) = self.tokens.get(&push) else { return None };
+        self.subscriptions.get(subscription)?.restricted.as_ref()
+    }
+
     /// Does what a client asked and says what to answer, once the records it left are stored.
     ///
     /// A request that cannot be fulfilled changes nothing.
     pub fn handle_request(&mut self, request: Request, now: Moment, random: &mut dyn Random) -> Reply {
         match request {
-            Request::Subscribe { set } => self.subscribe(set, random),
+            Request::Subscribe { set, restricted } => self.subscribe(set, restricted, random),
             Request::Send { push, ttl, urgency, content } => self.send(push, (ttl, urgency), content, now, random),
             Request::Read { message } => self.read(message, now),
             Request::Remove { resource } => self.remove(resource, now),
@@ -182,7 +191,12 @@ impl Retention {
         self.woken.pop_first()
     }
 
-    fn subscribe(&mut self, set: Option<Token>, random: &mut dyn Random) -> Reply {
+    fn subscribe(
+        &mut self,
+        set: Option<Token>,
+        restricted: Option<ApplicationServerKey>,
+        random: &mut dyn Random,
+    ) -> Reply {
         let presented = match set.map(|token| self.tokens.get(&token)) {
             None => None,
             Some(Some(Resource::Set(id))) => Some(*id),
@@ -195,8 +209,8 @@ impl Retention {
         let set = presented.filter(has_room).unwrap_or_else(|| self.create_set(random));
         let id = SubscriptionId(self.number());
         let (token, push) = (Token::random(random), Token::random(random));
-        self.insert_subscription(id, set, token, push);
-        self.records.push_back(Record::Subscription { id, set, token, push });
+        self.insert_subscription(id, set, (token, push), restricted.clone());
+        self.records.push_back(Record::Subscription { id, set, token, push, restricted });
         Reply::Subscribed { subscription: token, push, set: self.sets[&set].token }
     }
 
@@ -391,11 +405,17 @@ impl Retention {
         self.empty_sets.insert(id);
     }
 
-    fn insert_subscription(&mut self, id: SubscriptionId, set: SetId, token: Token, push: Token) {
+    fn insert_subscription(
+        &mut self,
+        id: SubscriptionId,
+        set: SetId,
+        (token, push): (Token, Token),
+        restricted: Option<ApplicationServerKey>,
+    ) {
         self.next_number = self.next_number.max(id.0 + 1);
         self.tokens.insert(token, Resource::Subscription(id));
         self.tokens.insert(push, Resource::Push(id));
-        self.subscriptions.insert(id, Subscription::new(token, push, set));
+        self.subscriptions.insert(id, Subscription::new(token, push, set, restricted));
         self.sets.get_mut(&set).expect("the caller made sure of the set").members.insert(id);
         self.empty_sets.remove(&set);
     }

@@ -11,7 +11,8 @@
 //! ```text
 //! meta           "version"                  -> 1
 //! sets           set                        -> token
-//! subscriptions  subscription               -> set u64, token, token of the push resource
+//! subscriptions  subscription               -> set u64, token, token of the push resource, and if one application server alone may
+//!                                              send to it the 65 octets of its key
 //! messages       (subscription, sequence)   -> token, accepted u64 (see below), ttl u64 (seconds),
 //!                                              length u16 and octets of Content-Type, the same of Content-Encoding,
 //!                                              content
@@ -230,8 +231,8 @@ fn commit<'a>(database: &Database, records: impl Iterator<Item = &'a Record>) ->
                     sets.insert(id.0, token.as_bytes().as_slice()).map_err(boxed)?;
                 }
                 Record::SetEnded(id) => drop(sets.remove(id.0).map_err(boxed)?),
-                Record::Subscription { id, set, token, push } => {
-                    let value = record::subscription(*set, *token, *push);
+                Record::Subscription { id, set, token, push, restricted } => {
+                    let value = record::subscription(*set, (*token, *push), restricted.as_ref());
                     subscriptions.insert(id.0, value.as_slice()).map_err(boxed)?;
                 }
                 Record::SubscriptionEnded(id) => {

@@ -8,6 +8,7 @@ use http::HeaderValue;
 use crate::limits::SERVICE_DRAINS_IN_VAIN;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::headers::{Ttl, Urgency};
+use crate::webpush::vapid::ApplicationServerKey;
 
 use super::super::token::Token;
 use super::since::Since;
@@ -104,6 +105,8 @@ pub enum Request {
     Subscribe {
         /// The set presented.
         set: Option<Token>,
+        /// The one application server that may send to it (RFC 8292 §4).
+        restricted: Option<ApplicationServerKey>,
     },
     /// A message for a subscription (RFC 8030 §5).
     Send {
@@ -282,6 +285,8 @@ pub enum Record {
         token: Token,
         /// The token of its push resource.
         push: Token,
+        /// The one application server that may send to it.
+        restricted: Option<ApplicationServerKey>,
     },
     /// A subscription ended, and its messages with it.
     SubscriptionEnded(SubscriptionId),
@@ -337,6 +342,8 @@ pub(super) struct Subscription {
     pub(super) token: Token,
     pub(super) push: Token,
     pub(super) set: SetId,
+    /// The one application server that may send to it.
+    pub(super) restricted: Option<ApplicationServerKey>,
     pub(super) messages: BTreeMap<u64, Message>,
     pub(super) waiting_count: usize,
     pub(super) in_flight_count: usize,
@@ -350,11 +357,12 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    pub(super) fn new(token: Token, push: Token, set: SetId) -> Self {
+    pub(super) fn new(token: Token, push: Token, set: SetId, restricted: Option<ApplicationServerKey>) -> Self {
         Self {
             token,
             push,
             set,
+            restricted,
             messages: BTreeMap::new(),
             waiting_count: 0,
             in_flight_count: 0,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::webpush::headers::{Ttl, Urgency};
+use crate::webpush::vapid::ApplicationServerKey;
 
 use super::super::retention::{Content, Record, SetId, Since, StoredMessage, SubscriptionId};
 use super::super::token::{TOKEN_BYTES, Token};
@@ -15,8 +16,14 @@ const TTL_BITS: u32 = 32;
 
 const _: () = assert!(crate::limits::TTL_S_MAX < 1 << TTL_BITS);
 
-pub(super) fn subscription(set: SetId, token: Token, push: Token) -> Vec<u8> {
-    [&set.0.to_le_bytes()[..], token.as_bytes(), push.as_bytes()].concat()
+pub(super) fn subscription(
+    set: SetId,
+    (token, push): (Token, Token),
+    restricted: Option<&ApplicationServerKey>,
+) -> Vec<u8> {
+    let key = restricted.map(ApplicationServerKey::octets);
+    let key = key.as_ref().map_or(&[][..], |key| key);
+    [&set.0.to_le_bytes()[..], token.as_bytes(), push.as_bytes(), key].concat()
 }
 
 pub(super) fn message(message: &StoredMessage) -> Vec<u8> {
@@ -38,7 +45,11 @@ pub(super) fn read_set(id: SetId, octets: &[u8]) -> Option<Record> {
 pub(super) fn read_subscription(id: SubscriptionId, mut octets: &[u8]) -> Option<Record> {
     let set = SetId(take_u64(&mut octets)?);
     let (token, push) = (take_token(&mut octets)?, take_token(&mut octets)?);
-    octets.is_empty().then_some(Record::Subscription { id, set, token, push })
+    let restricted = match octets {
+        [] => None,
+        key => Some(ApplicationServerKey::from_octets(key).ok()?),
+    };
+    Some(Record::Subscription { id, set, token, push, restricted })
 }
 
 pub(super) fn read_message(subscription: SubscriptionId, sequence: u64, mut octets: &[u8]) -> Option<Record> {
