@@ -434,6 +434,19 @@ pub const CA_FILE_BYTES_MAX: usize = 1024 * 1024;
 /// Octets of a file with revocation lists: some 20,000 certificates.
 pub const CRL_FILE_BYTES_MAX: usize = 1024 * 1024;
 
+/// Octets of a token by which an application server identifies itself.
+pub const VAPID_TOKEN_BYTES_MAX: usize = 2_048;
+/// How long such a token may be valid from now, in seconds (RFC 8292 §2).
+pub const VAPID_LIFE_S_MAX: u64 = 86_400;
+/// How long a token of the sender is valid, in seconds. It is renewed after half of that.
+pub const VAPID_LIFE_S: u64 = 43_200;
+/// Octets of the URI at which the sender says it is reached.
+pub const VAPID_CONTACT_BYTES_MAX: usize = 256;
+/// Octets of the file with the sender's signing key.
+pub const VAPID_KEY_FILE_BYTES_MAX: usize = 8_192;
+
+const _: () = assert!(VAPID_LIFE_S <= VAPID_LIFE_S_MAX);
+
 // The push service.
 
 /// Subscriptions the push service holds at most.
@@ -533,6 +546,8 @@ pub const SERVICE_PING_MS: u64 = 7_800_000;
 pub const SERVICE_PONG_MS: u64 = 30_000;
 /// How long connections may take to end when the service stops, in milliseconds.
 pub const SERVICE_STOP_MS_MAX: u64 = 5_000;
+/// Tokens of application servers whose signature need not be verified again; the one that was used least recently gives way.
+pub const SERVICE_VERIFIED_TOKEN_COUNT_MAX: usize = 1_024;
 /// What a full service asks senders to wait, in seconds.
 pub const SERVICE_RETRY_AFTER_S: u64 = 10;
 

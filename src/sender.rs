@@ -2,12 +2,15 @@
 //!
 //! One [`Sender`] speaks to one push service on one connection, made when it is needed and made anew when it ended.
 
+pub mod signer;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -27,6 +30,7 @@ use crate::webpush::exchange::{Accepted, Dialect, PostError};
 use crate::webpush::headers::{Ttl, Urgency};
 use crate::webpush::resource::PushMessageUri;
 use crate::webpush::subscription::PushSubscription;
+use signer::Signer;
 
 /// Sends to the subscriptions of one push service.
 pub struct Sender {
@@ -35,6 +39,7 @@ pub struct Sender {
     /// Plaintexts are padded to a multiple of it.
     class_bytes: usize,
     urgency: Urgency,
+    signer: Option<Signer>,
     connection: Option<Session>,
     clock: WallClock,
     random: Box<dyn Random>,
@@ -98,6 +103,7 @@ impl Sender {
             authority,
             class_bytes: 0,
             urgency: Urgency::default(),
+            signer: None,
             connection: None,
             clock,
             random,
@@ -112,6 +118,11 @@ impl Sender {
     /// Says of the messages to come how much they matter.
     pub fn set_urgency(&mut self, urgency: Urgency) {
         self.urgency = urgency;
+    }
+
+    /// Says with the messages to come who sends them.
+    pub fn identify_by(&mut self, signer: Signer) {
+        self.signer = Some(signer);
     }
 
     /// Encrypts a message and posts it. A failure is the end of this attempt; nothing is repeated.
@@ -130,7 +141,10 @@ impl Sender {
         let padding = ece::padding(plaintext.len(), self.class_bytes);
         let body = ece::encode(&subscription.public, &subscription.auth, plaintext, padding, &mut *self.random)
             .map_err(SendError::Encode)?;
-        let request = Dialect::Rfc8030.post_request(&subscription.endpoint, ttl, self.urgency, body.len());
+        let mut request = Dialect::Rfc8030.post_request(&subscription.endpoint, ttl, self.urgency, body.len());
+        if let Some(signer) = &mut self.signer {
+            request.headers_mut().insert(AUTHORIZATION, signer.field(&self.authority, self.clock.now()));
+        }
         let (status, headers, posted_at) = self.exchange(request, body.into()).await?;
         let accepted = Dialect::Rfc8030.parse_accepted(&subscription.endpoint, status, &headers, self.clock.now());
         Ok(Sent { accepted: accepted.map_err(SendError::Refused)?, posted_at })

@@ -34,6 +34,8 @@ pub mod simulate;
 pub mod state;
 pub mod status;
 pub mod time;
+#[cfg(feature = "service")]
+pub mod vapid;
 
 /// Why a command ended without success: what is printed, and the exit code.
 #[derive(Debug)]
@@ -102,6 +104,9 @@ enum Command {
     /// Send one message as an application server does
     #[cfg(feature = "service")]
     Send(send::Args),
+    /// Make or show the key by which an application server identifies itself
+    #[cfg(feature = "service")]
+    Vapid(vapid::Args),
 }
 
 /// Parses the command line, runs the command, prints its failure.
@@ -172,6 +177,8 @@ fn run(command: Command) -> Outcome {
         Command::Service(args) => service::run(args),
         #[cfg(feature = "service")]
         Command::Send(args) => send::run(args),
+        #[cfg(feature = "service")]
+        Command::Vapid(args) => vapid::run(args),
     }
 }
 

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::{Failure, Outcome, block_on, complain, say};
 use crate::limits::{PLAINTEXT_BYTES_MAX, SUBSCRIPTION_FILE_BYTES_MAX};
-use crate::sender::Sender;
+use crate::sender::signer::{Contact, Signer};
+use crate::sender::{SendError, Sender};
 use crate::store::file::{OTHERS, mode};
 use crate::transport::properties::Trust;
+use crate::webpush::exchange::PostError;
 use crate::webpush::headers::{Ttl, Urgency};
 use crate::webpush::subscription::PushSubscription;
 
@@ -34,6 +36,12 @@ pub struct Args {
     /// Pad the message to a multiple of so many octets, to hide its length
     #[arg(long, value_name = "OCTETS", value_parser = class)]
     pad: Option<usize>,
+    /// File with the private key by which the sender identifies itself, made with: fieldgate vapid --new
+    #[arg(long, value_name = "KEYFILE")]
+    vapid: Option<PathBuf>,
+    /// Where the operator of the push service reaches the sender's: mailto:… or https:…
+    #[arg(long, value_name = "URI", requires = "vapid")]
+    contact: Option<Contact>,
     /// How much it matters: very-low, low, normal or high; a device's gateway may ask for nothing below a level
     #[arg(long, value_name = "LEVEL", default_value_t = Urgency::default())]
     urgency: Urgency,
@@ -55,6 +63,8 @@ pub fn run(args: Args) -> Outcome {
     }
     let subscription = subscription(&args.to)?;
     let message = message(args.message)?;
+    let signer = args.vapid.map(|file| Signer::read(&file, args.contact)).transpose();
+    let signer = signer.map_err(|error| Failure::usage(format_args!("--vapid: {error}")))?;
     let trust = args.ca.map_or(Trust::System, Trust::File);
     block_on(async {
         let mut sender = Sender::with_revocations(&subscription, trust, args.crl).map_err(|error| {
@@ -63,8 +73,13 @@ pub fn run(args: Args) -> Outcome {
         })?;
         sender.pad_to(args.pad.unwrap_or(0));
         sender.set_urgency(args.urgency);
+        if let Some(signer) = signer {
+            sender.identify_by(signer);
+        }
         let sent = sender.send(&subscription, &message, Ttl::from_secs(args.ttl)).await.map_err(|error| {
             let again = match &error {
+                SendError::Refused(PostError::Status(401)) => "; name the key of its application server with --vapid",
+                SendError::Refused(PostError::Status(403)) => "; look at --vapid, and at the clock",
                 _ if error.is_retryable() && !error.is_untrusted() => "; it may be sent again",
                 _ => "",
             };

@@ -153,10 +153,10 @@ impl Gate {
                 (too_many("present the subscription set that this connection has"), Claim::default())
             }
             Route::Subscribe { .. } => (route, Claim::of(&client.subscriptions)),
-            Route::Send(_) if routes::announces_too_much(headers, self.rules.message_bytes_max) => {
+            Route::Send { .. } if routes::announces_too_much(headers, self.rules.message_bytes_max) => {
                 (Route::Answer(routes::too_large(self.rules.message_bytes_max)), Claim::default())
             }
-            Route::Send(posted) if posted.receipts == ReceiptWish::New => {
+            Route::Send { posted, .. } if posted.receipts == ReceiptWish::New => {
                 if client.receipts.get() >= self.rules.receipt_subscriptions_per_connection {
                     return (too_many("present a receipt subscription that this connection has"), Claim::default());
                 }

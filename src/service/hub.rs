@@ -15,10 +15,12 @@ use tokio::sync::Notify;
 use crate::random::Random;
 use crate::time::{Instant, UnixTime};
 use crate::webpush::headers::{Urgency, http_date};
+use crate::webpush::vapid::ApplicationServerKey;
 
 use super::ExpireError;
 use super::clock::Clock;
 use super::gate::{Claim, Client, Gate, Rules};
+use super::identification::{Identifier, Presented};
 use super::retention::{
     ConnectionId, DeliveryId, Input, Kind, MonitorId, Output, Record, Reply, Request, Retention, Room,
 };
@@ -43,6 +45,7 @@ pub(super) struct Hub {
     clock: Rc<Clock>,
     store: Store,
     gate: Gate,
+    identifier: RefCell<Identifier>,
     wakes: RefCell<BTreeMap<ConnectionId, Rc<Notify>>>,
     /// Wakes the timer task when there is something earlier to do.
     earlier: Notify,
@@ -60,6 +63,7 @@ impl Hub {
         clock: Rc<Clock>,
         store: Store,
         gate: Gate,
+        identifier: Identifier,
         alternative: Option<HeaderValue>,
     ) -> Self {
         Self {
@@ -68,6 +72,7 @@ impl Hub {
             clock,
             store,
             gate,
+            identifier: RefCell::new(identifier),
             wakes: RefCell::default(),
             earlier: Notify::new(),
             timer_at: Cell::new(None),
@@ -136,16 +141,27 @@ impl Hub {
     ) -> Option<Response<Bytes>> {
         let request = match route {
             Route::Answer(response) => return Some(response),
-            Route::Subscribe { set } => Request::Subscribe { set },
-            Route::Send(mut posted) => match read.await {
-                Ok(body) => {
-                    posted.content.body = body;
-                    Request::Send(posted)
-                }
-                Err(BodyError::TooLarge) => return Some(routes::too_large(self.rules().message_bytes_max)),
-                Err(BodyError::TooSlow) => return Some(routes::too_slow()),
-                Err(BodyError::Broken) => return None,
+            Route::Subscribe { set, has_options: false } => Request::Subscribe { set, restricted: None },
+            Route::Subscribe { set, has_options: true } => match read.await {
+                Ok(body) => match ApplicationServerKey::from_options(&body) {
+                    Ok(restricted) => Request::Subscribe { set, restricted },
+                    Err(invalid) => return Some(routes::invalid_options(invalid)),
+                },
+                Err(error) => return unread(error, routes::options_too_large),
             },
+            Route::Send { mut posted, sender } => {
+                if let Some(refused) = self.refused(posted.push, sender.as_ref()) {
+                    return Some(refused);
+                }
+                match read.await {
+                    Ok(body) => posted.content.body = body,
+                    Err(error) => return unread(error, || routes::too_large(self.rules().message_bytes_max)),
+                }
+                if sender.is_some_and(|sender| routes::has_same_key(&sender, &posted.content)) {
+                    return Some(routes::same_key());
+                }
+                Request::Send(posted)
+            }
             Route::Read { message } => Request::Read { message },
             Route::Remove { resource } => Request::Remove { resource },
             Route::Monitor { .. } => return None,
@@ -157,6 +173,13 @@ impl Hub {
             Ok(reply) => routes::answer(reply),
             Err(NotStored) => Some(routes::not_stored()),
         }
+    }
+
+    /// The answer to a message if it is not taken from its sender.
+    fn refused(&self, push: Token, sender: Option<&Presented>) -> Option<Response<Bytes>> {
+        let (retention, now) = (self.retention.borrow(), self.clock.now());
+        let admitted = self.identifier.borrow_mut().admit(sender, retention.restriction(push), now);
+        admitted.err().map(|refusal| routes::refused(refusal, now))
     }
 
     /// Lets the machine fulfil a request, and waits until what it says is on the disk.
@@ -283,5 +306,14 @@ impl Hub {
             *date = (now, HeaderValue::from_str(&http_date(now)).expect("dates are visible ASCII"));
         }
         date.1.clone()
+    }
+}
+
+/// The answer to a request whose content is not there.
+fn unread(error: BodyError, too_large: impl FnOnce() -> Response<Bytes>) -> Option<Response<Bytes>> {
+    match error {
+        BodyError::TooLarge => Some(too_large()),
+        BodyError::TooSlow => Some(routes::too_slow()),
+        BodyError::Broken => None,
     }
 }

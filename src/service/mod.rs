@@ -11,7 +11,7 @@
 //!
 //! A push or subscription URI never appears in a log line; whoever knows one may use it.
 //!
-//! Source: RFC 8030, RFC 9113 §8.4 (server push), RFC 9325 (TLS).
+//! Source: RFC 8030, RFC 8292 (who may send), RFC 9113 §8.4 (server push), RFC 9325 (TLS).
 
 pub mod alternative;
 pub mod certificate;
@@ -19,6 +19,7 @@ pub mod clock;
 pub mod gate;
 mod http1;
 mod hub;
+pub mod identification;
 mod listener;
 mod parcel;
 mod resumption;
@@ -54,6 +55,7 @@ use certificate::{Authority, CertificateError, CurrentCertificate};
 use clock::Clock;
 use gate::{Gate, Rules};
 use hub::Hub;
+use identification::Identifier;
 use listener::Listener;
 use resumption::Sessions;
 use retention::{Input, Policy, Retention};
@@ -136,6 +138,7 @@ impl Service {
         let folder = open_folder(&options.state)?;
         let given: Vec<String> = options.name.iter().cloned().collect();
         let names = certificate::names(&given, options.listen.ip());
+        let identifier = Identifier::new(names.clone());
         let authority = Authority::open(&folder, names, clock.now().wall).map_err(StartError::Certificate)?;
         let certificate = CurrentCertificate::new(&authority, clock.now().wall).map_err(StartError::Certificate)?;
 
@@ -155,7 +158,7 @@ impl Service {
         let alternative = other.as_ref().map(|other| other.address);
         let announced = options.alternative.zip(alternative).map(|(other, listening)| other.field(listening));
         let random = Box::new(SystemRandom::default());
-        let hub = Rc::new(Hub::new(retention, random, Rc::clone(&clock), store, gate, announced));
+        let hub = Rc::new(Hub::new(retention, random, Rc::clone(&clock), store, gate, identifier, announced));
 
         let (stop, stopping) = watch::channel(false);
         let sessions = Arc::new(Sessions::default());

@@ -40,6 +40,7 @@ use crate::limits::{
 };
 use crate::random::Random;
 use crate::time::{Duration, Instant, UnixTime};
+use crate::webpush::vapid::ApplicationServerKey;
 
 use super::token::Token;
 pub use model::{
@@ -132,8 +133,10 @@ impl Retention {
         match record {
             Record::Set { id, token } => self.insert_set(id, token, now),
             Record::Receipts { id, token } => self.insert_receipts(id, token, now),
-            Record::Subscription { id, set, token, push, was_monitored } if self.sets.contains_key(&set) => {
-                self.insert_subscription(id, set, (token, push), was_monitored, now);
+            Record::Subscription { id, set, token, push, was_monitored, restricted }
+                if self.sets.contains_key(&set) =>
+            {
+                self.insert_subscription(id, set, (token, push), (was_monitored, restricted), now);
             }
             Record::Receipt { id, message, outcome } => self.restore_receipt(id, message, outcome),
             Record::Message(stored) => {
@@ -169,12 +172,20 @@ impl Retention {
         })
     }
 
+    /// The one application server that may send to a push resource, if it is not everybody.
+    ///
+    /// Source: RFC 8292 §4.
+    pub fn restriction(&self, push: Token) -> Option<&ApplicationServerKey> {
+        let Some(Resource::Push(subscription)) = self.tokens.get(&push) else { return None };
+        self.subscriptions.get(subscription)?.restricted.as_ref()
+    }
+
     /// Does what a client asked and says what to answer, once the records it left are stored.
     ///
     /// A request that cannot be fulfilled changes nothing.
     pub fn handle_request(&mut self, request: Request, now: Moment, random: &mut dyn Random) -> Reply {
         match request {
-            Request::Subscribe { set } => self.subscribe(set, now, random),
+            Request::Subscribe { set, restricted } => self.subscribe(set, restricted, now, random),
             Request::Send(posted) => self.send(posted, now, random),
             Request::Read { message } => self.read(message, now),
             Request::Remove { resource } => self.remove(resource, now),
@@ -230,7 +241,13 @@ impl Retention {
         self.woken.pop_first()
     }
 
-    fn subscribe(&mut self, set: Option<Token>, now: Moment, random: &mut dyn Random) -> Reply {
+    fn subscribe(
+        &mut self,
+        set: Option<Token>,
+        restricted: Option<ApplicationServerKey>,
+        now: Moment,
+        random: &mut dyn Random,
+    ) -> Reply {
         let presented = match set.map(|token| self.tokens.get(&token)) {
             None => None,
             Some(Some(Resource::Set(id))) => Some(*id),
@@ -244,8 +261,8 @@ impl Retention {
         let id = SubscriptionId(self.number());
         let (token, push) = (Token::random(random), Token::random(random));
         let was_monitored = self.sets[&set].monitor.is_some();
-        self.insert_subscription(id, set, (token, push), was_monitored, now);
-        self.push_record(Record::Subscription { id, set, token, push, was_monitored });
+        self.insert_subscription(id, set, (token, push), (was_monitored, restricted.clone()), now);
+        self.push_record(Record::Subscription { id, set, token, push, was_monitored, restricted });
         Reply::Subscribed { subscription: token, push, set: self.sets[&set].token }
     }
 
@@ -522,7 +539,7 @@ impl Retention {
         id: SubscriptionId,
         set: SetId,
         (token, push): (Token, Token),
-        was_monitored: bool,
+        (was_monitored, restricted): (bool, Option<ApplicationServerKey>),
         now: Moment,
     ) {
         self.next_number = self.next_number.max(id.0 + 1);
@@ -530,7 +547,8 @@ impl Retention {
         let life = self.begin_life(Owner::Subscription(id), lasts, now);
         self.tokens.insert(token, Resource::Subscription(id));
         self.tokens.insert(push, Resource::Push(id));
-        self.subscriptions.insert(id, Subscription::new((token, push), set, was_monitored, life));
+        let subscription = Subscription::new((token, push), set, was_monitored, life);
+        self.subscriptions.insert(id, Subscription { restricted, ..subscription });
         self.sets.get_mut(&set).expect("the caller made sure of the set").members.insert(id);
         self.empty_sets.remove(&set);
     }

@@ -5,12 +5,14 @@
 //!
 //! Dead and unknown paths are told apart from nothing: they are checked first and answered alike (404, no content).
 //!
-//! Source: RFC 8030 §4 to §7, RFC 9110 §15.
+//! Source: RFC 8030 §4 to §7, RFC 8292 §4, RFC 9110 §15.
+
+use std::fmt;
 
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LAST_MODIFIED, LINK, LOCATION,
-    RETRY_AFTER,
+    RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
@@ -19,13 +21,17 @@ use crate::limits::{SERVICE_DESCRIPTION_BYTES_MAX, SERVICE_RETRY_AFTER_S};
 use crate::time::UnixTime;
 use crate::webpush::headers::{InvalidTtl, Preferences, Topic, Ttl, Urgency, http_date};
 use crate::webpush::headers::{MONITOR_FIELD, MONITOR_REPLACED};
-use crate::webpush::link;
+use crate::webpush::vapid::{self, Identification, InvalidIdentification, InvalidOptions, InvalidToken};
+use crate::webpush::{ece, link};
 
-use super::retention::{Content, Ending, Kind, Outcome, Posted, Push, Receipt, ReceiptWish, Reply};
+use super::identification::{Presented, Refusal};
+use super::retention::{Content, Ending, Kind, Moment, Outcome, Posted, Push, Receipt, ReceiptWish, Reply};
 use super::token::Token;
 
 /// Path of the push service resource, where subscriptions are made.
 pub const SUBSCRIBE_PATH: &str = "/subscribe";
+
+const NO_HOST: &str = "the request names no host";
 
 /// Whether the connection of a request can carry pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +53,16 @@ pub enum Route {
     Subscribe {
         /// The set.
         set: Option<Token>,
+        /// Whether the content is options, and to be read.
+        has_options: bool,
     },
     /// Read the content, which is still missing and bounded, and accept the message.
-    Send(Posted),
+    Send {
+        /// The message.
+        posted: Posted,
+        /// Who its sender says it is.
+        sender: Option<Presented>,
+    },
     /// Show a message.
     Read {
         /// The push message.
@@ -87,7 +100,7 @@ pub fn route(head: &request::Parts, push: PushSupport, kind: impl Fn(Token) -> O
         return Route::Answer(empty(StatusCode::NOT_FOUND));
     };
     match (kind, &head.method) {
-        (Kind::Push, &Method::POST) => send(token, head),
+        (Kind::Push, &Method::POST) => message(token, head),
         (Kind::Push, _) => Route::Answer(not_allowed("POST")),
         (Kind::Message, &Method::GET) => Route::Read { message: token },
         (Kind::Subscription | Kind::Set | Kind::Receipts, &Method::GET) => monitor(token, &head.headers, push),
@@ -157,6 +170,50 @@ pub fn too_large(bytes_max: usize) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(format!("a message is at most {bytes_max} octets")));
     *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
     response
+}
+
+/// The answer to options of more than [`PUSH_BODY_BYTES_MAX`] octets.
+pub fn options_too_large() -> Response<Bytes> {
+    reason(StatusCode::PAYLOAD_TOO_LARGE, "the options of a subscription are at most 4096 octets")
+}
+
+/// The answer to options that cannot be read.
+pub fn invalid_options(invalid: InvalidOptions) -> Response<Bytes> {
+    explained(StatusCode::BAD_REQUEST, &invalid)
+}
+
+/// The answer to a message that is not taken from its sender.
+///
+/// Source: RFC 8292 §4.2, RFC 9110 §11.6.1.
+pub fn refused(refusal: Refusal, now: Moment) -> Response<Bytes> {
+    match refusal {
+        Refusal::Missing => {
+            let text = "this subscription is restricted: the sender has to identify itself (RFC 8292)";
+            let mut response = reason(StatusCode::UNAUTHORIZED, text);
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("vapid"));
+            response
+        }
+        Refusal::OtherKey => reason(StatusCode::FORBIDDEN, "this subscription is restricted to another key"),
+        Refusal::Token(invalid @ (InvalidToken::Expired | InvalidToken::TooFarAhead)) if !now.is_synchronised => {
+            let text = format!("{invalid}, by the clock of this service, which is not synchronised");
+            explained(StatusCode::FORBIDDEN, &text)
+        }
+        Refusal::Token(invalid) => explained(StatusCode::FORBIDDEN, &invalid),
+    }
+}
+
+/// The answer to a message that was encrypted with the key that signs: one who may verify must not learn more by it.
+///
+/// Source: RFC 8292 §3.2.
+pub fn same_key() -> Response<Bytes> {
+    reason(StatusCode::BAD_REQUEST, "the key k must not be the one that the message is encrypted with")
+}
+
+/// Whether a message was encrypted with the key by which its sender identifies itself.
+pub fn has_same_key(sender: &Presented, content: &Content) -> bool {
+    let encoding = content.content_encoding.as_ref().map_or(&[][..], HeaderValue::as_bytes);
+    encoding.eq_ignore_ascii_case(b"aes128gcm")
+        && ece::key_id(&content.body) == Some(&sender.identification.key().octets())
 }
 
 /// The answer to content that did not arrive in time.
@@ -260,11 +317,39 @@ fn names_host(headers: &HeaderMap) -> bool {
 }
 
 fn subscribe(head: &request::Parts) -> Route {
+    let has_options = match vapid::has_options(&head.headers) {
+        Ok(has_options) => has_options,
+        Err(invalid) => return Route::Answer(invalid_options(invalid)),
+    };
     match presented(head, link::SET) {
-        Ok(set) => Route::Subscribe { set },
-        Err(Presented::NoHost) => Route::Answer(reason(StatusCode::BAD_REQUEST, "the request names no host")),
-        Err(Presented::Foreign) => refuse(Reply::InvalidSet),
+        Ok(set) => Route::Subscribe { set, has_options },
+        Err(NotPresented::NoHost) => Route::Answer(reason(StatusCode::BAD_REQUEST, NO_HOST)),
+        Err(NotPresented::Foreign) => refuse(Reply::InvalidSet),
     }
+}
+
+/// Reads who the sender of a message says it is, and then the rest.
+fn message(push: Token, head: &request::Parts) -> Route {
+    let identification = match Identification::from_headers(&head.headers) {
+        Ok(None) => return send(push, None, head),
+        Ok(Some(identification)) => identification,
+        Err(invalid) => return Route::Answer(unidentified(invalid)),
+    };
+    match authority(head) {
+        Some(authority) => send(push, Some(Presented { identification, authority }), head),
+        None => Route::Answer(reason(StatusCode::BAD_REQUEST, NO_HOST)),
+    }
+}
+
+fn unidentified(invalid: InvalidIdentification) -> Response<Bytes> {
+    let status = match invalid {
+        InvalidIdentification::Repeated => StatusCode::BAD_REQUEST,
+        InvalidIdentification::Malformed
+        | InvalidIdentification::Incomplete
+        | InvalidIdentification::Key
+        | InvalidIdentification::TooLong => StatusCode::FORBIDDEN,
+    };
+    explained(status, &invalid)
 }
 
 fn refuse(reply: Reply) -> Route {
@@ -272,7 +357,7 @@ fn refuse(reply: Reply) -> Route {
 }
 
 /// Why what a request presents in a link is no resource of this service.
-enum Presented {
+enum NotPresented {
     /// It cannot be told, for the request names no host.
     NoHost,
     /// It is another origin's, or nothing.
@@ -280,20 +365,20 @@ enum Presented {
 }
 
 /// The resource that a request presents in a link of a relation, if it does.
-fn presented(head: &request::Parts, relation: &str) -> Result<Option<Token>, Presented> {
-    let authority = authority(head).ok_or(Presented::NoHost)?;
-    let base: Uri = format!("https://{authority}{SUBSCRIBE_PATH}").parse().map_err(|_| Presented::Foreign)?;
+fn presented(head: &request::Parts, relation: &str) -> Result<Option<Token>, NotPresented> {
+    let authority = authority(head).ok_or(NotPresented::NoHost)?;
+    let base: Uri = format!("https://{authority}{SUBSCRIBE_PATH}").parse().map_err(|_| NotPresented::Foreign)?;
     match link::find(&head.headers, relation, &base) {
         None => Ok(None),
         Some(Ok(target)) if is_same_origin(&target, &base) => {
             let path = target.path_and_query().map_or("", PathAndQuery::as_str);
-            Token::from_path(path).map(Some).ok_or(Presented::Foreign)
+            Token::from_path(path).map(Some).ok_or(NotPresented::Foreign)
         }
-        Some(_) => Err(Presented::Foreign),
+        Some(_) => Err(NotPresented::Foreign),
     }
 }
 
-fn send(push: Token, head: &request::Parts) -> Route {
+fn send(push: Token, sender: Option<Presented>, head: &request::Parts) -> Route {
     let refused = |text| Route::Answer(reason(StatusCode::BAD_REQUEST, text));
     let headers = &head.headers;
     let ttl = match Ttl::from_headers(headers) {
@@ -312,11 +397,12 @@ fn send(push: Token, head: &request::Parts) -> Route {
     };
     let Ok(receipts) = receipt_wish(head) else { return refuse(Reply::InvalidReceipts) };
     let content = Content { body: Bytes::new(), content_type, content_encoding };
-    Route::Send(Posted { push, ttl, urgency: urgency.unwrap_or_default(), topic, receipts, content })
+    let urgency = urgency.unwrap_or_default();
+    Route::Send { posted: Posted { push, ttl, urgency, topic, receipts, content }, sender }
 }
 
 /// Source: RFC 8030 §5.1.
-fn receipt_wish(head: &request::Parts) -> Result<ReceiptWish, Presented> {
+fn receipt_wish(head: &request::Parts) -> Result<ReceiptWish, NotPresented> {
     if !Preferences::from_headers(&head.headers).respond_async {
         return Ok(ReceiptWish::None);
     }
@@ -395,11 +481,20 @@ fn unavailable(text: &'static str) -> Response<Bytes> {
     response
 }
 
+/// An answer with a line that says what is wrong.
+fn explained(status: StatusCode, what: &dyn fmt::Display) -> Response<Bytes> {
+    with_text(status, Bytes::from(what.to_string()))
+}
+
 /// An answer with one line for a person.
 pub(super) fn reason(status: StatusCode, text: &'static str) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+    with_text(status, Bytes::from_static(text.as_bytes()))
+}
+
+fn with_text(status: StatusCode, text: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(text);
     *response.status_mut() = status;
-    if !text.is_empty() {
+    if !response.body().is_empty() {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     }
     response

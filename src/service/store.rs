@@ -12,7 +12,9 @@
 //! meta           "version"                  -> 2
 //! sets           set                        -> token
 //! subscriptions  subscription               -> set u64, token, token of the push resource,
-//!                                              octet: 0 until somebody asks for its messages, then 1
+//!                                              octet: 0 until somebody asks for its messages, then 1;
+//!                                              if one application server alone may send to it the 65 octets of its
+//!                                              key
 //! messages       (subscription, sequence)   -> token, accepted u64 (see below), word u64 (see below),
 //!                                              receipt subscription u64 if bit 40 of the word is set,
 //!                                              length u16 and octets of Topic if bit 41 of the word is set,
@@ -23,10 +25,10 @@
 //! ```
 //!
 //! The word has the time to live in seconds in its lowest 32 bits, then the urgency in four: 0 normal, 1 very low, 2 low, 3
-//! high. A length of 65535 stands for an absent field. Version 1 had neither topics nor receipts, nor the last octet of
-//! subscriptions (they count as asked for); it is read, and is version 2 from then on. When a message was accepted is in seconds since 1970 if the clock was
-//! synchronised; otherwise bit 63 is set, 23 bits below tell the boot from others (0: not known), and the rest are seconds
-//! since that boot.
+//! high. A length of 65535 stands for an absent field. Version 1 had neither topics nor receipts, and subscriptions ended
+//! with the push resource (they count as asked for); it is read, and is version 2 from then on. When a message was accepted
+//! is in seconds since 1970 if the clock was synchronised; otherwise bit 63 is set, 23 bits below tell the boot from others
+//! (0: not known), and the rest are seconds since that boot.
 
 mod record;
 
@@ -243,8 +245,8 @@ fn commit<'a>(database: &Database, records: impl Iterator<Item = &'a Record>) ->
                     sets.insert(id.0, token.as_bytes().as_slice()).map_err(boxed)?;
                 }
                 Record::SetEnded(id) => drop(sets.remove(id.0).map_err(boxed)?),
-                Record::Subscription { id, set, token, push, was_monitored } => {
-                    let value = record::subscription(*set, *token, *push, *was_monitored);
+                Record::Subscription { id, set, token, push, was_monitored, restricted } => {
+                    let value = record::subscription(*set, (*token, *push), *was_monitored, restricted.as_ref());
                     subscriptions.insert(id.0, value.as_slice()).map_err(boxed)?;
                 }
                 Record::SubscriptionEnded(id) => {

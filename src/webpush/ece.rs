@@ -150,6 +150,14 @@ pub fn padding(plaintext_bytes: usize, class_bytes: usize) -> usize {
     wanted.min(PLAINTEXT_BYTES_MAX).saturating_sub(plaintext_bytes)
 }
 
+/// The key that the header of a body names: in a push message the one with which its sender encrypted.
+///
+/// Source: RFC 8188 §2.1, RFC 8291 §4.
+pub fn key_id(body: &[u8]) -> Option<&[u8]> {
+    let bytes = usize::from(*body.get(PREFIX_BYTES - 1)?);
+    body.get(PREFIX_BYTES..PREFIX_BYTES + bytes)
+}
+
 /// Encrypts a message for the holder of `receiver` and `auth`, padded with `padding` zero octets.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! The push protocol as data: URIs, header fields, requests and answers, message encryption.
 //!
-//! Nothing here does I/O. Gateway, service and sender share these modules, so each rule of RFC 8030, RFC 8188, RFC 8288
-//! and RFC 8291 is written once.
+//! Nothing here does I/O. Gateway, service and sender share these modules, so each rule of RFC 8030, RFC 8188, RFC 8288,
+//! RFC 8291 and RFC 8292 is written once.
 
 pub mod alt_svc;
 pub mod ece;

@@ -1,18 +1,28 @@
-//! Voluntary application server identification (RFC 8292), as a user agent needs it.
+//! Voluntary application server identification (RFC 8292): an application server's key, the options of a subscribe
+//! request that name it, the field in which a message names it, and the token in there that proves it.
+//!
+//! ```text
+//! Authorization: vapid t=<header>.<claims>.<signature>, k=<key>
+//!
+//! header     {"alg":"ES256"}
+//! claims     {"aud":"https://push.example.net","exp":1453523768,"sub":"mailto:push@example.com"}
+//! signature  r and s, 64 octets, of header and claims as written
+//! ```
+
+mod authorization;
+mod options;
+mod token;
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::ece::PUBLIC_KEY_BYTES;
-use super::from_base64url;
-
-/// The media type of the options of a subscribe request.
-///
-/// Source: RFC 8292 §4.1.
-pub const OPTIONS_MEDIA_TYPE: &str = "application/webpush-options+json";
+use super::{base64url, from_base64url};
+pub use authorization::{Identification, InvalidIdentification};
+pub use options::{InvalidOptions, OPTIONS_MEDIA_TYPE, has_options};
+pub use token::InvalidToken;
 
 /// The public key of the one application server that may send to a subscription.
 ///
@@ -33,11 +43,22 @@ impl ApplicationServerKey {
         &self.0
     }
 
-    /// The content of a subscribe request whose subscription only the holder of the private key may use.
+    /// The uncompressed point.
+    pub fn octets(&self) -> [u8; PUBLIC_KEY_BYTES] {
+        let octets = from_base64url(&self.0).and_then(|octets| octets.try_into().ok());
+        octets.expect("it was read when this was made")
+    }
+
+    /// The key with these octets.
     ///
-    /// Source: RFC 8292 §4.1.
-    pub fn options(&self) -> String {
-        json!({ "vapid": self.0 }).to_string()
+    /// # Errors
+    /// [`InvalidKey`] when they are no uncompressed point.
+    pub fn from_octets(octets: &[u8]) -> Result<Self, InvalidKey> {
+        if octets.len() != PUBLIC_KEY_BYTES {
+            return Err(InvalidKey);
+        }
+        p256::PublicKey::from_sec1_bytes(octets).map_err(|_| InvalidKey)?;
+        Ok(Self(base64url(octets)))
     }
 }
 
@@ -45,9 +66,7 @@ impl FromStr for ApplicationServerKey {
     type Err = InvalidKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
-        let octets = from_base64url(text).filter(|octets| octets.len() == PUBLIC_KEY_BYTES).ok_or(InvalidKey)?;
-        p256::PublicKey::from_sec1_bytes(&octets).map_err(|_| InvalidKey)?;
-        Ok(Self(text.trim_end_matches('=').to_owned()))
+        Self::from_octets(&from_base64url(text).ok_or(InvalidKey)?)
     }
 }
 
@@ -80,11 +99,12 @@ mod tests {
     /// The key of RFC 8292 §2.4.
     const KEY: &str = "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs";
 
-    /// D-8292-10: the content names the key, and nothing else.
     #[test]
-    fn the_options_name_the_key() {
+    fn a_key_is_its_octets() {
         let key: ApplicationServerKey = KEY.parse().expect("a key");
-        assert_eq!(key.options(), format!("{{\"vapid\":\"{KEY}\"}}"));
+        assert_eq!(ApplicationServerKey::from_octets(&key.octets()), Ok(key.clone()));
+        assert_eq!(ApplicationServerKey::from_octets(&key.octets()[..64]), Err(InvalidKey));
+        assert_eq!((key.octets()[0], key.as_str()), (4, KEY));
     }
 
     #[test]

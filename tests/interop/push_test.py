@@ -109,9 +109,10 @@ class PushTest(unittest.TestCase):
             endpoint = f"https://127.0.0.1:{self.server.server_port}/push/abc"
             json.dump({"endpoint": endpoint, "keys": {"p256dh": base64url(point), "auth": base64url(self.auth)}}, file)
 
-    def push(self, *texts, ca=None, ttl="60"):
+    def push(self, *texts, ca=None, ttl="60", vapid=()):
+        options = ["--subscription", self.subscription, "--ca", ca or self.ca, "--ttl", ttl, *vapid]
         return subprocess.run(
-            [sys.executable, PROGRAM, "--subscription", self.subscription, "--ca", ca or self.ca, "--ttl", ttl, *texts],
+            [sys.executable, PROGRAM, *options, *texts],
             capture_output=True,
             text=True,
             timeout=60,
@@ -132,6 +133,12 @@ class PushTest(unittest.TestCase):
             self.assertEqual(headers["content-encoding"], "aes128gcm")
             self.assertEqual(headers["content-length"], str(len(body)))
             self.assertNotIn("authorization", headers)
+
+    def test_vapid(self):
+        _, key = new_certificate(self.folder, "vapid")
+        self.assertEqual(self.push("hello", vapid=["--vapid", key]).returncode, 0)
+        headers = {name.lower(): value for name, value in self.server.requests[0][2].items()}
+        self.assertRegex(headers["authorization"], r"^vapid t=[\w-]+\.[\w-]+\.[\w-]+, *k=[\w-]{87}")
 
     def test_ttl_zero(self):
         self.assertEqual(self.push("hello", ttl="0").returncode, 0)

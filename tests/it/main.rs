@@ -1,5 +1,7 @@
 //! Integration tests: one module a scenario, one binary, so that the crate is linked once.
 
+#[path = "../common/application_server.rs"]
+mod application_server;
 #[path = "../common/clock.rs"]
 mod clock;
 #[path = "../common/device.rs"]
@@ -64,6 +66,7 @@ mod store_writer;
 mod tls_on_the_wire;
 mod trust_faults;
 mod urgency;
+mod vapid;
 mod walks;
 mod withdrawing;
 

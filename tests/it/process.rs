@@ -182,10 +182,19 @@ impl Site {
 
     /// Sends a message as an application server does.
     pub fn try_send(&self, to: &PushSubscription, text: &str) -> Output {
+        self.send_with(to, text, &[])
+    }
+
+    /// The same with more options.
+    pub fn send_with(&self, to: &PushSubscription, text: &str, more: &[&str]) -> Output {
         let (file, ca) = (self.path("to.json"), self.ca.display().to_string());
         fs::write(&file, to.to_json().to_string()).expect("written");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("it is ours");
-        let arguments = ["send", "--to", &file, "--ca", &ca, "--ttl", "600", text];
+        self.command_alone(&[&["send", "--to", &file, "--ca", &ca, "--ttl", "600"], more, &[text]].concat())
+    }
+
+    /// Runs a command that asks no gateway.
+    pub fn command_alone(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(BINARY);
         command.args(arguments).envs(self.environment.iter().copied()).output().expect("it runs")
     }

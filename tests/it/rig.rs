@@ -12,6 +12,7 @@ use fieldgate::control::{self, Request};
 use fieldgate::gateway;
 use fieldgate::gateway::supervisor::{News, Order, Supervisor};
 use fieldgate::proto::device::Options;
+use fieldgate::sender::signer::Signer;
 use fieldgate::sender::{SendError, Sender};
 use fieldgate::service::alternative::Alternative;
 use fieldgate::service::{Running, Service, ServiceOptions};
@@ -297,6 +298,11 @@ impl Rig {
     /// From now on messages to the service of a subscription matter so much.
     pub fn set_urgency(&mut self, subscription: &PushSubscription, urgency: Urgency) {
         self.sender(subscription).set_urgency(urgency);
+    }
+
+    /// From now on messages to the service of a subscription say who sends them.
+    pub fn identify_by(&mut self, subscription: &PushSubscription, signer: Signer) {
+        self.sender(subscription).identify_by(signer);
     }
 
     /// Whether the service still holds a message.

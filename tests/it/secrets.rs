@@ -17,12 +17,14 @@ const LOUD: &[(&str, &str)] =
 const APP_PATH: &str = "the-secret-path-of-an-application-server";
 const APP_TOKEN: &str = "the-secret-token-of-an-application-server";
 const TEXT: &str = "the-secret-text-of-a-message";
+/// How every token of a sender begins.
+const SENDER_TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9.";
 /// Characters of a token: 128 random bits.
 const TOKEN_CHARACTERS: usize = 22;
 /// Of the store of the service.
 const PAGE_BYTES: usize = 4_096;
 
-/// A-ALL-04, A-UA-43, A-UA-04: processes that are asked to say all they can, and the libraries below them as well, while
+/// A-ALL-04, A-UA-43, A-UA-04, D-8292-14: processes that are asked to say all they can, and the libraries below them as well, while
 /// what can go wrong does, up to a panic amid the secrets.
 #[test]
 fn a_all_04_nothing_that_is_written_holds_a_secret() {
@@ -33,8 +35,10 @@ fn a_all_04_nothing_that_is_written_holds_a_secret() {
     let devices = [site.start_device("d1", &[]), site.start_device("d2", &[])];
     let subscriptions = ["d1", "d2"].map(|id| site.subscription(id));
     let mut outputs = Vec::new();
+    let key_file = site.path("vapid.pem");
+    assert!(site.command_alone(&["vapid", "--new", &key_file]).status.success());
     for subscription in &subscriptions {
-        outputs.push(site.try_send(subscription, TEXT));
+        outputs.push(site.send_with(subscription, TEXT, &["--vapid", &key_file]));
     }
     site.await_received("d1", TEXT);
     await_true("both are announced, in vain", || site.status()["announcements"]["rejected"] == 2);
@@ -48,7 +52,9 @@ fn a_all_04_nothing_that_is_written_holds_a_secret() {
         secrets.insert(subscription.endpoint.as_str().to_owned());
         secrets.insert(URL_SAFE_NO_PAD.encode(subscription.auth));
     }
-    secrets.extend([TEXT, APP_PATH, APP_TOKEN].map(str::to_owned));
+    secrets.extend([TEXT, APP_PATH, APP_TOKEN, SENDER_TOKEN].map(str::to_owned));
+    let key = fs::read_to_string(&key_file).expect("it was made");
+    secrets.extend(key.lines().filter(|line| !line.starts_with("-----")).map(str::to_owned));
     assert!(secrets.len() >= 10, "read, send and auth of each, the set, the text: {}", secrets.len());
 
     // A dead service, a dead gateway, subscriptions that are gone, and messages for them.

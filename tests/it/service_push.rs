@@ -133,7 +133,7 @@ async fn a_ps_51_content_is_unchanged_and_other_fields_stay_behind() {
             ("ttl", "60"),
             ("urgency", "high"),
             ("topic", "upd"),
-            ("authorization", "vapid t=x"),
+            ("authorization", "Bearer x"),
             ("prefer", "x"),
             ("content-type", "application/x-thing"),
             ("content-encoding", "aes128gcm"),

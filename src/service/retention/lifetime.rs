@@ -89,6 +89,7 @@ impl Retention {
         let Some(subscription) = self.subscriptions.get_mut(&id).filter(|it| !it.was_monitored) else { return };
         subscription.was_monitored = true;
         let (set, token, push) = (subscription.set, subscription.token, subscription.push);
-        self.push_record(Record::Subscription { id, set, token, push, was_monitored: true });
+        let restricted = subscription.restricted.clone();
+        self.push_record(Record::Subscription { id, set, token, push, was_monitored: true, restricted });
     }
 }

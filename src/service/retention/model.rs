@@ -9,6 +9,7 @@ use http::HeaderValue;
 use crate::limits::SERVICE_DRAINS_IN_VAIN;
 use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::headers::{Topic, Ttl, Urgency};
+use crate::webpush::vapid::ApplicationServerKey;
 
 use super::super::token::Token;
 use super::rate::{Bucket, Window};
@@ -164,6 +165,8 @@ pub enum Request {
     Subscribe {
         /// The set presented.
         set: Option<Token>,
+        /// The one application server that may send to it (RFC 8292 §4).
+        restricted: Option<ApplicationServerKey>,
     },
     /// A message for a subscription (RFC 8030 §5).
     Send(Posted),
@@ -378,6 +381,8 @@ pub enum Record {
         push: Token,
         /// Whether anybody ever asked for its messages.
         was_monitored: bool,
+        /// The one application server that may send to it.
+        restricted: Option<ApplicationServerKey>,
     },
     /// A subscription ended, and its messages with it.
     SubscriptionEnded(SubscriptionId),
@@ -495,6 +500,8 @@ pub(super) struct Subscription {
     pub(super) token: Token,
     pub(super) push: Token,
     pub(super) set: SetId,
+    /// The one application server that may send to it.
+    pub(super) restricted: Option<ApplicationServerKey>,
     pub(super) messages: BTreeMap<u64, Message>,
     pub(super) waiting_count: usize,
     pub(super) in_flight_count: usize,
@@ -522,6 +529,7 @@ impl Subscription {
             token,
             push,
             set,
+            restricted: None,
             messages: BTreeMap::new(),
             waiting_count: 0,
             in_flight_count: 0,

@@ -56,7 +56,7 @@ impl World {
     }
 
     fn subscribe(&mut self, set: Option<Token>) -> Member {
-        match self.request(Request::Subscribe { set }) {
+        match self.request(Request::Subscribe { set, restricted: None }) {
             Reply::Subscribed { subscription, push, set } => Member { subscription, push, set },
             other => panic!("{other:?}"),
         }
@@ -191,11 +191,32 @@ fn a_ps_10_a_presented_set_is_returned_again() {
     world.records();
     let never_issued = Token::random(&mut SeededRandom::new(99));
     for other in [first.subscription, first.push, message, never_issued] {
-        assert_eq!(world.request(Request::Subscribe { set: Some(other) }), Reply::InvalidSet);
+        assert_eq!(world.request(Request::Subscribe { set: Some(other), restricted: None }), Reply::InvalidSet);
     }
     assert_eq!(world.records(), []);
     assert_eq!(world.remove(first.set), Reply::Removed);
-    assert_eq!(world.request(Request::Subscribe { set: Some(first.set) }), Reply::InvalidSet);
+    assert_eq!(world.request(Request::Subscribe { set: Some(first.set), restricted: None }), Reply::InvalidSet);
+}
+
+/// D-8292-10, D-8292-13: a restriction is its push resource's, for as long as that lives, and outlives power.
+#[test]
+fn d_8292_13_a_restriction_stays_with_its_subscription() {
+    const KEY: &str = "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs";
+    let key: ApplicationServerKey = KEY.parse().expect("a key");
+    let mut world = World::new();
+    let open = world.subscribe(None);
+    let asked = Request::Subscribe { set: Some(open.set), restricted: Some(key.clone()) };
+    let Reply::Subscribed { subscription, push, .. } = world.request(asked) else { panic!("made") };
+    assert_eq!(world.retention.restriction(push), Some(&key));
+    for other in [open.push, subscription, open.set] {
+        assert_eq!(world.retention.restriction(other), None);
+    }
+    let records = world.records();
+    world.retention = Retention::new(Policy::default());
+    records.into_iter().for_each(|record| world.retention.restore(record, world.now));
+    assert_eq!((world.retention.restriction(push), world.retention.restriction(open.push)), (Some(&key), None));
+    assert_eq!(world.remove(subscription), Reply::Removed);
+    assert_eq!(world.retention.restriction(push), None);
 }
 
 #[test]
@@ -215,7 +236,7 @@ fn a_full_service_refuses_and_keeps_its_state() {
         world.subscribe(None);
     }
     world.records();
-    assert_eq!(world.request(Request::Subscribe { set: None }), Reply::Full);
+    assert_eq!(world.request(Request::Subscribe { set: None, restricted: None }), Reply::Full);
     assert_eq!(world.records(), []);
 }
 

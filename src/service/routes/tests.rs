@@ -33,7 +33,7 @@ fn routed(method: &str, path: &str, fields: &[(&str, &str)]) -> Route {
 /// What is to be accepted.
 fn posted(route: Route) -> Posted {
     match route {
-        Route::Send(posted) => posted,
+        Route::Send { posted, .. } => posted,
         other => panic!("{other:?}"),
     }
 }
@@ -204,9 +204,95 @@ fn a_ps_69_announced_size_is_checked_at_the_bound() {
     for (length, is_taken) in [("0", true), ("4096", true), ("4097", false), ("99999999999", false)] {
         let head = head("POST", &push, &[("ttl", "5"), ("content-length", length)]);
         let (route, _) = Gate::default().route(&head, PushSupport::Available, &Client::default(), kind_of);
-        assert_eq!(matches!(route, Route::Send(_)), is_taken, "{length}");
+        assert_eq!(matches!(route, Route::Send { .. }), is_taken, "{length}");
         assert!(is_taken || status(route) == 413);
     }
+}
+
+/// The key of RFC 8292 §2.4.
+const KEY: &str = "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs";
+
+/// D-8292-06, D-8292-07, D-8292-13: who a sender says it is is read with its message, and nowhere else.
+#[test]
+fn d_8292_13_an_identification_is_whole_or_refused() {
+    let push = token(Kind::Push).path();
+    let sent = |name, value: &str| routed("POST", &push, &[("ttl", "5"), (name, value)]);
+    let good = format!("vapid k={KEY}, x=1,t=a.b.c");
+    let Route::Send { sender: Some(sender), .. } = sent("authorization", &good) else { panic!("read") };
+    assert_eq!((sender.identification.key().as_str(), sender.authority.as_str()), (KEY, "push.example:8443"));
+    for (name, value) in [("authorization", "Bearer x"), ("proxy-authorization", &good), ("x", "y")] {
+        assert!(matches!(sent(name, value), Route::Send { sender: None, .. }), "{name}");
+    }
+    for incomplete in ["vapid", "vapid t=a.b.c", &format!("vapid k={KEY}"), "vapid t=a.b.c, k=AAAA"] {
+        let Route::Answer(response) = sent("authorization", incomplete) else { panic!("{incomplete}") };
+        assert_eq!(response.status(), 403);
+        assert_eq!(response.headers()[CONTENT_TYPE], "text/plain; charset=utf-8");
+        assert!(!response.body().is_empty());
+    }
+    let twice = [("ttl", "5"), ("authorization", &good), ("authorization", &good)];
+    assert_eq!(status(routed("POST", &push, &twice)), 400);
+}
+
+/// D-8292-13: 401 says how, 403 says why; a clock that may be wrong is told.
+#[test]
+fn d_8292_13_refusals_have_a_status_and_a_reason() {
+    let text = |refusal, is_synchronised| {
+        let response = refused(refusal, Moment { is_synchronised, ..Moment::default() });
+        let (head, body) = response.into_parts();
+        let challenge = head.headers.get(WWW_AUTHENTICATE).map(|value| value.to_str().expect("text").to_owned());
+        (head.status.as_u16(), challenge, String::from_utf8(body.to_vec()).expect("text"))
+    };
+    let (status, challenge, _) = text(Refusal::Missing, true);
+    assert_eq!((status, challenge.as_deref()), (401, Some("vapid")));
+    use InvalidToken::{Algorithm, Audience, Expired, Malformed, Signature, TooFarAhead};
+    let tokens = [Algorithm, Audience, Expired, Malformed, Signature, TooFarAhead].map(Refusal::Token);
+    for refusal in tokens.into_iter().chain([Refusal::OtherKey]) {
+        let (status, challenge, reason) = text(refusal, true);
+        assert_eq!((status, challenge), (403, None), "{refusal:?}");
+        assert!(!reason.is_empty() && !reason.contains("clock"));
+        let is_of_time = [Expired, TooFarAhead].map(Refusal::Token).contains(&refusal);
+        assert_eq!(text(refusal, false).2.contains("not synchronised"), is_of_time, "{refusal:?}");
+    }
+}
+
+/// D-8292-09: the key that signs may not be the one of the message; where no such message is, there is nothing to compare.
+#[test]
+fn d_8292_09_one_key_for_both_is_seen() {
+    let field = format!("vapid t=a.b.c, k={KEY}");
+    let path = token(Kind::Push).path();
+    let Route::Send { sender: Some(sender), .. } = routed("POST", &path, &[("ttl", "5"), ("authorization", &field)])
+    else {
+        panic!("read")
+    };
+    let key = sender.identification.key().octets();
+    let body = |key: &[u8]| [&[0; 20][..], &[65], key].concat();
+    let is_same = |encoding, body: Vec<u8>| {
+        let content_encoding = Some(HeaderValue::from_static(encoding));
+        has_same_key(&sender, &Content { body: body.into(), content_encoding, content_type: None })
+    };
+    assert!(is_same("aes128gcm", body(&key)) && is_same("AES128GCM", [body(&key), vec![1; 40]].concat()));
+    assert!(!is_same("identity", body(&key)) && !is_same("aes128gcm", body(&[4; 65])));
+    for end in 0..body(&key).len() {
+        assert!(!is_same("aes128gcm", body(&key)[..end].to_vec()), "{end}");
+    }
+    assert_eq!(same_key().status(), 400);
+}
+
+/// D-8292-11: content is read if its media type is that of the options.
+#[test]
+fn d_8292_11_only_options_are_read() {
+    let read = |fields| match routed("POST", SUBSCRIBE_PATH, fields) {
+        Route::Subscribe { has_options, .. } => has_options,
+        other => panic!("{other:?}"),
+    };
+    assert!(read(&[("content-type", "application/webpush-options+json")]));
+    assert!(!read(&[("content-type", "text/plain")]) && !read(&[]));
+    let twice = [("content-type", "application/webpush-options+json"), ("content-type", "text/plain")];
+    assert_eq!(status(routed("POST", SUBSCRIBE_PATH, &twice)), 400);
+    for invalid in [InvalidOptions::Repeated, InvalidOptions::Malformed, InvalidOptions::Key] {
+        assert_eq!(invalid_options(invalid).status(), 400);
+    }
+    assert_eq!(options_too_large().status(), 413);
 }
 
 #[test]
@@ -243,7 +329,8 @@ fn a_ps_11_only_links_to_this_origin_present_a_set() {
     let set = token(Kind::Set);
     let link = |target: &str| format!("<{target}>; rel=\"urn:ietf:params:push:set\"");
     for target in [set.path(), format!("https://PUSH.example:8443{}", set.path()), format!(".{}", set.path())] {
-        let Route::Subscribe { set: presented } = routed("POST", SUBSCRIBE_PATH, &[("link", &link(&target))]) else {
+        let Route::Subscribe { set: presented, .. } = routed("POST", SUBSCRIBE_PATH, &[("link", &link(&target))])
+        else {
             panic!("{target}")
         };
         assert_eq!(presented, Some(set));
@@ -260,7 +347,7 @@ fn a_ps_11_only_links_to_this_origin_present_a_set() {
     }
     assert_eq!(status(routed("POST", SUBSCRIBE_PATH, &[("link", "</x; rel=\"urn:ietf:params:push:set\"")])), 400);
     let push_link = format!("<{}>; rel=\"urn:ietf:params:push\"", set.path());
-    assert!(matches!(routed("POST", SUBSCRIBE_PATH, &[("link", &push_link)]), Route::Subscribe { set: None }));
+    assert!(matches!(routed("POST", SUBSCRIBE_PATH, &[("link", &push_link)]), Route::Subscribe { set: None, .. }));
 }
 
 /// A-GAP-11, A-PS-99: monitoring without server push is refused at once, with a reason in one line.

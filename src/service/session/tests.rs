@@ -14,6 +14,7 @@ use crate::limits::{SERVICE_STREAM_COUNT_MAX, TTL_S_MAX};
 use crate::random::{Random, SeededRandom};
 use crate::service::clock::Clock;
 use crate::service::gate::Gate;
+use crate::service::identification::Identifier;
 use crate::service::retention::{Content, Moment, Policy, Posted, ReceiptWish, Reply, Request as Asked, Retention};
 use crate::service::store::Store;
 use crate::webpush::headers::{Ttl, Urgency};
@@ -71,7 +72,9 @@ fn rig_of(subscription_count: usize, message_count: usize, message_bytes: usize,
     let mut ask = |asked| retention.handle_request(asked, Moment::default(), &mut random as &mut dyn Random);
     let mut made = Vec::new();
     for _ in 0..subscription_count {
-        let Reply::Subscribed { subscription, push, .. } = ask(Asked::Subscribe { set: None }) else { panic!("made") };
+        let Reply::Subscribed { subscription, push, .. } = ask(Asked::Subscribe { set: None, restricted: None }) else {
+            panic!("made")
+        };
         for _ in 0..message_count {
             let content = Content { body: vec![1; message_bytes].into(), ..Content::default() };
             let (ttl, urgency, receipts) = (Ttl::from_secs(TTL_S_MAX), Urgency::Normal, ReceiptWish::None);
@@ -80,7 +83,8 @@ fn rig_of(subscription_count: usize, message_count: usize, message_bytes: usize,
         made.push((subscription.path(), push.path()));
     }
     let (store, _closed) = Store::open(&folder.path().join("s.redb"), |_| {}).expect("a store");
-    let hub = Rc::new(Hub::new(retention, Box::new(random), Rc::new(Clock::default()), store, Gate::default(), None));
+    let (clock, identifier) = (Rc::new(Clock::default()), Identifier::new(vec![]));
+    let hub = Rc::new(Hub::new(retention, Box::new(random), clock, store, Gate::default(), identifier, None));
     let (stop, stopping) = watch::channel(false);
     let (near, far) = tokio::io::duplex(pipe_bytes);
     let writes = Rc::new(Cell::new(0));

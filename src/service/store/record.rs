@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::webpush::headers::{Topic, Ttl, Urgency};
+use crate::webpush::vapid::ApplicationServerKey;
 
 use super::super::retention::{
     Content, Outcome, ReceiptId, ReceiptsId, Record, SetId, Since, StoredMessage, SubscriptionId,
@@ -21,8 +22,15 @@ const WORD_MASK: u64 = HAS_RECEIPTS | HAS_TOPIC | URGENCY_MASK << TTL_BITS | ((1
 
 const _: () = assert!(crate::limits::TTL_S_MAX < 1 << TTL_BITS);
 
-pub(super) fn subscription(set: SetId, token: Token, push: Token, was_monitored: bool) -> Vec<u8> {
-    [&set.0.to_le_bytes()[..], token.as_bytes(), push.as_bytes(), &[u8::from(was_monitored)]].concat()
+pub(super) fn subscription(
+    set: SetId,
+    (token, push): (Token, Token),
+    was_monitored: bool,
+    restricted: Option<&ApplicationServerKey>,
+) -> Vec<u8> {
+    let key = restricted.map(ApplicationServerKey::octets);
+    let key = key.as_ref().map_or(&[][..], |key| key);
+    [&set.0.to_le_bytes()[..], token.as_bytes(), push.as_bytes(), &[u8::from(was_monitored)], key].concat()
 }
 
 pub(super) fn receipt(message: Token, outcome: Outcome) -> Vec<u8> {
@@ -55,12 +63,16 @@ pub(super) fn read_set(id: SetId, octets: &[u8]) -> Option<Record> {
 pub(super) fn read_subscription(id: SubscriptionId, mut octets: &[u8]) -> Option<Record> {
     let set = SetId(take_u64(&mut octets)?);
     let (token, push) = (take_token(&mut octets)?, take_token(&mut octets)?);
-    let was_monitored = match octets {
-        [] | [1] => true,
-        [0] => false,
+    let (was_monitored, key) = match octets {
+        [] => (true, octets),
+        [flag @ (0 | 1), key @ ..] => (*flag == 1, key),
         _ => return None,
     };
-    Some(Record::Subscription { id, set, token, push, was_monitored })
+    let restricted = match key {
+        [] => None,
+        key => Some(ApplicationServerKey::from_octets(key).ok()?),
+    };
+    Some(Record::Subscription { id, set, token, push, was_monitored, restricted })
 }
 
 pub(super) fn read_receipts(id: ReceiptsId, octets: &[u8]) -> Option<Record> {

@@ -7,6 +7,7 @@ use crate::service::retention::{Content, Outcome, Since};
 use crate::service::token::Token;
 use crate::time::UnixTime;
 use crate::webpush::headers::{Ttl, Urgency};
+use crate::webpush::vapid::ApplicationServerKey;
 
 fn message(sequence: u64, body: &'static [u8]) -> Record {
     Record::Message(StoredMessage {
@@ -31,7 +32,14 @@ fn subscription() -> [Record; 2] {
     let set = SetId(1);
     [
         Record::Set { id: set, token: token(100) },
-        Record::Subscription { id: SubscriptionId(2), set, token: token(101), push: token(102), was_monitored: true },
+        Record::Subscription {
+            id: SubscriptionId(2),
+            set,
+            token: token(101),
+            push: token(102),
+            was_monitored: true,
+            restricted: None,
+        },
     ]
 }
 
@@ -200,4 +208,30 @@ fn cut_values_are_not_read() {
     assert!(record::read_set(SetId(1), &[0; 15]).is_none());
     assert!(record::read_subscription(SubscriptionId(1), &[0; 42]).is_none());
     assert!(record::read_subscription(SubscriptionId(1), &[2; 41]).is_none());
+}
+
+/// What an earlier program wrote is read, and what is not restricted is written as it was.
+#[test]
+fn the_octets_of_subscriptions_are_these() {
+    const KEY: &str = "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs";
+    let (set, tokens) = (SetId(0x0102), (Token::from_bytes([3; 16]), Token::from_bytes([4; 16])));
+    let of_version_1 = [&[2, 1, 0, 0, 0, 0, 0, 0][..], &[3; 16], &[4; 16]].concat();
+    let open = [&of_version_1[..], &[0]].concat();
+    let key: ApplicationServerKey = KEY.parse().unwrap();
+    let restricted = [&open[..], &key.octets()].concat();
+    let id = SubscriptionId(7);
+    let record = |was_monitored, restricted| {
+        Some(Record::Subscription { id, set, token: tokens.0, push: tokens.1, was_monitored, restricted })
+    };
+    for (key, octets) in [(None, &open), (Some(key), &restricted)] {
+        assert_eq!(&record::subscription(set, tokens, false, key.as_ref()), octets);
+        assert_eq!(record::read_subscription(id, octets), record(false, key));
+    }
+    assert_eq!(record::read_subscription(id, &of_version_1), record(true, None));
+    // A key that is cut, or none, opens no subscription to everybody.
+    for end in (0..restricted.len()).filter(|end| ![of_version_1.len(), open.len()].contains(end)) {
+        assert!(record::read_subscription(SubscriptionId(7), &restricted[..end]).is_none(), "{end}");
+    }
+    let off_curve = [&open[..], &[4; 65]].concat();
+    assert!(record::read_subscription(SubscriptionId(7), &off_curve).is_none());
 }

@@ -8,10 +8,14 @@ use fieldgate::webpush::alt_svc::{Announcement, Offer};
 use fieldgate::webpush::headers::{InvalidTtl, Preferences, Ttl, http_date, max_age, parse_http_date, retry_after};
 use fieldgate::webpush::link::{self, PUSH, RECEIPT, SET};
 use fieldgate::webpush::resource::{PushServiceUri, PushUri};
-use http::header::ALT_SVC;
+use fieldgate::webpush::vapid::{ApplicationServerKey, Identification, InvalidIdentification, InvalidToken};
+use http::header::{ALT_SVC, AUTHORIZATION};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 const FIELD_COUNT_MAX: usize = 64;
+/// When the token of RFC 8292 §2.4 expires.
+const EXAMPLE_EXPIRES_S: u64 = 1_453_523_768;
 
 /// Each field is absent, refused or a value within its bounds, and that value written out again is read as itself.
 pub fn check(data: &[u8]) {
@@ -35,6 +39,7 @@ pub fn check(data: &[u8]) {
     check_preferences(&headers);
     check_times(&headers);
     check_alternatives(&headers);
+    check_identification(&headers);
     for relation in [PUSH, SET, RECEIPT] {
         if let Some(Ok(target)) = link::find(&headers, relation, &base) {
             check_target(&target, relation);
@@ -66,6 +71,21 @@ fn check_alternatives(headers: &HeaderMap) {
     let written = if written.is_empty() { "clear".to_owned() } else { written.join(", ") };
     let again = HeaderMap::from_iter([(ALT_SVC, HeaderValue::try_from(written).expect("visible ASCII"))]);
     assert_eq!(Announcement::from_headers(&again, &origin), Some(read));
+}
+
+/// One field of the scheme identifies, with a key that can be written again; what it proves ends.
+fn check_identification(headers: &HeaderMap) {
+    let count = headers.get_all(AUTHORIZATION).iter().count();
+    let read = Identification::from_headers(headers);
+    assert_eq!(read == Err(InvalidIdentification::Repeated), count > 1);
+    let Ok(Some(identification)) = read else { return };
+    let key = identification.key();
+    assert_eq!(ApplicationServerKey::from_octets(&key.octets()).as_ref(), Ok(key));
+    let authority = Authority::from_static("push.example.net");
+    let claims = identification.check(&authority, UnixTime(EXAMPLE_EXPIRES_S - 1));
+    if claims.is_ok() {
+        assert_eq!(identification.check(&authority, UnixTime(u64::MAX)), Err(InvalidToken::Expired));
+    }
 }
 
 fn check_ttl(headers: &HeaderMap) {

@@ -224,7 +224,7 @@ impl Service {
                 }
             }
             Up::Subscribe { stream, set } => {
-                self.request(Asker::Stream(connection, stream), Request::Subscribe { set }, context);
+                self.request(Asker::Stream(connection, stream), Request::Subscribe { set, restricted: None }, context);
             }
             Up::Delete { stream, resource } => {
                 if self.core.as_ref().and_then(|core| core.kind(resource)) == Some(Kind::Message) {
