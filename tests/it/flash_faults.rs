@@ -153,7 +153,9 @@ fn a_read_only_file_system_is_served_from() {
     assert_eq!(site.subscription("d1"), first);
     site.send(&first, "from memory");
     site.await_received("d1", "from memory");
-    assert!(site.command(&["device", "add", "d2", "--link", &site.device_link("d2")]).status.success());
+    let added = site.command(&["device", "add", "d2", "--link", &site.device_link("d2")]);
+    let told = String::from_utf8_lossy(&added.stderr).into_owned();
+    assert!(added.status.code() == Some(1) && told.contains("d2 is served, but that is not on flash"), "{told}");
     site.send(&first, "and again");
     site.await_received("d1", "and again");
     assert_eq!(site.status()["devices"][1]["channels"][0]["state"], "wanted");
