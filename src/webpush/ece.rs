@@ -9,6 +9,7 @@
 //! records. A message of several records is not valid for push here (RFC 8291 §4 allows to refuse it).
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use p256::{PublicKey, SecretKey};
 use ring::{aead, hkdf};
@@ -39,7 +40,8 @@ const DELIMITER_MORE: u8 = 1;
 /// The private key and the secret are zeroised when dropped and never printed.
 pub struct Keys {
     private: SecretKey,
-    public: [u8; PUBLIC_KEY_BYTES],
+    /// Derived from the private one when it is first asked for: that costs a board 20 ms, and a start may take up hundreds.
+    public: OnceLock<[u8; PUBLIC_KEY_BYTES]>,
     auth: Zeroizing<[u8; AUTH_SECRET_BYTES]>,
 }
 
@@ -94,13 +96,12 @@ impl Keys {
     }
 
     fn new(private: SecretKey, auth: Zeroizing<[u8; AUTH_SECRET_BYTES]>) -> Self {
-        let public = uncompressed(&private.public_key());
-        Self { private, public, auth }
+        Self { private, public: OnceLock::new(), auth }
     }
 
     /// The public key, uncompressed: what the sender knows as `p256dh`.
     pub fn public(&self) -> &[u8; PUBLIC_KEY_BYTES] {
-        &self.public
+        self.public.get_or_init(|| uncompressed(&self.private.public_key()))
     }
 
     /// The authentication secret: what the sender knows as `auth`.
@@ -135,7 +136,7 @@ pub fn decode(keys: &Keys, mut body: Vec<u8>) -> Result<Vec<u8>, DecodeError> {
     if body.len() - header.bytes > header.record_bytes {
         return Err(DecodeError::SeveralRecords);
     }
-    let ikm = input_keying_material(&keys.private, &sender, &*keys.auth, &keys.public, &uncompressed(&sender));
+    let ikm = input_keying_material(&keys.private, &sender, &*keys.auth, keys.public(), &uncompressed(&sender));
     let plaintext_bytes = open(&*ikm, &mut body)?;
     body.truncate(plaintext_bytes);
     Ok(body)
