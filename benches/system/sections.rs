@@ -96,7 +96,8 @@ async fn peer_once(peer: &mut Peer) -> f64 {
     ms(peer.next_received().await - start)
 }
 
-fn sync_once(disk: &File) -> f64 {
+/// Units: milliseconds.
+pub fn sync_once(disk: &File) -> f64 {
     let start = now();
     disk.write_all_at(&[1; 4_096], 0).expect("written");
     disk.sync_data().expect("synced");

@@ -33,6 +33,8 @@ pub struct Frame {
     pub kind: u8,
     flags: u8,
     pub stream: u32,
+    /// Octets of its payload.
+    pub octets: usize,
 }
 
 impl Frame {
@@ -155,7 +157,7 @@ impl Http2 {
         let bytes = self.frame_bytes().filter(|bytes| self.input.len() >= *bytes)?;
         let head = &self.input[..FRAME_HEADER_BYTES];
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        let frame = Frame { kind: head[3], flags: head[4], stream };
+        let frame = Frame { kind: head[3], flags: head[4], stream, octets: bytes - FRAME_HEADER_BYTES };
         self.input.advance(bytes);
         Some(frame)
     }

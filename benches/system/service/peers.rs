@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::dial::Server;
-use super::http2::Http2;
+use super::http2::{DATA, Http2};
 use super::syncs::Syncs;
 use super::{AT_ONCE, Use};
 use crate::peer::{Broker, certify, end, free_address};
@@ -64,7 +64,10 @@ pub async fn pushed_per_second(body: &[u8], count: usize) -> Option<f64> {
         http.flush().await;
         loop {
             let frame = http.next().await;
-            pushed += usize::from(frame.ends_stream() && frame.is_pushed());
+            if frame.ends_stream() && frame.is_pushed() {
+                assert_eq!((frame.kind, frame.octets), (DATA, body.len()), "the whole of the file");
+                pushed += 1;
+            }
             answered += usize::from(frame.ends_stream() && !frame.is_pushed());
             if !http.has_more() {
                 break;
