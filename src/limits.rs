@@ -553,6 +553,12 @@ pub const SERVICE_RETRY_AFTER_S: u64 = 10;
 
 /// Writes to the service's store that wait for a commit at once; requests beyond them wait.
 pub const SERVICE_STORE_QUEUE_COUNT: usize = 1_024;
+/// From when on a commit of the service's store is slow, in milliseconds, so that it pays to have fewer.
+pub const SERVICE_STORE_SLOW_MS: u64 = 5;
+/// The part of a slow commit's time that passes before the next one.
+pub const SERVICE_STORE_GATHER_PART: u32 = 4;
+/// The most that passes before the next commit, in milliseconds.
+pub const SERVICE_STORE_GATHER_MS_MAX: u64 = 10;
 /// How long the service's store waits before it tries a disk again that refused, in milliseconds.
 pub const SERVICE_STORE_RETRY_MS: u64 = 1_000;
 /// Octets of memory the service's store may use for pages.

@@ -18,6 +18,7 @@ mod poster;
 mod process;
 mod proxy;
 mod sections;
+mod service;
 #[allow(dead_code, reason = "the bench of the link uses more of it")]
 mod table;
 mod usage;
@@ -29,7 +30,7 @@ use sections::Options;
 use table::Table;
 
 const SECTIONS: &[&str] =
-    &["latency", "throughput", "memory", "octets", "idle", "flash", "cpu", "stalled", "killed", "link"];
+    &["latency", "throughput", "memory", "octets", "idle", "flash", "cpu", "service", "stalled", "killed", "link"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -72,6 +73,7 @@ async fn run(name: &str, options: Options, table: &mut Table) {
         "stalled" => faults::stalled(options, table).await,
         "killed" => faults::killed(options, table).await,
         "link" => faults::link(options, table).await,
+        "service" => service::run(options, table).await,
         "flash" => sections::flash(options, table).await,
         _ => sections::cpu(options, table).await,
     }

@@ -213,9 +213,41 @@ impl Broker {
              log_type error\nlistener {} 127.0.0.1\n{security}{more}",
             address.port()
         );
+        Self::run(folder, name, &text, address, &[])
+    }
+
+    /// A broker that keeps what it has on disk as it does by default, and whoever listens to everything once was there.
+    pub fn persistent(folder: &Path, environment: &[(&str, String)]) -> Self {
+        let address = free_address();
+        let own = |file: &str| folder.join(file).display().to_string();
+        let text = format!(
+            "user root\npersistence true\npersistence_location {}/\nset_tcp_nodelay true\nmax_queued_messages 0\n\
+             allow_anonymous true\nlog_type error\nlistener {} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\n",
+            folder.display(),
+            address.port(),
+            own("ca.pem"),
+            own("leaf.pem"),
+            own("leaf.key")
+        );
+        let broker = Self::run(folder, "persistent", &text, address, environment);
+        let port = address.port().to_string();
+        let mut subscriber = Command::new("mosquitto_sub");
+        subscriber.args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-c", "-i", "kept", "-t", "#", "-E", "--cafile"]);
+        assert!(subscriber.arg(own("ca.pem")).status().expect("it runs").success(), "it subscribes");
+        broker
+    }
+
+    /// A publisher for it.
+    pub async fn publisher(&self, folder: &Path) -> Publisher {
+        Publisher::connect(self.address, &folder.join("ca.pem")).await
+    }
+
+    fn run(folder: &Path, name: &str, text: &str, address: SocketAddr, environment: &[(&str, String)]) -> Self {
         let file = folder.join(format!("{name}.conf"));
         fs::write(&file, text).expect("written");
-        let process = Command::new("mosquitto").arg("-c").arg(&file).stderr(Stdio::null()).spawn().expect("it starts");
+        let mut command = Command::new("mosquitto");
+        command.arg("-c").arg(&file).envs(environment.iter().map(|(name, value)| (name, value)));
+        let process = command.stderr(Stdio::null()).spawn().expect("it starts");
         let broker = Self { process, address };
         await_true("a broker", || TcpStream::connect(address).is_ok());
         broker
@@ -240,7 +272,7 @@ impl Drop for Subscriber {
     }
 }
 
-fn end(process: &mut Child) {
+pub fn end(process: &mut Child) {
     process.kill().expect("it is ours");
     process.wait().expect("it was killed");
 }
@@ -251,13 +283,13 @@ pub fn signal(id: u32, name: &str) {
     assert!(sent.success(), "{name} was sent");
 }
 
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("it listens")
 }
 
 /// Makes a private authority and a certificate for the loopback address.
-fn certify(folder: &Path) -> PathBuf {
+pub fn certify(folder: &Path) -> PathBuf {
     let (ca_key, leaf_key) = (KeyPair::generate().expect("a key"), KeyPair::generate().expect("a key"));
     let mut authority = CertificateParams::default();
     authority.distinguished_name.push(DnType::CommonName, "benches");

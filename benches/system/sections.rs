@@ -96,7 +96,8 @@ async fn peer_once(peer: &mut Peer) -> f64 {
     ms(peer.next_received().await - start)
 }
 
-fn sync_once(disk: &File) -> f64 {
+/// Units: milliseconds.
+pub fn sync_once(disk: &File) -> f64 {
     let start = now();
     disk.write_all_at(&[1; 4_096], 0).expect("written");
     disk.sync_data().expect("synced");
@@ -340,11 +341,11 @@ pub async fn octets(options: Options, table: &mut Table) {
 
 /// What one message costs.
 #[derive(Clone, Copy, Debug)]
-struct Cost {
+pub struct Cost {
     up: f64,
     up_records: f64,
-    down: f64,
-    down_records: f64,
+    pub down: f64,
+    pub down_records: f64,
 }
 
 impl Cost {
@@ -358,7 +359,7 @@ impl Cost {
         }
     }
 
-    fn octets(self) -> f64 {
+    pub fn octets(self) -> f64 {
         self.up + self.down
     }
 }
@@ -379,6 +380,20 @@ async fn octets_alone(ours: &mut Ours, count: usize, apart_ms: u64) -> Cost {
     }
     settle().await;
     Cost::of(octets_of(ours) - before, count)
+}
+
+/// So many messages at once, each to another subscription; the next ones when all is quiet again.
+pub async fn burst_octets(ours: &mut Ours, size: usize, rounds: usize) -> Cost {
+    let parcels = ours.parcels(CONTENT);
+    settle().await;
+    let before = octets_of(ours);
+    for _ in 0..rounds {
+        ours.poster.post_all(&parcels, size).await;
+        ours.last_received(size).await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    settle().await;
+    Cost::of(octets_of(ours) - before, size * rounds)
 }
 
 /// Messages to the subscriptions of so many devices with 8 channels each, one after the other.

@@ -204,6 +204,9 @@ pub fn terminated() -> Result<impl Future<Output = ()>, Failure> {
 pub fn block_on(future: impl Future<Output = Outcome>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // What the store's thread woke goes on together, and so does what that wakes: answers and pushes of one commit leave
+        // in few records.
+        .global_queue_interval(1)
         .max_blocking_threads(2)
         .build_local(Default::default())
         .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;

@@ -44,8 +44,12 @@ use std::time::Duration;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
-use crate::limits::{SERVICE_STORE_CACHE_BYTES, SERVICE_STORE_QUEUE_COUNT, SERVICE_STORE_RETRY_MS};
+use crate::limits::{
+    SERVICE_STORE_CACHE_BYTES, SERVICE_STORE_GATHER_MS_MAX, SERVICE_STORE_GATHER_PART, SERVICE_STORE_QUEUE_COUNT,
+    SERVICE_STORE_RETRY_MS, SERVICE_STORE_SLOW_MS,
+};
 
 use super::retention::{ReceiptId, ReceiptsId, Record, SetId, StoredMessage, SubscriptionId};
 
@@ -157,7 +161,9 @@ impl Writer {
     fn run(mut self, mut database: Database) {
         let mut batch = Vec::new();
         while self.queue.blocking_recv_many(&mut batch, SERVICE_STORE_QUEUE_COUNT) > 0 {
+            let (start, writes) = (Instant::now(), batch.len());
             let outcome = commit(&database, batch.iter().flat_map(|write| &write.records));
+            let took = start.elapsed();
             let stored = outcome.as_ref().map(drop).map_err(|_| NotStored);
             if let Err(error) = outcome {
                 tracing::error!(%error, "the service's store cannot be written; nothing is accepted until it can be");
@@ -173,6 +179,8 @@ impl Writer {
                     Some(recovered) => database = recovered,
                     None => return,
                 }
+            } else {
+                thread::park_timeout(gathering(took, writes));
             }
         }
     }
@@ -220,6 +228,16 @@ impl Writer {
         tracing::info!("the service's store is written again");
         Ok(database)
     }
+}
+
+/// How long to wait after a commit for more to take along. Whoever was answered together comes again together: without a
+/// pause they and those who came meanwhile take turns, and a slow disk syncs twice as often as it needs to. One who comes
+/// alone waits for nobody.
+fn gathering(took: Duration, writes: usize) -> Duration {
+    if writes < 2 || took < Duration::from_millis(SERVICE_STORE_SLOW_MS) {
+        return Duration::ZERO;
+    }
+    (took / SERVICE_STORE_GATHER_PART).min(Duration::from_millis(SERVICE_STORE_GATHER_MS_MAX))
 }
 
 /// Opens or creates the database and makes sure that it is of this version.

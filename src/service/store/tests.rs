@@ -235,3 +235,16 @@ fn the_octets_of_subscriptions_are_these() {
     let off_curve = [&open[..], &[4; 65]].concat();
     assert!(record::read_subscription(SubscriptionId(7), &off_curve).is_none());
 }
+
+/// Only a slow disk is worth waiting for, never for one sender, and never long.
+#[test]
+fn slow_commits_of_many_are_followed_by_a_bounded_pause() {
+    let ms = Duration::from_millis;
+    let slow = ms(SERVICE_STORE_SLOW_MS);
+    assert_eq!(gathering(slow, 1), Duration::ZERO, "alone");
+    assert_eq!(gathering(slow - Duration::from_nanos(1), 64), Duration::ZERO, "fast");
+    assert_eq!(gathering(slow, 2), slow / SERVICE_STORE_GATHER_PART);
+    let longest = ms(SERVICE_STORE_GATHER_MS_MAX);
+    assert_eq!(gathering(longest * SERVICE_STORE_GATHER_PART, 2), longest);
+    assert_eq!(gathering(ms(60_000), 1_024), longest);
+}
