@@ -97,3 +97,22 @@ fn a_ps_104_messages_leave_together() {
     world.input(Input::ConnectionClosed(A));
     assert_eq!(world.delivered(B).len(), 5, "who asks has its radio on");
 }
+
+/// Thousands of messages that leave together, and that nobody wants, hold up nobody else.
+#[test]
+fn messages_that_leave_together_are_looked_at_once() {
+    const COUNT: usize = SERVICE_MESSAGES_PER_SUBSCRIPTION_MAX;
+    let mut world = World::new();
+    world.retention.policy.batch = Duration::from_secs(10);
+    let member = world.subscribe(None);
+    world.monitor(A, member.set, None);
+    let start = std::time::Instant::now();
+    for _ in 0..COUNT {
+        world.accept(member.push, 600, "m");
+    }
+    world.monitor_from(B, member.set, None, Urgency::High);
+    world.pass(600_000);
+    // Looking at all of them for each of them takes seconds.
+    assert!(start.elapsed().as_millis() < 1_000, "{:?}", start.elapsed());
+    assert_eq!(world.retention.message_count, 0);
+}
