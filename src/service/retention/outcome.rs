@@ -32,6 +32,12 @@ impl Retention {
         }
     }
 
+    /// Messages that have replaced another one only if they turn out to be stored.
+    #[cfg(test)]
+    pub(in super::super) fn undecided_count(&self) -> usize {
+        self.unstored_replacements.len()
+    }
+
     fn expect_outcome(&mut self, id: SubscriptionId, sequence: u64, number: u64, instead_of: Vec<Message>) {
         let Some(message) = self.message_mut(id, sequence) else { return };
         (message.instead_of, message.replacement) = (instead_of, Some(number));
