@@ -47,7 +47,11 @@ where
 }
 
 /// An error closes the connection; it is returned when the client broke off.
-async fn respond(request: Request<Incoming>, hub: &Hub, client: &Client) -> Result<Response<Full<Bytes>>, BrokenOff> {
+async fn respond(
+    request: Request<Incoming>,
+    hub: &Rc<Hub>,
+    client: &Client,
+) -> Result<Response<Full<Bytes>>, BrokenOff> {
     let (head, mut body) = request.into_parts();
     let (route, claim) = hub.route(&head, PushSupport::None, client);
     let mut response = hub.perform(route, read(&mut body, hub.rules().message_bytes_max)).await.ok_or(BrokenOff)?;

@@ -11,9 +11,12 @@ use bytes::Bytes;
 use http::header::{ALT_SVC, DATE};
 use http::{HeaderMap, HeaderValue, Response, request};
 use tokio::sync::Notify;
+use tokio::task::spawn_local;
+use tokio::time::sleep;
 
+use crate::limits::SERVICE_STORE_RETRY_MS;
 use crate::random::Random;
-use crate::time::{Instant, UnixTime};
+use crate::time::{Duration, Instant, UnixTime};
 use crate::webpush::headers::{Urgency, http_date};
 use crate::webpush::vapid::ApplicationServerKey;
 
@@ -25,7 +28,7 @@ use super::retention::{
     ConnectionId, DeliveryId, Input, Kind, MonitorId, Output, Record, Reply, Request, Retention, Room,
 };
 use super::routes::{self, PushSupport, Route};
-use super::store::{NotStored, Store};
+use super::store::{NotStored, Permit, Store};
 use super::token::Token;
 
 /// Why the content of a request is not there.
@@ -50,6 +53,8 @@ pub(super) struct Hub {
     /// Wakes the timer task when there is something earlier to do.
     earlier: Notify,
     timer_at: Cell<Option<Instant>>,
+    /// Whether the disk refused something, and was not seen to take anything since.
+    refused: Cell<bool>,
     next_connection: Cell<u64>,
     date: RefCell<(UnixTime, HeaderValue)>,
     /// What responses say of where else the service listens.
@@ -76,6 +81,7 @@ impl Hub {
             wakes: RefCell::default(),
             earlier: Notify::new(),
             timer_at: Cell::new(None),
+            refused: Cell::new(false),
             next_connection: Cell::new(0),
             date: RefCell::new((UnixTime(0), HeaderValue::from_static(""))),
             alternative,
@@ -135,7 +141,7 @@ impl Hub {
     ///
     /// None if the client broke off.
     pub(super) async fn perform(
-        &self,
+        self: &Rc<Self>,
         route: Route,
         read: impl Future<Output = Result<Bytes, BodyError>>,
     ) -> Option<Response<Bytes>> {
@@ -183,7 +189,7 @@ impl Hub {
     }
 
     /// Lets the machine fulfil a request, and waits until what it says is on the disk.
-    async fn request(&self, request: Request) -> Result<Reply, NotStored> {
+    async fn request(self: &Rc<Self>, request: Request) -> Result<Reply, NotStored> {
         if matches!(request, Request::Read { .. }) {
             return Ok(self.apply(request));
         }
@@ -198,25 +204,36 @@ impl Hub {
         if records.is_empty() {
             return Ok(reply);
         }
-        match permit.write(records).await {
-            Ok(()) => {
-                self.input(Input::Stored(numbers));
-                Ok(reply)
-            }
-            Err(NotStored) => {
-                match reply {
-                    Reply::Subscribed { subscription, .. } => self.input(Input::NotStored(subscription)),
-                    Reply::Accepted { message, .. } => self.input(Input::NotStored(message)),
-                    // What was removed here is only asked for again after a restart.
-                    _ => {}
+        let made = made(&reply, &records);
+        self.write(permit, (records, numbers), made).await.map(|()| reply)
+    }
+
+    /// Stores records and tells the machine of the outcome, which it learns also if whoever asked for this is gone by then:
+    /// what was `made` is there only if it is stored.
+    fn write(
+        self: &Rc<Self>,
+        permit: Permit,
+        (records, numbers): (Vec<Record>, Range<u64>),
+        made: Vec<Token>,
+    ) -> impl Future<Output = Result<(), NotStored>> {
+        let (hub, written) = (Rc::clone(self), permit.write(records));
+        let told = spawn_local(async move {
+            let outcome = written.await;
+            hub.refused.set(outcome.is_err());
+            match outcome {
+                Ok(()) => hub.input(Input::Stored(numbers)),
+                Err(NotStored) => {
+                    made.into_iter().for_each(|resource| hub.input(Input::NotStored(resource)));
+                    hub.earlier.notify_one();
                 }
-                Err(NotStored)
             }
-        }
+            outcome
+        });
+        async { told.await.unwrap_or(Err(NotStored)) }
     }
 
     /// Ends a resource as if it had expired, and waits until that is on the disk.
-    pub(super) async fn expire(&self, path: &str) -> Result<(), ExpireError> {
+    pub(super) async fn expire(self: &Rc<Self>, path: &str) -> Result<(), ExpireError> {
         let permit = self.store.permit().await.map_err(|NotStored| ExpireError::NotStored)?;
         let token = Token::from_path(path).ok_or(ExpireError::Unknown)?;
         match self.kind(token) {
@@ -231,11 +248,7 @@ impl Hub {
         );
         let (records, numbers) = self.take_records();
         self.settle();
-        if !records.is_empty() {
-            permit.write(records).await.map_err(|NotStored| ExpireError::NotStored)?;
-            self.input(Input::Stored(numbers));
-        }
-        Ok(())
+        self.write(permit, (records, numbers), vec![]).await.map_err(|NotStored| ExpireError::NotStored)
     }
 
     fn apply(&self, request: Request) -> Reply {
@@ -268,25 +281,26 @@ impl Hub {
     }
 
     /// Ends what is due, for ever. Also stores records that no request waits for.
-    pub(super) async fn run_timers(&self) {
+    ///
+    /// After the disk refused it writes until the disk takes something: what ended in the meantime is stored then as well.
+    pub(super) async fn run_timers(self: &Rc<Self>) {
         loop {
             let due = self.retention.borrow().poll_timeout();
             self.timer_at.set(due);
             tokio::select! {
                 () = self.clock.wait_until(due) => {}
                 () = self.earlier.notified() => {}
+                () = sleep(Duration::from_millis(SERVICE_STORE_RETRY_MS)), if self.refused.get() => {}
             }
             let Ok(permit) = self.store.permit().await else { return };
             self.retention.borrow_mut().handle_timeout(self.clock.now());
             let (records, numbers) = self.take_records();
             self.settle();
-            if records.is_empty() {
+            if records.is_empty() && !self.refused.get() {
                 continue;
             }
             // Of an error the store has told; it writes what is owed as soon as it can.
-            if permit.write(records).await.is_ok() {
-                self.input(Input::Stored(numbers));
-            }
+            self.write(permit, (records, numbers), vec![]).await.ok();
         }
     }
 
@@ -317,3 +331,21 @@ fn unread(error: BodyError, too_large: impl FnOnce() -> Response<Bytes>) -> Opti
         BodyError::Broken => None,
     }
 }
+
+/// The resources that were made for a reply.
+fn made(reply: &Reply, records: &[Record]) -> Vec<Token> {
+    let named = match reply {
+        Reply::Subscribed { subscription, .. } => Some(*subscription),
+        Reply::Accepted { message, .. } => Some(*message),
+        // What was removed is only asked for again after a restart.
+        _ => None,
+    };
+    let receipts = records.iter().filter_map(|record| match record {
+        Record::Receipts { token, .. } => Some(*token),
+        _ => None,
+    });
+    named.into_iter().chain(receipts).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,9 +23,11 @@
 mod delivery;
 mod lifetime;
 mod model;
+mod outcome;
 mod pace;
 mod policy;
 mod rate;
+mod ready;
 mod receipts;
 mod since;
 #[cfg(test)]
@@ -296,11 +298,10 @@ impl Retention {
     /// Keeps an accepted message; one with a time to live of zero that nobody can take now has expired.
     fn keep(&mut self, stored: StoredMessage, replaced: Option<u64>, can_go_now: bool, now: Moment) {
         let (id, sequence) = (stored.subscription, stored.sequence);
-        let old = replaced.and_then(|sequence| self.take_message(id, sequence));
-        let replaced = replaced.filter(|_| old.as_ref().is_some_and(Message::is_durable));
+        let replaced = replaced.and_then(|sequence| self.take_message(id, sequence));
         if stored.ttl.as_secs() == 0 {
             if let Some(replaced) = replaced {
-                self.push_record(Record::MessageEnded { subscription: id, sequence: replaced });
+                self.record_end(&replaced);
             }
             match (can_go_now, stored.receipts) {
                 (true, _) => {
@@ -313,16 +314,7 @@ impl Retention {
         }
         let expires = now.instant + Duration::from_secs(stored.ttl.as_secs());
         self.insert_message(stored.clone(), expires, !can_go_now);
-        match replaced {
-            None => drop(self.push_record(Record::Message(stored))),
-            Some(replaced) => {
-                let number = self.push_record(Record::Replacement { message: stored, replaced });
-                self.unstored_replacements.insert(number, (id, sequence));
-                if let Some(message) = self.message_mut(id, sequence) {
-                    message.instead_of = old.map(Box::new);
-                }
-            }
-        }
+        self.record_message(stored, replaced);
         self.hold(id, sequence, now);
     }
 
@@ -443,9 +435,7 @@ impl Retention {
     /// Ends a message without offering another one in its place.
     fn end_quietly(&mut self, subscription: SubscriptionId, sequence: u64, end: Outcome) {
         let Some(message) = self.take_message(subscription, sequence) else { return };
-        if message.is_durable() {
-            self.push_record(Record::MessageEnded { subscription, sequence });
-        }
+        self.record_end(&message);
         self.tell_end(&message, end);
     }
 
@@ -461,7 +451,7 @@ impl Retention {
         self.place(id, sequence, Delivery::Waiting);
         let subscription = self.subscriptions.get_mut(&id)?;
         let message = subscription.messages.remove(&sequence)?;
-        subscription.waiting_count -= 1;
+        subscription.ready.remove(&message);
         self.tokens.remove(&message.stored.token);
         self.timers.remove(&(message.expires, Timer::Expire(id, sequence)));
         if let Some(topic) = &message.stored.topic {
@@ -473,6 +463,9 @@ impl Retention {
         if let Some(receipts) = message.stored.receipts.and_then(|id| self.receipts.get_mut(&id)) {
             receipts.expected_count -= 1;
         }
+        if let Some(number) = message.replacement {
+            self.unstored_replacements.remove(&number);
+        }
         self.message_count -= 1;
         self.message_bytes -= message.stored.content.bytes();
         Some(message)
@@ -481,11 +474,13 @@ impl Retention {
     /// Changes where a message is, and with it every count and index that depends on it.
     fn place(&mut self, id: SubscriptionId, sequence: u64, to: Delivery) {
         let Some(subscription) = self.subscriptions.get_mut(&id) else { return };
-        let Some(message) = subscription.messages.get_mut(&sequence) else { return };
-        let from = std::mem::replace(&mut message.delivery, to);
+        let placed = subscription.change(sequence, |message| {
+            message.was_stored |= to == Delivery::Waiting;
+            std::mem::replace(&mut message.delivery, to)
+        });
+        let Some(from) = placed else { return };
         match from {
             Delivery::Waiting => {
-                subscription.waiting_count -= 1;
                 subscription.in_flight_count += 1;
             }
             Delivery::Promised { connection } => {
@@ -500,9 +495,7 @@ impl Retention {
         }
         match to {
             Delivery::Waiting => {
-                subscription.waiting_count += 1;
                 subscription.in_flight_count -= 1;
-                message.was_stored = true;
             }
             Delivery::Promised { connection } => drop(self.carried.insert((connection, id, sequence))),
             Delivery::Unacknowledged { connection, retry_at } => {
@@ -564,11 +557,12 @@ impl Retention {
             receipts.expected_count += 1;
         }
         let subscription = self.subscriptions.get_mut(&id).expect("the caller made sure of the subscription");
-        subscription.waiting_count += 1;
         if let Some(topic) = stored.topic.clone() {
             subscription.topics.insert(topic, sequence);
         }
-        subscription.messages.insert(sequence, Message::new(stored, expires, was_stored));
+        let message = Message::new(stored, expires, was_stored);
+        subscription.ready.add(&message);
+        subscription.messages.insert(sequence, message);
     }
 
     fn message_mut(&mut self, id: SubscriptionId, sequence: u64) -> Option<&mut Message> {

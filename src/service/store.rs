@@ -378,5 +378,35 @@ fn boxed(error: impl Into<redb::Error>) -> Box<redb::Error> {
     Box::new(error.into())
 }
 
+/// The other end of a store whose writes a test answers itself.
+#[cfg(test)]
+pub(super) struct ByHand {
+    queue: mpsc::Receiver<Write>,
+    refuses: Arc<AtomicBool>,
+}
+
+#[cfg(test)]
+impl ByHand {
+    pub(super) fn new() -> (Store, Self) {
+        let (writes, queue) = mpsc::channel(SERVICE_STORE_QUEUE_COUNT);
+        let refuses = Arc::new(AtomicBool::new(false));
+        (Store { writes, refuses: Arc::clone(&refuses) }, Self { queue, refuses })
+    }
+
+    /// Lets requests in again.
+    pub(super) fn takes_writes(&self) {
+        self.refuses.store(false, Ordering::Relaxed);
+    }
+
+    /// Answers the next write, and says what was to be written.
+    pub(super) async fn answer(&mut self, outcome: Result<(), NotStored>) -> Vec<Record> {
+        let write = self.queue.recv().await.expect("the store is held");
+        self.refuses.fetch_or(outcome.is_err(), Ordering::Relaxed);
+        // Whoever asked may have gone away.
+        write.done.send(outcome).ok();
+        write.records
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,5 @@
 //! The half of the machine that pushes: which message goes where, and what happens to it afterwards.
 
-use std::ops::Range;
-
 use crate::limits::{
     SERVICE_DRAIN_MS_MAX, SERVICE_IN_FLIGHT_PER_SUBSCRIPTION, SERVICE_PAUSE_MS_MAX, SERVICE_PAUSE_MS_MIN,
     SERVICE_RETRY_MS_MAX, SERVICE_RETRY_MS_MIN,
@@ -159,8 +157,7 @@ impl Retention {
 
     /// Puts a subscription into the line of the monitor that serves it, if it has anything to push there.
     pub(super) fn offer(&mut self, id: SubscriptionId) {
-        let has_none = self.subscriptions.get(&id).is_none_or(|it| it.waiting_count == 0);
-        if has_none || !self.can_push(id) || self.first_waiting(id).is_none() {
+        if !self.subscriptions.contains_key(&id) || !self.can_push(id) || self.first_waiting(id).is_none() {
             return;
         }
         let serving = self.serving(id);
@@ -211,26 +208,20 @@ impl Retention {
         }
     }
 
-    /// The oldest waiting message of those that are wanted; those that were pushed in vain let all others go first, and
-    /// take turns.
+    /// The waiting message that goes next, of those that are wanted.
     fn first_waiting(&self, id: SubscriptionId) -> Option<u64> {
-        let (messages, least) = (&self.subscriptions[&id].messages, self.least_wanted(id));
-        let waiting = messages.iter().filter(|(_, message)| message.is_ready() && message.stored.urgency >= least);
-        let (first, message) = waiting.clone().next()?;
-        if !message.is_in_vain() {
-            return Some(*first);
-        }
-        let hopeful = waiting.clone().find(|(_, message)| !message.is_in_vain());
-        let next = hopeful.or_else(|| waiting.min_by_key(|(_, message)| message.attempt));
-        next.map(|(sequence, _)| *sequence)
+        self.subscriptions[&id].ready.first(self.least_wanted(id))
     }
 
     fn take_push(&mut self, id: SubscriptionId, monitor: MonitorId, now: Moment) -> Option<Push> {
         let sequence = self.first_waiting(id)?;
+        let drains = u32::from(matches!(self.monitors.get(&monitor)?.mode, Mode::Drain(_)));
         let subscription = self.subscriptions.get_mut(&id)?;
-        let message = subscription.messages.get_mut(&sequence)?;
-        message.attempt += 1;
-        message.drain_count += u32::from(matches!(self.monitors.get(&monitor)?.mode, Mode::Drain(_)));
+        subscription.change(sequence, |message| {
+            message.attempt += 1;
+            message.drain_count += drains;
+        });
+        let message = subscription.messages.get(&sequence)?;
         let delivery = DeliveryId { monitor, subscription: id, sequence, attempt: message.attempt };
         let push = Push {
             delivery,
@@ -262,22 +253,23 @@ impl Retention {
         if monitor.ending == Some(Ending::Gone) {
             return Some(Ending::Gone);
         }
+        if !monitor.unended.is_empty() {
+            return None;
+        }
         let answered = if monitor.has_pushed { Ending::Pushed } else { Ending::Nothing };
         // A monitor that is ending may have outlived its resource.
-        let due = monitor.ending.or_else(|| match monitor.mode {
+        monitor.ending.or_else(|| match monitor.mode {
             Mode::Open => None,
             Mode::Until(until) => (now.instant >= until).then_some(answered),
             Mode::Drain(until) => (now.instant >= until || !self.has_more(id)).then_some(answered),
-        });
-        due.filter(|_| monitor.unended.is_empty())
+        })
     }
 
     /// Whether a monitor will have something to push without a new message: now, or after an acknowledgement.
     fn has_more(&self, id: MonitorId) -> bool {
         let waits = |member: &SubscriptionId| {
             let subscription = &self.subscriptions[member];
-            subscription.waiting_count > 0
-                && subscription.paused_until.is_none()
+            subscription.paused_until.is_none()
                 && self.serving(*member) == Some(id)
                 && self.first_waiting(*member).is_some()
         };
@@ -435,51 +427,6 @@ impl Retention {
             self.put_back(subscription, sequence);
         }
         self.woken.remove(&connection);
-    }
-
-    /// What these records say is on the disk. So is all that ended before, for it is committed before anything later.
-    fn stored(&mut self, records: Range<u64>) {
-        while let Some(entry) = self.unstored_receipts.first_entry().filter(|entry| *entry.key() < records.end) {
-            let receipt = entry.remove();
-            self.release_receipt(receipt);
-        }
-        for number in self.unstored_replacements.range(records).map(|(number, _)| *number).collect::<Vec<_>>() {
-            let replacement = self.unstored_replacements.remove(&number);
-            if let Some(message) = replacement.and_then(|(id, sequence)| self.message_mut(id, sequence)) {
-                message.instead_of = None;
-            }
-        }
-    }
-
-    /// Takes back what could not be stored; a message that it should have replaced is there again.
-    fn not_stored(&mut self, token: Token) {
-        match self.tokens.get(&token).copied() {
-            Some(Resource::Subscription(id)) => self.remove_subscription(id),
-            Some(Resource::Message(id, sequence)) => {
-                self.unstored_replacements.retain(|_, replacement| *replacement != (id, sequence));
-                let old = self.take_message(id, sequence).and_then(|message| message.instead_of);
-                if let Some(old) = old {
-                    self.insert_message(old.stored, old.expires, true);
-                }
-                self.offer(id);
-            }
-            // The other resources never stand alone.
-            Some(Resource::Push(_) | Resource::Set(_) | Resource::Receipts(_)) => {}
-            None => self.forget_replaced(token),
-        }
-    }
-
-    /// Forgets a message that could not be stored and was replaced meanwhile: it must not come back with its replacement.
-    fn forget_replaced(&mut self, token: Token) {
-        for (id, sequence) in self.unstored_replacements.values().copied().collect::<Vec<_>>() {
-            let replacing = self.message_mut(id, sequence).map(|message| &mut message.instead_of);
-            if let Some(slot) = replacing
-                && let Some(old) = slot.take_if(|old| old.stored.token == token)
-            {
-                *slot = old.instead_of;
-                self.unstored_replacements.retain(|_, replacement| *replacement != (id, old.stored.sequence));
-            }
-        }
     }
 
     /// Ends a resource as if its time were over.

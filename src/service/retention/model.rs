@@ -13,6 +13,7 @@ use crate::webpush::vapid::ApplicationServerKey;
 
 use super::super::token::Token;
 use super::rate::{Bucket, Window};
+use super::ready::Ready;
 use super::since::Since;
 
 /// Internal number of a subscription.
@@ -503,7 +504,7 @@ pub(super) struct Subscription {
     /// The one application server that may send to it.
     pub(super) restricted: Option<ApplicationServerKey>,
     pub(super) messages: BTreeMap<u64, Message>,
-    pub(super) waiting_count: usize,
+    pub(super) ready: Ready,
     pub(super) in_flight_count: usize,
     /// The monitoring request on the subscription itself.
     pub(super) monitor: Option<MonitorId>,
@@ -531,7 +532,7 @@ impl Subscription {
             set,
             restricted: None,
             messages: BTreeMap::new(),
-            waiting_count: 0,
+            ready: Ready::default(),
             in_flight_count: 0,
             monitor: None,
             queued_on: None,
@@ -558,8 +559,10 @@ pub(super) struct Message {
     pub(super) drain_count: u32,
     /// Whether it waits for others to leave with it.
     pub(super) is_held: bool,
-    /// What it replaces, until its own record is stored: what cannot be stored has replaced nothing.
-    pub(super) instead_of: Option<Box<Message>>,
+    /// What it replaces, oldest first, until its own record is stored: what cannot be stored has replaced nothing.
+    pub(super) instead_of: Vec<Message>,
+    /// The number of that record.
+    pub(super) replacement: Option<u64>,
 }
 
 impl Message {
@@ -572,7 +575,8 @@ impl Message {
             attempt: 0,
             drain_count: 0,
             is_held: false,
-            instead_of: None,
+            instead_of: Vec::new(),
+            replacement: None,
         }
     }
 

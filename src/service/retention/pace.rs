@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::time::Duration;
 use crate::webpush::headers::Urgency;
 
-use super::model::{Batch, Timer};
+use super::model::{Batch, Message, Timer};
 use super::{Moment, Record, Reply, Retention, SetId, SubscriptionId};
 
 impl Retention {
@@ -54,11 +54,12 @@ impl Retention {
         }
         let set = self.subscriptions[&id].set;
         let until = self.sets[&set].batch.as_ref().map_or(now.instant + batch, |batch| batch.until);
-        let Some(message) = self.message_mut(id, sequence) else { return };
-        if message.stored.urgency >= Urgency::High || message.expires <= until {
+        let Some(subscription) = self.subscriptions.get_mut(&id) else { return };
+        let may_wait = |it: &Message| it.stored.urgency < Urgency::High && it.expires > until;
+        if !subscription.messages.get(&sequence).is_some_and(may_wait) {
             return;
         }
-        (message.is_held, message.was_stored) = (true, true);
+        subscription.change(sequence, |message| (message.is_held, message.was_stored) = (true, true));
         self.timers.insert((until, Timer::Batch(set)));
         if let Some(entry) = self.sets.get_mut(&set) {
             entry.batch.get_or_insert_with(|| Batch { until, held: BTreeSet::new() }).held.insert((id, sequence));
@@ -70,10 +71,10 @@ impl Retention {
         let Some(batch) = self.sets.get_mut(&set).and_then(|entry| entry.batch.take()) else { return };
         self.timers.remove(&(batch.until, Timer::Batch(set)));
         for (id, sequence) in batch.held {
-            if let Some(message) = self.message_mut(id, sequence) {
-                message.is_held = false;
-                self.offer(id);
+            if let Some(subscription) = self.subscriptions.get_mut(&id) {
+                subscription.change(sequence, |message| message.is_held = false);
             }
+            self.offer(id);
         }
     }
 

@@ -157,15 +157,20 @@ impl Retention {
         }
         receipts.waiting.remove(&id.number);
         if let Some(connection) = receipts.sent.remove(&id.number) {
+            self.carried_receipts.remove(&(connection, id.receipts, id.number));
             self.woken.insert(connection);
         }
         self.receipt_order.remove(&id.number);
         self.push_record(Record::ReceiptEnded(id));
     }
 
-    /// Takes back a stored receipt.
+    /// Takes back a stored receipt; one of no receipt subscription is ended.
     pub(super) fn restore_receipt(&mut self, id: ReceiptId, message: Token, outcome: Outcome) {
         self.next_number = self.next_number.max(id.number + 1);
+        if !self.receipts.contains_key(&id.receipts) {
+            self.push_record(Record::ReceiptEnded(id));
+            return;
+        }
         self.hold_receipt(id, message, outcome);
         self.release_receipt(id);
     }
@@ -200,9 +205,7 @@ impl Retention {
 
     /// The receiver has answered something that was sent after a receipt.
     pub(super) fn received(&mut self, id: ReceiptId) {
-        let sent = self.receipts.get(&id.receipts).and_then(|it| it.sent.get(&id.number).copied());
-        if let Some(connection) = sent {
-            self.carried_receipts.remove(&(connection, id.receipts, id.number));
+        if self.receipts.get(&id.receipts).is_some_and(|it| it.sent.contains_key(&id.number)) {
             self.end_receipt(id);
         }
     }
@@ -227,7 +230,9 @@ impl Retention {
         let Some(receipts) = self.receipts.remove(&id) else { return };
         self.tokens.remove(&receipts.token);
         self.end_life(Owner::Receipts(id), receipts.life);
-        self.receipt_order.retain(|_, owner| *owner != id);
+        for number in receipts.held.keys() {
+            self.receipt_order.remove(number);
+        }
         for (number, connection) in receipts.sent {
             self.carried_receipts.remove(&(connection, id, number));
         }

@@ -5,7 +5,9 @@
 use fieldgate::limits::{ALTERNATIVE_COUNT_MAX, RETRY_AFTER_S_MAX, TTL_S_MAX, URI_BYTES_MAX};
 use fieldgate::time::UnixTime;
 use fieldgate::webpush::alt_svc::{Announcement, Offer};
-use fieldgate::webpush::headers::{InvalidTtl, Preferences, Ttl, http_date, max_age, parse_http_date, retry_after};
+use fieldgate::webpush::headers::{
+    InvalidTtl, Preferences, Topic, Ttl, Urgency, http_date, max_age, parse_http_date, retry_after,
+};
 use fieldgate::webpush::link::{self, PUSH, RECEIPT, SET};
 use fieldgate::webpush::resource::{PushServiceUri, PushUri};
 use fieldgate::webpush::vapid::{ApplicationServerKey, Identification, InvalidIdentification, InvalidToken};
@@ -36,6 +38,8 @@ pub fn check(data: &[u8]) {
         }
     }
     check_ttl(&headers);
+    check_urgency(&headers);
+    check_topic(&headers);
     check_preferences(&headers);
     check_times(&headers);
     check_alternatives(&headers);
@@ -99,6 +103,34 @@ fn check_ttl(headers: &HeaderMap) {
         Err(InvalidTtl::Missing) => assert!(values.is_empty()),
         Err(InvalidTtl::Repeated) => assert!(values.len() > 1),
         Err(InvalidTtl::Malformed) => assert!(values.len() == 1 && !is_number(values[0])),
+    }
+}
+
+/// One of four words in one field, in any case.
+fn check_urgency(headers: &HeaderMap) {
+    let values: Vec<&[u8]> = headers.get_all("urgency").iter().map(HeaderValue::as_bytes).collect();
+    let words = ["very-low", "low", "normal", "high"];
+    let is_word = |value: &[u8]| words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
+    match Urgency::from_headers(headers) {
+        Ok(None) => assert!(values.is_empty()),
+        Ok(Some(urgency)) => {
+            assert!(values.len() == 1 && is_word(values[0]));
+            let index = Urgency::ALL.iter().position(|it| *it == urgency).expect("all are there");
+            assert!(values[0].eq_ignore_ascii_case(words[index].as_bytes()));
+        }
+        Err(_) => assert!(values.len() > 1 || !is_word(values[0])),
+    }
+}
+
+/// 1 to 32 characters of the URL-safe alphabet in one field, kept as they are.
+fn check_topic(headers: &HeaderMap) {
+    let values: Vec<&[u8]> = headers.get_all("topic").iter().map(HeaderValue::as_bytes).collect();
+    let is_allowed = |octet: &u8| octet.is_ascii_alphanumeric() || b"-_".contains(octet);
+    let is_topic = |value: &[u8]| (1..=32).contains(&value.len()) && value.iter().all(is_allowed);
+    match Topic::from_headers(headers) {
+        Ok(None) => assert!(values.is_empty()),
+        Ok(Some(topic)) => assert!(values.len() == 1 && is_topic(values[0]) && topic.as_str().as_bytes() == values[0]),
+        Err(_) => assert!(values.len() > 1 || !is_topic(values[0])),
     }
 }
 

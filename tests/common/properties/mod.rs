@@ -15,6 +15,7 @@ pub mod line;
 pub mod log;
 mod memory;
 pub mod record;
+pub mod requests;
 pub mod session;
 pub mod streams;
 
@@ -32,6 +33,7 @@ pub const ALL: &[(&str, Check)] = &[
     ("hello", hello::check),
     ("log", log::check),
     ("record", record::check),
+    ("requests", requests::check),
     ("session", session::check),
     ("streams", streams::check),
 ];

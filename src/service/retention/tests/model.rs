@@ -332,7 +332,8 @@ impl Trial {
         assert_eq!(all().map(|it| it.stored.content.bytes()).sum::<usize>(), retention.message_bytes);
         for subscription in retention.subscriptions.values() {
             let waiting = subscription.messages.values().filter(|it| it.delivery == Delivery::Waiting).count();
-            assert_eq!(waiting, subscription.waiting_count);
+            let ready = subscription.messages.values().filter(|it| it.is_ready()).count();
+            assert_eq!(ready, subscription.ready.count());
             assert_eq!(subscription.messages.len() - waiting, subscription.in_flight_count);
             assert!(subscription.in_flight_count <= SERVICE_IN_FLIGHT_PER_SUBSCRIPTION);
         }

@@ -97,3 +97,28 @@ fn a_ps_104_messages_leave_together() {
     world.input(Input::ConnectionClosed(A));
     assert_eq!(world.delivered(B).len(), 5, "who asks has its radio on");
 }
+
+/// Thousands of messages that leave together, and that nobody wants, hold up nobody else: each is looked at a few times.
+#[test]
+fn messages_that_leave_together_are_looked_at_once() {
+    let few = time_of_messages_that_wait(SERVICE_MESSAGES_PER_SUBSCRIPTION_MAX / 8);
+    let many = time_of_messages_that_wait(SERVICE_MESSAGES_PER_SUBSCRIPTION_MAX);
+    // Eight times as many take eight times as long; looking at all of them for each of them, 64 times.
+    assert!(many < 32 * few, "{few:?}, {many:?}");
+}
+
+fn time_of_messages_that_wait(count: usize) -> Duration {
+    let mut world = World::new();
+    world.retention.policy.batch = Duration::from_secs(10);
+    let member = world.subscribe(None);
+    world.monitor(A, member.set, None);
+    let start = tokio::time::Instant::now();
+    for _ in 0..count {
+        world.accept(member.push, 600, "m");
+    }
+    world.monitor_from(B, member.set, None, Urgency::High);
+    world.pass(600_000);
+    let took = start.elapsed();
+    assert_eq!(world.retention.message_count, 0);
+    took
+}

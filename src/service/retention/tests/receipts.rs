@@ -333,3 +333,47 @@ fn receipt_subscriptions_are_bounded() {
     let reply = world.post(Posted { receipts: ReceiptWish::New, ..posted(member.push, 600, "m") });
     assert_eq!((reply, world.records()), (Reply::Full, vec![]));
 }
+
+/// A receipt subscription that was made for a message that could not be stored is gone: nobody knows it.
+#[test]
+fn a_receipt_subscription_that_could_not_be_stored_is_gone() {
+    let mut world = World::new();
+    let member = world.subscribe(None);
+    world.store();
+    let (message, receipts) = world.accept_with_receipt(member.push, 600, ReceiptWish::New);
+    world.input(Input::NotStored(message));
+    world.input(Input::NotStored(receipts));
+    assert_eq!((world.retention.kind(receipts), world.retention.receipts.len()), (None, 0));
+}
+
+/// A stored receipt without its receipt subscription is taken off the disk.
+#[test]
+fn a_receipt_of_nobody_is_not_kept() {
+    let mut world = World::new();
+    let id = ReceiptId::from_key((7, 9));
+    let message = Token::random(&mut world.random);
+    world.retention.restore(Record::Receipt { id, message, outcome: Outcome::GivenUp }, world.now);
+    assert_eq!(world.records(), [Record::ReceiptEnded(id)]);
+    assert_eq!(world.retention.receipt_order.len(), 0);
+}
+
+/// A receiver that never answers does not make the service remember what gave way.
+#[test]
+fn receipts_that_give_way_unconfirmed_leave_nothing_behind() {
+    let mut world = World::new();
+    world.retention.policy.sends_per_minute = None;
+    let member = world.subscribe(None);
+    let (message, mut receipts) = world.accept_with_receipt(member.push, 600, ReceiptWish::New);
+    world.remove(message);
+    world.store();
+    world.monitor(B, receipts, None);
+    assert_eq!(world.unconfirmed(B).len(), 1);
+    for _ in 0..SERVICE_RECEIPT_COUNT_MAX {
+        let (message, next) = world.accept_with_receipt(member.push, 600, ReceiptWish::In(receipts));
+        receipts = next;
+        world.remove(message);
+        world.records();
+        world.retention.unstored_receipts.clear();
+    }
+    assert_eq!(world.retention.carried_receipts.len(), 0);
+}

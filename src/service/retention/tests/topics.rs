@@ -119,3 +119,49 @@ fn a_replacement_fits_where_the_old_one_was() {
     world.monitor(A, member.set, None);
     assert_eq!(world.delivered(A), ["2", "3"]);
 }
+
+/// Several replacements that could not be stored have replaced nothing, whichever is told first.
+#[test]
+fn a_chain_that_could_not_be_stored_has_replaced_nothing() {
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut world = World::new();
+        let member = world.subscribe(None);
+        let first = world.accept_about("t", member.push, "first");
+        world.store();
+        let later = ["2", "3", "4"].map(|body| world.accept_about("t", member.push, body));
+        world.records();
+        order.into_iter().for_each(|index: usize| world.input(Input::NotStored(later[index])));
+        assert_eq!(world.retention.kind(first), Some(Kind::Message), "{order:?}");
+        world.monitor(A, member.set, None);
+        assert_eq!(world.delivered(A), ["first"], "{order:?}");
+        assert!(world.retention.unstored_replacements.is_empty(), "{order:?}");
+    }
+}
+
+/// A replacement that is over before it turns out that it could not be stored leaves nothing behind: neither here, nor on
+/// the disk what it replaced.
+#[test]
+fn a_replacement_that_ends_takes_along_what_it_replaced() {
+    let mut world = World::new();
+    let member = world.subscribe(None);
+    let first = world.accept_about("t", member.push, "first");
+    let [Record::Set { .. }, Record::Subscription { .. }, Record::Message(stored)] = &world.store()[..] else {
+        panic!("three records")
+    };
+    assert_eq!(stored.token, first);
+    let ended = Record::MessageEnded { subscription: stored.subscription, sequence: stored.sequence };
+    let second = world.accept_about("t", member.push, "second");
+    assert_eq!(world.remove(second), Reply::Removed);
+    assert!(world.records().contains(&ended), "it may be there without the replacement");
+    world.input(Input::NotStored(second));
+    assert_eq!(world.retention.message_count, 0);
+    assert!(world.retention.unstored_replacements.is_empty());
+    // One that is never stored itself does the same.
+    let first = world.accept_about("t", member.push, "first");
+    world.store();
+    let second = world.accept_about("t", member.push, "second");
+    world.post(about("t", posted(member.push, 0, "nobody is there")));
+    let ends = world.records().into_iter().filter(|record| matches!(record, Record::MessageEnded { .. })).count();
+    assert_eq!(ends, 2, "{first:?} and {second:?}");
+    assert!(world.retention.unstored_replacements.is_empty());
+}
