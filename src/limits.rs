@@ -542,6 +542,12 @@ pub const SERVICE_HANDSHAKE_MS_MAX: u64 = 10_000;
 pub const SERVICE_IDLE_MS: u64 = 120_000;
 /// Silence of a monitoring peer after which the service asks whether it is there, in milliseconds.
 pub const SERVICE_PING_MS: u64 = 7_800_000;
+/// PING and SETTINGS frames that a client may send within [`SERVICE_ASKED_MS`]; beyond them its connection ends.
+pub const SERVICE_ASKED_COUNT_MAX: u32 = 1_000;
+/// How long PING and SETTINGS frames are counted, in milliseconds.
+pub const SERVICE_ASKED_MS: u64 = 10_000;
+/// How long a client that is sent away may take to read why, in milliseconds.
+pub const SERVICE_GOODBYE_MS: u64 = 1_000;
 /// How long the answer to that may take, in milliseconds.
 pub const SERVICE_PONG_MS: u64 = 30_000;
 /// How long connections may take to end when the service stops, in milliseconds.

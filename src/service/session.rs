@@ -33,8 +33,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::limits::{
     SERVICE_BODY_MS_MAX, SERVICE_DATA_FRAME_BUDGET_BYTES, SERVICE_DRAIN_BYTES_MAX, SERVICE_ERROR_RESETS_MAX,
-    SERVICE_HANDSHAKE_MS_MAX, SERVICE_HEADER_LIST_BYTES_MAX, SERVICE_IDLE_MS, SERVICE_LATE_REFUSALS_COUNT,
-    SERVICE_PING_MS, SERVICE_PONG_MS, SERVICE_PROMISES_UNENDED_MAX, SERVICE_PUSH_MS_MAX, SERVICE_RESETS_UNSEEN_MAX,
+    SERVICE_GOODBYE_MS, SERVICE_HANDSHAKE_MS_MAX, SERVICE_HEADER_LIST_BYTES_MAX, SERVICE_IDLE_MS,
+    SERVICE_LATE_REFUSALS_COUNT, SERVICE_PING_MS, SERVICE_PONG_MS, SERVICE_PROMISES_UNENDED_MAX, SERVICE_PUSH_MS_MAX,
+    SERVICE_RESETS_UNSEEN_MAX,
 };
 use crate::time::Duration;
 use crate::webpush::headers::Urgency;
@@ -137,6 +138,7 @@ enum Overdue {
 const PUSH: Duration = Duration::from_millis(SERVICE_PUSH_MS_MAX);
 const IDLE: Duration = Duration::from_millis(SERVICE_IDLE_MS);
 const PING: Duration = Duration::from_millis(SERVICE_PING_MS);
+const GOODBYE: Duration = Duration::from_millis(SERVICE_GOODBYE_MS);
 const PONG: Duration = Duration::from_millis(SERVICE_PONG_MS);
 
 impl Session {
@@ -172,6 +174,13 @@ impl Session {
         loop {
             if self.pump(&connection).is_err() {
                 connection.abrupt_shutdown(Reason::INTERNAL_ERROR);
+            }
+            if self.sightings.is_flooded() {
+                tracing::debug!("an HTTP/2 connection is flooded with questions");
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                // Who reads nothing does not hear why.
+                timeout(GOODBYE, poll_fn(|cx| connection.poll_closed(cx))).await.ok();
+                return;
             }
             self.idle_since = self.is_idle().then(|| self.idle_since.unwrap_or_else(Instant::now));
             let (wake, deadline) = (Rc::clone(&self.wake), self.deadline());
@@ -262,6 +271,7 @@ impl Session {
             let mut has_news = self.sightings.has_resets() || !self.written.borrow().is_empty();
             has_news |= !self.poll_resets(cx).is_empty() || self.has_monitors_to_refuse();
             has_news |= self.is_narrow && self.promising_on().is_none();
+            has_news |= self.sightings.is_flooded();
             has_news |= self.poll_answer(cx) || self.sightings.has_settings();
             for sending in self.sending.values_mut().filter(|sending| !sending.rest.is_empty()) {
                 // A stream that is over has no capacity at once and for ever; it is no news here.

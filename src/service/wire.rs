@@ -27,13 +27,15 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::limits::SERVICE_WRITE_BYTES;
+use crate::limits::{SERVICE_ASKED_COUNT_MAX, SERVICE_ASKED_MS, SERVICE_WRITE_BYTES};
+use crate::time::Duration;
 
 const PREFACE_BYTES: usize = 24;
 const FRAME_HEADER_BYTES: usize = 9;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
+const PING: u8 = 6;
 const ACK: u8 = 1;
 const ENABLE_PUSH: u16 = 2;
 
@@ -47,6 +49,9 @@ pub(super) struct Sightings {
     promised: Cell<u32>,
     /// Whether the client changed its settings since the last look.
     settings: Cell<bool>,
+    /// Frames that only want an answer, in the time since `asked_since`.
+    asked_count: Cell<u32>,
+    asked_since: Cell<Instant>,
     /// Streams whose reset is of interest. Whoever watches bounds this, and with it `reset`.
     watched: RefCell<BTreeSet<u32>>,
     reset: RefCell<Vec<u32>>,
@@ -60,6 +65,8 @@ impl Default for Sightings {
             sent: Cell::new(Instant::now()),
             promised: Cell::new(0),
             settings: Cell::new(false),
+            asked_count: Cell::new(0),
+            asked_since: Cell::new(Instant::now()),
             watched: RefCell::default(),
             reset: RefCell::default(),
         }
@@ -95,6 +102,24 @@ impl Sightings {
 
     pub(super) fn took_settings(&self) {
         self.settings.set(false);
+    }
+
+    /// Whether the client sent more PING and SETTINGS frames within [`SERVICE_ASKED_MS`] than anybody needs to: each costs an
+    /// answer.
+    ///
+    /// Source: RFC 9113 §10.5.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.asked_count.get() > SERVICE_ASKED_COUNT_MAX
+    }
+
+    fn saw_question(&self) {
+        let heard = self.heard.get();
+        if heard.duration_since(self.asked_since.get()) >= Duration::from_millis(SERVICE_ASKED_MS) && !self.is_flooded()
+        {
+            self.asked_since.set(heard);
+            self.asked_count.set(0);
+        }
+        self.asked_count.set(self.asked_count.get().saturating_add(1));
     }
 
     pub(super) fn watch(&self, stream: u32) {
@@ -277,7 +302,11 @@ impl Frames {
         let bytes = usize::try_from(u32::from_be_bytes([0, l0, l1, l2])).expect("24 bits fit");
         match (kind, self.is_ours) {
             (PUSH_PROMISE, true) => return State::Promise { rest: bytes },
-            (SETTINGS, false) if flags & ACK == 0 => return after_parameter(bytes),
+            (SETTINGS, false) if flags & ACK == 0 => {
+                sightings.saw_question();
+                return after_parameter(bytes);
+            }
+            (PING, false) if flags & ACK == 0 => sightings.saw_question(),
             (RST_STREAM, false) => sightings.saw_reset(stream_of([s0, s1, s2, s3])),
             _ => {}
         }

@@ -1,5 +1,6 @@
 //! User agents that move, that say much of themselves, and that flood.
 
+use fieldgate::limits::SERVICE_ASKED_COUNT_MAX;
 use fieldgate::webpush::{base64url, from_base64url};
 
 use crate::raw_user_agent::{
@@ -119,8 +120,9 @@ fn floods(agent: &RawUserAgent, made: &Subscribed) -> Vec<(&'static str, Vec<u8>
         ("continuations", endless(&field, COUNT as usize), true),
         ("empty continuations", endless(b"", COUNT as usize), true),
         ("empty content", [post, frame(DATA, 0, 1, b"").repeat(COUNT as usize)].concat(), true),
-        ("questions", frame(PING, 0, 0, &[7; 8]).repeat(COUNT as usize), false),
-        ("settings", frame(SETTINGS, 0, 0, &[]).repeat(COUNT as usize), false),
+        ("questions", frame(PING, 0, 0, &[7; 8]).repeat(COUNT as usize), true),
+        ("few questions", frame(PING, 0, 0, &[7; 8]).repeat(SERVICE_ASKED_COUNT_MAX as usize - 10), false),
+        ("settings", frame(SETTINGS, 0, 0, &[]).repeat(COUNT as usize), true),
     ]
 }
 
@@ -134,7 +136,7 @@ async fn works(client: &mut Client, made: &Subscribed) {
 /// A-ALL-11: a flood costs its own connection at most, others go on meanwhile and afterwards.
 #[tokio::test(flavor = "local")]
 async fn a_flood_is_in_nobody_s_way() {
-    for flood in 0..6 {
+    for flood in 0..7 {
         let rig = Rig::start().await;
         let mut client = rig.client().await;
         let made = client.subscribe(None).await;
