@@ -173,7 +173,7 @@ impl Trial {
                 }
             },
             12 => {
-                let is_stored = input.byte() % 4 > 0;
+                let is_stored = !input.byte().is_multiple_of(4);
                 self.commit(is_stored);
             }
             13 | 14 => self.pass([0, 250, 1_000, 10_000, 60_000, 4_000_000, 90_000_000, 0][input.below(8)]),
@@ -206,7 +206,8 @@ impl Trial {
             builder = match (name, input.byte() % 8) {
                 ("link", relation) => {
                     let target = pick(input, &self.tokens).map_or("/x".to_owned(), |token| token.path());
-                    let relation = ["urn:ietf:params:push:set", "urn:ietf:params:push:receipt"][usize::from(relation % 2)];
+                    let relation =
+                        ["urn:ietf:params:push:set", "urn:ietf:params:push:receipt"][usize::from(relation % 2)];
                     builder.header(name, format!("<{target}>; rel=\"{relation}\""))
                 }
                 (name, 0) => builder.header(name, input.short()),
@@ -336,7 +337,8 @@ impl Trial {
                 let resource = self.monitors.remove(&monitor).expect("an open one ends");
                 assert_eq!(monitor.connection, connection);
                 assert!(ending != Ending::Gone || self.retention.kind(resource).is_none());
-                let unended = self.pushes.iter().any(|(id, on)| *on == monitor && self.retention.is_live(*id, self.now));
+                let unended =
+                    self.pushes.iter().any(|(id, on)| *on == monitor && self.retention.is_live(*id, self.now));
                 assert!(ending == Ending::Gone || !unended, "promises come before the end");
             }
         }
@@ -463,9 +465,7 @@ impl Trial {
 
 /// Does to the disk what a record says.
 fn apply(disk: &mut Vec<Record>, record: Record) {
-    let is_message = |it: &Record, id, number| {
-        matches!(it, Record::Message(stored) if stored.subscription == id && number == Some(stored.sequence))
-    };
+    let is_message = |it: &Record, id, number| matches!(it, Record::Message(stored) if stored.subscription == id && number == Some(stored.sequence));
     match record {
         Record::SetEnded(ended) => disk.retain(|it| !matches!(it, Record::Set { id, .. } if *id == ended)),
         Record::SubscriptionEnded(ended) => disk.retain(|it| match it {

@@ -106,7 +106,7 @@ fn messages_that_leave_together_are_looked_at_once() {
     world.retention.policy.batch = Duration::from_secs(10);
     let member = world.subscribe(None);
     world.monitor(A, member.set, None);
-    let start = std::time::Instant::now();
+    let start = tokio::time::Instant::now();
     for _ in 0..COUNT {
         world.accept(member.push, 600, "m");
     }
