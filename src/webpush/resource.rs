@@ -100,7 +100,7 @@ fn canonical(uri: &Uri) -> Result<String, InvalidResource> {
         return Err(InvalidResource::Authority);
     }
     let announced_port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
-    if announced_port.len() > 1 && authority.port_u16().is_none() {
+    if !matches!(announced_port, "" | ":") && authority.port_u16().is_none() {
         return Err(InvalidResource::Authority); // It must not pass for the default port.
     }
     let host = authority.host().to_ascii_lowercase();
@@ -149,6 +149,9 @@ mod tests {
     fn a_port_that_does_not_exist_is_not_the_default_one() {
         for port in ["99999", "x", "-1", "8443x"] {
             assert!(PushUri::parse(&format!("https://push.example:{port}/p")).is_err(), "{port}");
+        }
+        for host in ["[::1]1", "[::1]x"] {
+            assert!(PushUri::parse(&format!("https://{host}/p")).is_err(), "{host}");
         }
         assert_eq!(PushUri::parse("https://push.example:/p"), PushUri::parse("https://push.example/p"));
         assert_eq!(
