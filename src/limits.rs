@@ -467,6 +467,8 @@ pub const SERVICE_RECEIPTS_PER_SUBSCRIPTION_MAX: usize = 4_096;
 pub const SERVICE_RECEIPT_COUNT_MAX: usize = 65_536;
 /// Receipts of one receipt subscription that are pushed and may not have arrived.
 pub const SERVICE_RECEIPTS_UNCONFIRMED_MAX: usize = 256;
+/// Receipts that are pushed on one connection and may not have arrived.
+pub const SERVICE_RECEIPTS_TOLD_MAX: usize = 1_024;
 /// How long a subscription lives that nobody ever asked for messages, in seconds.
 pub const SERVICE_FRESH_S: u64 = 86_400;
 /// How long a subscription, an empty set or a receipt subscription lives that nobody uses, in seconds.

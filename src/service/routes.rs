@@ -172,9 +172,9 @@ pub fn too_large(bytes_max: usize) -> Response<Bytes> {
     response
 }
 
-/// The answer to options of more than [`PUSH_BODY_BYTES_MAX`] octets.
+/// The answer to options that are too long.
 pub fn options_too_large() -> Response<Bytes> {
-    reason(StatusCode::PAYLOAD_TOO_LARGE, "the options of a subscription are at most 4096 octets")
+    reason(StatusCode::PAYLOAD_TOO_LARGE, "the options of the subscription are too long")
 }
 
 /// The answer to options that cannot be read.

@@ -35,7 +35,7 @@ use crate::limits::{
     SERVICE_BODY_MS_MAX, SERVICE_DATA_FRAME_BUDGET_BYTES, SERVICE_DRAIN_BYTES_MAX, SERVICE_ERROR_RESETS_MAX,
     SERVICE_GOODBYE_MS, SERVICE_HANDSHAKE_MS_MAX, SERVICE_HEADER_LIST_BYTES_MAX, SERVICE_IDLE_MS,
     SERVICE_LATE_REFUSALS_COUNT, SERVICE_PING_MS, SERVICE_PONG_MS, SERVICE_PROMISES_UNENDED_MAX, SERVICE_PUSH_MS_MAX,
-    SERVICE_RESETS_UNSEEN_MAX,
+    SERVICE_RECEIPTS_TOLD_MAX, SERVICE_RESETS_UNSEEN_MAX,
 };
 use crate::time::Duration;
 use crate::webpush::headers::Urgency;
@@ -104,16 +104,27 @@ struct Session {
     ping: PingPong,
     /// When the peer was last asked, and did not answer since.
     pinged: Option<Instant>,
-    /// Receipts written since it was asked.
-    told: Vec<ReceiptId>,
+    /// Receipts promised, and not written before it was asked.
+    told: Vec<Told>,
     /// Receipts written before it was asked.
     asked: Vec<ReceiptId>,
     /// When the connection was said goodbye to, for want of use.
     closing: Option<Instant>,
 }
 
+/// A receipt on its way.
+struct Told {
+    receipt: ReceiptId,
+    /// The request it is promised on.
+    monitor: u32,
+    /// Its own stream.
+    stream: u32,
+}
+
 struct Sending {
     delivery: DeliveryId,
+    /// The request it is promised on.
+    monitor: u32,
     /// Dropped before its promise is written, the promise would never end.
     _promise: SendPushedResponse<Parcel>,
     stream: SendStream<Parcel>,
@@ -271,7 +282,7 @@ impl Session {
             let mut has_news = self.sightings.has_resets() || !self.written.borrow().is_empty();
             has_news |= !self.poll_resets(cx).is_empty() || self.has_monitors_to_refuse();
             has_news |= self.is_narrow && self.promising_on().is_none();
-            has_news |= self.sightings.is_flooded();
+            has_news |= self.sightings.is_flooded() || self.has_to_ask();
             has_news |= self.poll_answer(cx) || self.sightings.has_settings();
             for sending in self.sending.values_mut().filter(|sending| !sending.rest.is_empty()) {
                 // A stream that is over has no capacity at once and for ever; it is no news here.
@@ -298,11 +309,17 @@ impl Session {
         is_answered
     }
 
-    /// Asks the peer to answer, which it does in the order of what it got.
+    /// Whether there are written receipts that the peer was not asked about.
+    fn has_to_ask(&self) -> bool {
+        self.pinged.is_none() && self.told.first().is_some_and(|told| self.sightings.has_head(told.stream))
+    }
+
+    /// Asks the peer to answer, which it does in the order of what it got. The question overtakes what is not yet written.
     fn ask(&mut self) {
         if self.pinged.is_none() && self.ping.send_ping(Ping::opaque()).is_ok() {
             self.pinged = Some(Instant::now());
-            self.asked.append(&mut self.told);
+            let written = self.told.extract_if(.., |told| self.sightings.has_head(told.stream));
+            self.asked.extend(written.map(|told| told.receipt));
         }
     }
 
@@ -355,15 +372,16 @@ impl Session {
                 None => break,
             }
         }
-        if !self.told.is_empty() {
+        if self.has_to_ask() {
             self.ask();
         }
         Ok(())
     }
 
     fn room(&self, limit: usize) -> Room {
+        let has_told_enough = self.told.len() + self.asked.len() >= SERVICE_RECEIPTS_TOLD_MAX;
         match self.promising_on() {
-            _ if self.sending.len() >= limit => Room::None,
+            _ if self.sending.len() >= limit || has_told_enough => Room::None,
             Some(monitor) => Room::On(monitor),
             None => Room::Any,
         }
@@ -405,7 +423,8 @@ impl Session {
         }
         body.reserve_capacity(rest.len());
         let deadline = Instant::now() + PUSH;
-        let sending = Sending { delivery: push.delivery, _promise: promise, stream: body, rest, deadline };
+        let (delivery, monitor) = (push.delivery, push.monitor.stream);
+        let sending = Sending { delivery, monitor, _promise: promise, stream: body, rest, deadline };
         self.sending.insert(stream, sending);
         self.progress(stream)
     }
@@ -416,9 +435,11 @@ impl Session {
         let mut promise = monitor.push_request(request).map_err(|_| Broken)?;
         let mut head = routes::receipt(&receipt);
         head.headers_mut().insert(http::header::DATE, self.hub.date());
-        self.promising = Some((receipt.monitor.stream, promise.stream_id().as_u32()));
+        let (monitor, stream) = (receipt.monitor.stream, promise.stream_id().as_u32());
+        self.promising = Some((monitor, stream));
         promise.send_response(head, true).map_err(|_| Broken)?;
-        self.told.push(receipt.id);
+        self.sightings.expect_head(stream);
+        self.told.push(Told { receipt: receipt.id, monitor, stream });
         Ok(())
     }
 
@@ -468,9 +489,25 @@ impl Session {
                 self.hub.input(Input::Refused(delivery));
             }
         } else if self.monitors.remove(&stream).is_some() {
-            // Its promises that were not written never will be.
-            self.promising = self.promising.filter(|(monitor, _)| *monitor != stream);
+            self.take_back_promises(stream);
             self.hub.input(Input::MonitorClosed(MonitorId { connection: self.id, stream }));
+        }
+    }
+
+    /// The promises of a request that was reset which are not written never will be.
+    fn take_back_promises(&mut self, monitor: u32) {
+        let promised = self.sightings.promised();
+        self.promising = self.promising.filter(|(on, _)| *on != monitor);
+        for told in self.told.extract_if(.., |told| told.monitor == monitor && told.stream > promised) {
+            self.sightings.saw_head(told.stream);
+            self.hub.input(Input::Unsent(told.receipt));
+        }
+        let unpromised = |(stream, it): &(&u32, &Sending)| it.monitor == monitor && **stream > promised;
+        for stream in self.sending.iter().filter(unpromised).map(|(stream, _)| *stream).collect::<Vec<_>>() {
+            if let Some(sending) = self.sending.remove(&stream) {
+                self.sightings.unwatch(stream);
+                self.hub.input(Input::Dropped(sending.delivery));
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //!
 //! Incoming, it looks at frame headers for three facts the library keeps to itself: whether the client switched server
 //! push off, that its other settings may have changed, and which streams it reset, for a stream that we have ended is forgotten there although the client may
-//! still refuse it. Outgoing, it looks for a fourth one: how far promises have come. The octets pass unchanged; a
+//! still refuse it. Outgoing, it looks how far promises have come, and the heads of receipts. The octets pass unchanged; a
 //! malformed frame is the library's to judge.
 //!
 //! ```text
@@ -32,6 +32,7 @@ use crate::time::Duration;
 
 const PREFACE_BYTES: usize = 24;
 const FRAME_HEADER_BYTES: usize = 9;
+const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
@@ -47,6 +48,8 @@ pub(super) struct Sightings {
     sent: Cell<Instant>,
     /// The stream that was promised last.
     promised: Cell<u32>,
+    /// Streams of ours whose head is not yet written. Whoever expects it bounds this.
+    headless: RefCell<BTreeSet<u32>>,
     /// Whether the client changed its settings since the last look.
     settings: Cell<bool>,
     /// Frames that only want an answer, in the time since `asked_since`.
@@ -64,6 +67,7 @@ impl Default for Sightings {
             heard: Cell::new(Instant::now()),
             sent: Cell::new(Instant::now()),
             promised: Cell::new(0),
+            headless: RefCell::default(),
             settings: Cell::new(false),
             asked_count: Cell::new(0),
             asked_since: Cell::new(Instant::now()),
@@ -92,6 +96,20 @@ impl Sightings {
     /// The stream whose promise was written last; those before it were written as well.
     pub(super) fn promised(&self) -> u32 {
         self.promised.get()
+    }
+
+    /// Takes note of when the head of a stream of ours is written.
+    pub(super) fn expect_head(&self, stream: u32) {
+        self.headless.borrow_mut().insert(stream);
+    }
+
+    /// Whether a head that was expected is written, and all before it.
+    pub(super) fn has_head(&self, stream: u32) -> bool {
+        !self.headless.borrow().contains(&stream)
+    }
+
+    pub(super) fn saw_head(&self, stream: u32) {
+        self.headless.borrow_mut().remove(&stream);
     }
 
     /// Whether the client changed its settings, and with them perhaps what may be promised, since they were last taken note
@@ -301,6 +319,7 @@ impl Frames {
         let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = self.gathered;
         let bytes = usize::try_from(u32::from_be_bytes([0, l0, l1, l2])).expect("24 bits fit");
         match (kind, self.is_ours) {
+            (HEADERS, true) => sightings.saw_head(stream_of([s0, s1, s2, s3])),
             (PUSH_PROMISE, true) => return State::Promise { rest: bytes },
             (SETTINGS, false) if flags & ACK == 0 => {
                 sightings.saw_question();

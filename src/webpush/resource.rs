@@ -100,14 +100,15 @@ fn canonical(uri: &Uri) -> Result<String, InvalidResource> {
         return Err(InvalidResource::Authority);
     }
     let announced_port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
-    if announced_port.len() > 1 && authority.port_u16().is_none() {
-        return Err(InvalidResource::Authority); // It must not pass for the default port.
-    }
-    let host = authority.host().to_ascii_lowercase();
-    let port = match authority.port_u16() {
-        None | Some(443) => String::new(),
-        Some(port) => format!(":{port}"),
+    let port = match announced_port.strip_prefix(':') {
+        Some("") => None,
+        // One that does not exist must not pass for the default port.
+        Some(digits) => Some(digits.parse::<u16>().map_err(|_| InvalidResource::Authority)?),
+        None if announced_port.is_empty() => None,
+        None => return Err(InvalidResource::Authority),
     };
+    let host = authority.host().to_ascii_lowercase();
+    let port = port.filter(|port| *port != 443).map_or(String::new(), |port| format!(":{port}"));
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let text = format!("https://{host}{port}{path}");
     if text.len() > URI_BYTES_MAX { Err(InvalidResource::TooLong) } else { Ok(text) }
@@ -149,6 +150,9 @@ mod tests {
     fn a_port_that_does_not_exist_is_not_the_default_one() {
         for port in ["99999", "x", "-1", "8443x"] {
             assert!(PushUri::parse(&format!("https://push.example:{port}/p")).is_err(), "{port}");
+        }
+        for host in ["[::1]1", "[::1]x", "[::1]&:1"] {
+            assert!(PushUri::parse(&format!("https://{host}/p")).is_err(), "{host}");
         }
         assert_eq!(PushUri::parse("https://push.example:/p"), PushUri::parse("https://push.example/p"));
         assert_eq!(

@@ -29,6 +29,7 @@ impl Retention {
             }
             Input::MonitorClosed(monitor) => self.close_monitor(monitor, now),
             Input::ConnectionClosed(connection) => self.connection_closed(connection, now),
+            Input::Unsent(receipt) => self.give_back_receipt(receipt),
             Input::Received(receipt) => self.received(receipt),
             Input::Stored(records) => self.stored(records),
             Input::NotStored(token) => self.not_stored(token),

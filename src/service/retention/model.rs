@@ -258,6 +258,8 @@ pub enum Input {
     MonitorClosed(MonitorId),
     /// The connection is gone, and with it everything on it.
     ConnectionClosed(ConnectionId),
+    /// The receipt was not sent, for its request was reset before.
+    Unsent(ReceiptId),
     /// The receiver has got all frames up to this receipt.
     Received(ReceiptId),
     /// These records are stored, by their numbers; what depends on them may be told.

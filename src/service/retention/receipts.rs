@@ -214,14 +214,17 @@ impl Retention {
     pub(super) fn give_back_receipts(&mut self, connection: ConnectionId) {
         let first = (connection, ReceiptsId(0), 0);
         let last = (connection, ReceiptsId(u64::MAX), u64::MAX);
-        for carried in self.carried_receipts.range(first..=last).copied().collect::<Vec<_>>() {
-            self.carried_receipts.remove(&carried);
-            let (_, id, number) = carried;
-            if let Some(receipts) = self.receipts.get_mut(&id)
-                && receipts.sent.remove(&number).is_some()
-            {
-                self.release_receipt(ReceiptId { receipts: id, number });
-            }
+        for (_, receipts, number) in self.carried_receipts.range(first..=last).copied().collect::<Vec<_>>() {
+            self.give_back_receipt(ReceiptId { receipts, number });
+        }
+    }
+
+    /// A receipt that may not have arrived waits again.
+    pub(super) fn give_back_receipt(&mut self, id: ReceiptId) {
+        let sent = self.receipts.get_mut(&id.receipts).and_then(|it| it.sent.remove(&id.number));
+        if let Some(connection) = sent {
+            self.carried_receipts.remove(&(connection, id.receipts, id.number));
+            self.release_receipt(id);
         }
     }
 
