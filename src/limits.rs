@@ -556,6 +556,14 @@ pub const SERVICE_PONG_MS: u64 = 30_000;
 pub const SERVICE_STOP_MS_MAX: u64 = 5_000;
 /// Tokens of application servers whose signature need not be verified again; the one that was used least recently gives way.
 pub const SERVICE_VERIFIED_TOKEN_COUNT_MAX: usize = 1_024;
+/// Requests of one peer for what is not there, within [`SERVICE_GUESS_MS`], whose answer does not wait.
+pub const SERVICE_GUESS_COUNT_MAX: u32 = 1_000;
+/// How long such requests are counted, in milliseconds.
+pub const SERVICE_GUESS_MS: u64 = 600_000;
+/// How long the answer to any more of them waits, in milliseconds.
+pub const SERVICE_GUESS_DELAY_MS: u64 = 1_000;
+/// Peers of which such requests are counted.
+pub const SERVICE_GUESS_PEER_COUNT: usize = 1_024;
 /// What a full service asks senders to wait, in seconds.
 pub const SERVICE_RETRY_AFTER_S: u64 = 10;
 

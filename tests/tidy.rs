@@ -26,6 +26,7 @@ const PURE: &[&str] = &[
     "random.rs",
     "service/alternative.rs",
     "service/gate.rs",
+    "service/guesses.rs",
     "service/identification.rs",
     "service/retention",
     "service/retention.rs",

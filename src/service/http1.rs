@@ -1,5 +1,6 @@
 //! HTTP/1.1 connections: most libraries of application servers speak it, and it is enough for all but receiving.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -22,7 +23,7 @@ use super::hub::{BodyError, Hub};
 use super::routes::PushSupport;
 
 /// Serves one connection until it ends or the service stops.
-pub(super) async fn serve<T>(io: T, hub: Rc<Hub>, mut stop: watch::Receiver<bool>)
+pub(super) async fn serve<T>(io: T, peer: IpAddr, hub: Rc<Hub>, mut stop: watch::Receiver<bool>)
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -32,7 +33,7 @@ where
         .header_read_timeout(Duration::from_millis(SERVICE_IDLE_MS))
         .max_buf_size(SERVICE_HEADER_LIST_BYTES_MAX as usize);
     let client = Client::default();
-    let service = service_fn(|request| respond(request, &hub, &client));
+    let service = service_fn(|request| respond(request, &hub, peer, &client));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -50,6 +51,7 @@ where
 async fn respond(
     request: Request<Incoming>,
     hub: &Rc<Hub>,
+    peer: IpAddr,
     client: &Client,
 ) -> Result<Response<Full<Bytes>>, BrokenOff> {
     let (head, mut body) = request.into_parts();
@@ -59,6 +61,7 @@ async fn respond(
     if !head.headers.contains_key(EXPECT) {
         drain(&mut body).await;
     }
+    hub.slow_down(&response, peer).await;
     if response.status().is_success() {
         claim.keep();
     }

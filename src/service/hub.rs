@@ -4,12 +4,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{ALT_SVC, DATE};
-use http::{HeaderMap, HeaderValue, Response, request};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, request};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
@@ -23,6 +24,7 @@ use crate::webpush::vapid::ApplicationServerKey;
 use super::ExpireError;
 use super::clock::Clock;
 use super::gate::{Claim, Client, Gate, Rules};
+use super::guesses::Guesses;
 use super::identification::{Identifier, Presented};
 use super::retention::{
     ConnectionId, DeliveryId, Input, Kind, MonitorId, Output, Record, Reply, Request, Retention, Room,
@@ -48,6 +50,7 @@ pub(super) struct Hub {
     clock: Rc<Clock>,
     store: Store,
     gate: Gate,
+    guesses: RefCell<Guesses>,
     identifier: RefCell<Identifier>,
     wakes: RefCell<BTreeMap<ConnectionId, Rc<Notify>>>,
     /// Wakes the timer task when there is something earlier to do.
@@ -77,6 +80,7 @@ impl Hub {
             clock,
             store,
             gate,
+            guesses: RefCell::default(),
             identifier: RefCell::new(identifier),
             wakes: RefCell::default(),
             earlier: Notify::new(),
@@ -109,6 +113,14 @@ impl Hub {
     /// Decides what to do with a request of a client; the claim is kept when it was answered with success.
     pub(super) fn route(&self, head: &request::Parts, push: PushSupport, client: &Client) -> (Route, Claim) {
         self.gate.route(head, push, client, |token| self.kind(token))
+    }
+
+    /// Waits before an answer to a request for what is not there, if its peer made very many of them.
+    pub(super) async fn slow_down(&self, response: &Response<Bytes>, peer: IpAddr) {
+        if response.status() == StatusCode::NOT_FOUND {
+            let wait = self.guesses.borrow_mut().wrong(peer, self.clock.now().instant);
+            sleep(wait).await;
+        }
     }
 
     fn kind(&self, token: Token) -> Option<Kind> {

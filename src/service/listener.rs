@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -100,6 +101,8 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, hub: Rc<Hub>, stop: wat
     if let Err(error) = set_options(&stream) {
         tracing::debug!(%error, "small writes of a connection may be held back, or its end be noticed late");
     }
+    // One whose address is not known any more is gone.
+    let peer = stream.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip());
     let deadline = Duration::from_millis(SERVICE_HANDSHAKE_MS_MAX);
     let stream = match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -107,9 +110,9 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, hub: Rc<Hub>, stop: wat
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        session::serve(stream, hub, stop).await;
+        session::serve(stream, peer, hub, stop).await;
     } else {
-        http1::serve(stream, hub, stop).await;
+        http1::serve(stream, peer, hub, stop).await;
     }
 }
 

@@ -17,6 +17,7 @@ pub mod alternative;
 pub mod certificate;
 pub mod clock;
 pub mod gate;
+pub mod guesses;
 mod http1;
 mod hub;
 pub mod identification;

@@ -18,6 +18,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -49,7 +50,7 @@ use super::token::Token;
 use super::wire::{Sightings, Wire};
 
 /// Serves one connection until it ends.
-pub(super) async fn serve<T>(io: T, hub: Rc<Hub>, stop: watch::Receiver<bool>)
+pub(super) async fn serve<T>(io: T, peer: IpAddr, hub: Rc<Hub>, stop: watch::Receiver<bool>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -58,7 +59,7 @@ where
     match timeout(Duration::from_millis(SERVICE_HANDSHAKE_MS_MAX), handshake).await {
         Ok(Ok(mut connection)) => {
             let ping = connection.ping_pong().expect("nobody took it before");
-            Session::new(hub, sightings, ping).run(connection, stop).await;
+            Session::new(hub, peer, sightings, ping).run(connection, stop).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "an HTTP/2 handshake failed"),
         Err(_) => tracing::debug!("an HTTP/2 handshake took too long"),
@@ -81,6 +82,7 @@ fn builder(rules: &Rules) -> h2::server::Builder {
 
 struct Session {
     hub: Rc<Hub>,
+    peer: IpAddr,
     id: ConnectionId,
     wake: Rc<Notify>,
     /// What it has had.
@@ -153,10 +155,11 @@ const GOODBYE: Duration = Duration::from_millis(SERVICE_GOODBYE_MS);
 const PONG: Duration = Duration::from_millis(SERVICE_PONG_MS);
 
 impl Session {
-    fn new(hub: Rc<Hub>, sightings: Rc<Sightings>, ping: PingPong) -> Self {
+    fn new(hub: Rc<Hub>, peer: IpAddr, sightings: Rc<Sightings>, ping: PingPong) -> Self {
         let (id, wake) = hub.connect();
         Self {
             hub,
+            peer,
             id,
             wake,
             client: Client::default(),
@@ -235,9 +238,11 @@ impl Session {
             Route::Monitor { resource, wait_s, urgency } => {
                 self.monitor(resource, (wait_s, urgency), routes::authority(&head), respond);
             }
-            Route::Answer(response) if body.is_end_stream() => send(&mut respond, response, &self.hub),
+            Route::Answer(response) if body.is_end_stream() && response.status() != StatusCode::NOT_FOUND => {
+                send(&mut respond, response, &self.hub);
+            }
             route => {
-                let hub = Rc::clone(&self.hub);
+                let (hub, peer) = (Rc::clone(&self.hub), self.peer);
                 self.requests.spawn_local(async move {
                     match hub.perform(route, read(&mut body, hub.rules().message_bytes_max)).await {
                         Some(response) => {
@@ -245,6 +250,7 @@ impl Session {
                                 claim.keep();
                             }
                             drain(&mut body).await;
+                            hub.slow_down(&response, peer).await;
                             send(&mut respond, response, &hub);
                         }
                         None => respond.send_reset(Reason::CANCEL),

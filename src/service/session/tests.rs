@@ -10,7 +10,9 @@ use tokio::io::{AsyncReadExt as _, DuplexStream, ReadBuf};
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::*;
-use crate::limits::{SERVICE_RECEIPTS_TOLD_MAX, SERVICE_STREAM_COUNT_MAX, TTL_S_MAX};
+use crate::limits::{
+    SERVICE_GUESS_COUNT_MAX, SERVICE_GUESS_DELAY_MS, SERVICE_RECEIPTS_TOLD_MAX, SERVICE_STREAM_COUNT_MAX, TTL_S_MAX,
+};
 use crate::random::{Random, SeededRandom};
 use crate::service::clock::Clock;
 use crate::service::gate::Gate;
@@ -88,7 +90,7 @@ fn rig_of(subscription_count: usize, message_count: usize, message_bytes: usize,
     let (stop, stopping) = watch::channel(false);
     let (near, far) = tokio::io::duplex(pipe_bytes);
     let writes = Rc::new(Cell::new(0));
-    let session = spawn_local(serve(Counting(near, Rc::clone(&writes)), hub, stopping));
+    let session = spawn_local(serve(Counting(near, Rc::clone(&writes)), IpAddr::from([192, 0, 2, 1]), hub, stopping));
     Rig {
         writes,
         session,
@@ -117,6 +119,30 @@ async fn ends_after(rig: Rig, ms: u64) {
     timeout(Duration::from_millis(ms + 1_000), rig.session).await.expect("in time").expect("it ends");
     let passed = u64::try_from(start.elapsed().as_millis()).expect("short");
     assert!((ms..ms + 1_000).contains(&passed), "{passed} ms");
+}
+
+/// A-ALL-10: after a thousand wrong guesses answers to more of them wait; what is there is answered at once.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_all_10_wrong_guesses_are_slowed_down() {
+    let mut rig = rig();
+    let (client, connection) = connect(&mut rig, 1 << 16).await;
+    let driving = spawn_local(connection);
+    let ask = async |path: &str| {
+        let mut client = client.clone().ready().await.expect("it serves");
+        let (answer, _) = client.send_request(request("GET", path), true).expect("it is sent");
+        answer.await.expect("an answer").status()
+    };
+    let start = Instant::now();
+    for _ in 0..SERVICE_GUESS_COUNT_MAX {
+        assert_eq!(ask("/AAAAAAAAAAAAAAAAAAAAAA").await, 404);
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(ask("/AAAAAAAAAAAAAAAAAAAAAA").await, 404);
+    let slowed = start.elapsed();
+    assert!(slowed >= Duration::from_millis(SERVICE_GUESS_DELAY_MS), "{slowed:?}");
+    assert_eq!(ask(&rig.push).await, 405);
+    assert_eq!(start.elapsed(), slowed);
+    driving.abort();
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
@@ -392,7 +418,7 @@ fn rig_with_receipts(subscription_count: usize, receipt_count: usize, pipe_bytes
     let (stop, stopping) = watch::channel(false);
     let (near, far) = tokio::io::duplex(pipe_bytes);
     let writes = Rc::new(Cell::new(0));
-    let session = spawn_local(serve(Counting(near, Rc::clone(&writes)), hub, stopping));
+    let session = spawn_local(serve(Counting(near, Rc::clone(&writes)), IpAddr::from([192, 0, 2, 1]), hub, stopping));
     Rig { writes, session, io: Some(far), subscriptions, push: push.path(), _stop: stop, _folder: folder }
 }
 
