@@ -100,12 +100,20 @@ impl Retention {
             }
         }
         if self.receipts.len() >= SERVICE_RECEIPT_SUBSCRIPTION_COUNT_MAX {
-            return Err(NoReceipts::Full);
+            self.remove_idle_receipts()?;
         }
         let (id, token) = (ReceiptsId(self.number()), Token::random(random));
         self.insert_receipts(id, token, now);
         self.push_record(Record::Receipts { id, token });
         Ok(Some(id))
+    }
+
+    /// Ends the oldest receipt subscription that holds nothing, expects nothing, and that nobody monitors.
+    fn remove_idle_receipts(&mut self) -> Result<(), NoReceipts> {
+        let is_idle = |receipts: &Receipts| receipts.count() == 0 && receipts.monitor.is_none();
+        let idle = self.receipts.iter().find(|(_, receipts)| is_idle(receipts)).map(|(id, _)| *id);
+        self.remove_receipts(idle.ok_or(NoReceipts::Full)?);
+        Ok(())
     }
 
     pub(super) fn insert_receipts(&mut self, id: ReceiptsId, token: Token, now: Moment) {

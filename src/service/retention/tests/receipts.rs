@@ -321,6 +321,23 @@ fn a_gap_09_the_oldest_receipt_gives_way() {
     assert_eq!(world.unconfirmed(B)[0].message, Token::from_bytes(1_u128.to_be_bytes()));
 }
 
+/// One that holds nothing gives way to a new one.
+#[test]
+fn idle_receipt_subscriptions_give_way() {
+    let mut world = World::new();
+    let member = world.subscribe(None);
+    let now = world.now;
+    for number in 0..SERVICE_RECEIPT_SUBSCRIPTION_COUNT_MAX as u64 {
+        let token = Token::from_bytes(u128::from(number + 1).to_be_bytes());
+        world.retention.insert_receipts(ReceiptsId(1_000 + number), token, now);
+    }
+    world.monitor(B, Token::from_bytes(1_u128.to_be_bytes()), None);
+    world.accept_with_receipt(member.push, 600, ReceiptWish::New);
+    assert_eq!(world.retention.receipts.len(), SERVICE_RECEIPT_SUBSCRIPTION_COUNT_MAX);
+    let kind = |number: u128| world.retention.kind(Token::from_bytes(number.to_be_bytes()));
+    assert_eq!((kind(1), kind(2), kind(3)), (Some(Kind::Receipts), None, Some(Kind::Receipts)));
+}
+
 #[test]
 fn receipt_subscriptions_are_bounded() {
     let mut world = World::new();
