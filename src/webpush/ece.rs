@@ -8,8 +8,8 @@
 //! [`decode`] and [`encode`] speak the push profile; [`open`] is the general codec below it, which also knows several
 //! records. A message of several records is not valid for push here (RFC 8291 §4 allows to refuse it).
 
+use std::cell::OnceCell;
 use std::fmt;
-use std::sync::OnceLock;
 
 use p256::{PublicKey, SecretKey};
 use ring::{aead, hkdf};
@@ -41,7 +41,7 @@ const DELIMITER_MORE: u8 = 1;
 pub struct Keys {
     private: SecretKey,
     /// Derived from the private one when it is first asked for: that costs a board 20 ms, and a start may take up hundreds.
-    public: OnceLock<[u8; PUBLIC_KEY_BYTES]>,
+    public: OnceCell<[u8; PUBLIC_KEY_BYTES]>,
     auth: Zeroizing<[u8; AUTH_SECRET_BYTES]>,
 }
 
@@ -96,7 +96,7 @@ impl Keys {
     }
 
     fn new(private: SecretKey, auth: Zeroizing<[u8; AUTH_SECRET_BYTES]>) -> Self {
-        Self { private, public: OnceLock::new(), auth }
+        Self { private, public: OnceCell::new(), auth }
     }
 
     /// The public key, uncompressed: what the sender knows as `p256dh`.
