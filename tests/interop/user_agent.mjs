@@ -274,7 +274,7 @@ async function monitor() {
     'Content-Type': 'application/x-strange',
     Urgency: 'high',
     Topic: 'not-to-be-seen',
-    Authorization: 'vapid t=not, k=seen',
+    Authorization: 'Bearer not-to-be-seen',
   });
   needs('a message comes by server push', await one.comes(message), one.promises.map((push) => push.path));
   const { promised, fields, content: came } = one.promises[0];

@@ -370,7 +370,7 @@ def monitor():
               agent.quiet() and not stream.fields, stream.fields)
         message = post(one.push, content, 60, [
             ("Content-Encoding", "aes128gcm"), ("Content-Type", "application/x-strange"), ("Urgency", "high"),
-            ("Topic", "not-to-be-seen"), ("Authorization", "vapid t=not, k=seen")])
+            ("Topic", "not-to-be-seen"), ("Authorization", "Bearer not-to-be-seen")])
         needs("a message comes by server push", agent.comes(message), agent.promises)
         push = agent.promises[0]
         holds("promised on the stream of the request", push.parent is stream)
