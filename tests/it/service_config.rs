@@ -127,7 +127,7 @@ fn everything_that_is_wrong_is_said() {
     assert_eq!(both, ["2: require_set: not beside offer_sets = false; remove one of them"]);
 }
 
-/// A-PS-74, A-PS-75, A-PS-79, A-PS-80, A-PS-102, A-PS-103: who asks for messages of what an operator ends is told, and the
+/// A-PS-74, A-PS-75, A-PS-80, A-PS-102: who asks for messages of what an operator ends is told, and the
 /// connection goes on.
 #[tokio::test(flavor = "local")]
 async fn a_ps_74_what_an_operator_ends_is_gone() {

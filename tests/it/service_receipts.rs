@@ -30,7 +30,7 @@ async fn post(
     (answer.field("location").to_owned(), linked(client, &answer, link::RECEIPT))
 }
 
-/// A-PS-16, A-PS-18, A-PS-20, A-PS-57, A-PS-61: the whole round, over two subscriptions and one receipt subscription.
+/// A-PS-16, A-PS-18, A-PS-20, A-PS-57: the whole round, over two subscriptions and one receipt subscription.
 #[tokio::test(flavor = "local")]
 async fn a_ps_16_delivery_is_confirmed() {
     let rig = Rig::start().await;
@@ -135,7 +135,7 @@ async fn a_receipt_that_did_not_arrive_comes_again() {
     assert_eq!(client.monitor(&receipts, None).next().await.path(), message);
 }
 
-/// A-PS-38, A-PS-39, A-PS-40, A-PS-41, A-PS-46: the newest message of a topic is there alone, and of the replaced ones nobody
+/// A-PS-38, A-PS-40, A-PS-41, A-PS-46: the newest message of a topic is there alone, and of the replaced ones nobody
 /// is told.
 #[tokio::test(flavor = "local")]
 async fn a_ps_38_one_message_of_a_topic_is_pushed() {

@@ -90,7 +90,7 @@ async fn http1(rig: &Rig, push: &str, authorization: &str) -> String {
 }
 
 /// D-8292-13, D-8292-01, D-8292-02, D-8292-03: what is missing is 401, what is wrong is 403, and none of it reaches the user
-/// agent; on a subscription for everybody what is wrong is no better (D-8292-08).
+/// agent; on a subscription for everybody what is wrong is no better.
 #[tokio::test(flavor = "local")]
 async fn d_8292_13_nobody_else_is_let_in() {
     let (rig, server, other) = (Rig::start().await, ApplicationServer::new(), ApplicationServer::new());

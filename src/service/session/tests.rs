@@ -229,17 +229,22 @@ fn monitor_request_to(authority: &str, stream: u8, path: &str) -> Vec<u8> {
     [&head[..], &block].concat()
 }
 
+/// Resets the first request, and monitors something on the next stream.
+async fn monitor_instead(io: &mut DuplexStream, path: &str) {
+    use tokio::io::AsyncWriteExt as _;
+    let reset = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
+    io.write_all(&[&reset[..], &monitor_request(3, path)].concat()).await.expect("written");
+}
+
 /// What was promised on a request that was reset before it could be written holds up no other request.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn promises_that_are_never_written_hold_up_nothing() {
-    use tokio::io::AsyncWriteExt as _;
     let mut rig = rig_of(2, 8, 4_000, 256);
     let mut io = rig.io.take().expect("connected once");
     request_monitor(&mut io, &rig.subscriptions[0]).await;
     // Eight messages are promised; the session's own buffer and the pipe hold about half of them.
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let reset = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
-    io.write_all(&[&reset[..], &monitor_request(3, &rig.subscriptions[1])].concat()).await.expect("written");
+    monitor_instead(&mut io, &rig.subscriptions[1]).await;
     let mut promised = [0, 0];
     while promised[1] < 8 {
         let mut head = [0; 9];
@@ -498,13 +503,11 @@ async fn unconfirmed_receipts_of_a_connection_are_bounded() {
 /// Messages whose promise was not written when their request was reset come on the next one, on a connection that stays.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn messages_that_were_never_promised_come_on_the_next_request() {
-    use tokio::io::AsyncWriteExt as _;
     let mut rig = rig_of(1, 8, 4_000, 256);
     let mut io = rig.io.take().expect("connected once");
     request_monitor(&mut io, &rig.subscriptions[0]).await;
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let reset = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
-    io.write_all(&[&reset[..], &monitor_request(3, &rig.subscriptions[0])].concat()).await.expect("written");
+    monitor_instead(&mut io, &rig.subscriptions[0]).await;
     let mut whole = 0;
     while whole < 8 {
         let (kind, stream, payload) = frame(&mut io).await;

@@ -58,7 +58,7 @@ fn a_ps_102_unused_resources_expire() {
     assert_eq!(world.retention.kind(kept.subscription), None);
 }
 
-/// A-PS-74, A-PS-75, A-PS-79, A-PS-80, A-PS-103: an operator may end anything; requests on it are answered with 404.
+/// A-PS-74, A-PS-79, A-PS-80, A-PS-103: an operator may end anything; requests on it are answered with 404.
 #[test]
 fn a_ps_74_what_an_operator_ends_is_gone() {
     let mut world = World::new();
